@@ -1,0 +1,28 @@
+"""Soundreel: train, sample and evaluate models that generate video and its sound together."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "AV": "soundreel.types",
+    "Clip": "soundreel.clip",
+    "ClipSpec": "soundreel.types",
+    "MediaError": "soundreel.media.errors",
+    "load": "soundreel.pipelines.load",
+}
+__all__ = ["AV", "Clip", "ClipSpec", "MediaError", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from soundreel.clip import Clip
+    from soundreel.media.errors import MediaError
+    from soundreel.pipelines.load import load
+    from soundreel.types import AV, ClipSpec
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch takes seconds, so `soundreel --help` must not pay for it.
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'soundreel' has no attribute {name!r}")

@@ -1,0 +1,30 @@
+"""Memory layout and recomputation: what changes speed and memory but no result."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def to_channels_last(module: Module) -> Module:
+    """Store 2-D convolution weights with the channels innermost: several times faster on CPUs."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same images with the channels innermost in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def run(block: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tensor:
+    """Call a block; with `recompute`, keep only its inputs and run it again for the gradient."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

@@ -7,7 +7,6 @@ multiplies a duration in float seconds by a rate.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -171,7 +170,7 @@ class ClipSpec:
             raise ValueError(f"stride must be positive, got {stride}")
         return max(0, (num_frames - self.num_frames) // stride + 1)
 
-    def with_size(self, size: int) -> Self:
+    def with_size(self, size: int) -> "ClipSpec":
         """The same spec with square frames of another size."""
         return type(self)(
             num_frames=self.num_frames,
@@ -207,4 +206,6 @@ def frame_to_sample(frame: int, frame_rate: Fraction | int, sample_rate: int) ->
     A window of frames [a, b) owns the samples [frame_to_sample(a), frame_to_sample(b)), so that
     adjacent windows share no sample and leave none out.
     """
-    return (frame * sample_rate * Fraction(frame_rate).denominator) // Fraction(frame_rate).numerator
+    return (frame * sample_rate * Fraction(frame_rate).denominator) // Fraction(
+        frame_rate
+    ).numerator

@@ -1,0 +1,295 @@
+"""Building blocks of MM-Diffusion's Coupled U-Net (Ruan et al., CVPR 2023, section 3.2 and supplement).
+
+Inside the network everything is channels last, because convolution and matrix libraries are fastest
+there and no layer then needs a copy: video is `b f h w c`, audio is `b s c`.
+
+Letters: b batch, f frame, h height, w width, n = h * w positions of a frame, s sample, c channel,
+k key of an attention window.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from soundreel.types import AV
+
+
+def sinusoidal_embedding(
+    timestep: Tensor, dim: int, max_period: float = 10_000.0
+) -> Float[Tensor, "batch dim"]:
+    """Sinusoids of the step, cosines first; an odd `dim` ends in one zero. Always float32."""
+    half = dim // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+    angle = timestep.float()[:, None] * torch.exp(-torch.log(torch.tensor(max_period)) * exponent)
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=-1), (0, dim % 2))
+
+
+class TokenGroupNorm(nn.Module):
+    """Group normalisation of `b ... c`: statistics over all positions of a row and c / groups."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        if channels % num_groups:
+            raise ValueError(f"{channels} channels do not divide into {num_groups} norm groups")
+        self.num_groups = num_groups
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "batch *token channel"]) -> Tensor:
+        rows = x.reshape(x.shape[0], -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # b c n 1
+        rows = F.group_norm(rows, self.num_groups, self.weight, self.bias, eps=1e-5)
+        return rows.permute(0, 2, 3, 1).reshape(x.shape)
+
+
+class VideoConv(nn.Module):
+    """3x3 convolution within each frame, then width 3 over frames ("2d+1d"), or one 3x3x3 ("3d")."""
+
+    def __init__(self, in_channels: int, out_channels: int, kind: str = "2d+1d") -> None:
+        super().__init__()
+        if kind not in ("2d+1d", "3d"):
+            raise ValueError(f"video convolution is '2d+1d' or '3d', got {kind!r}")
+        self.kind = kind
+        if kind == "3d":
+            self.full = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        else:
+            self.spatial = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            self.temporal = nn.Conv1d(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch frame height width channel"]) -> Tensor:
+        b, f, h, w, c = x.shape
+        if self.kind == "3d":
+            return self.full(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        y = self.spatial(x.reshape(b * f, h, w, c).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = y.reshape(b, f, h * w, -1).permute(0, 3, 1, 2)  # b c f n, channels last in memory
+        weight = self.temporal.weight[..., None]
+        y = F.conv2d(y, weight, self.temporal.bias, padding=(1, 0)).permute(0, 2, 3, 1)
+        return y.reshape(b, f, h, w, -1)
+
+
+class AudioConv(nn.Conv1d):
+    """Dilated convolution of width 3 over the samples of `b s c`, zero-padded to the same length."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x: Float[Tensor, "batch sample channel"]) -> Tensor:
+        dilation = self.dilation[0]
+        if dilation >= x.shape[1]:  # both outer taps would read nothing but padding
+            return F.linear(x, self.weight[..., 1], self.bias)
+        y = F.conv2d(
+            x[:, None].permute(0, 3, 1, 2),  # b c 1 s
+            self.weight[:, :, None],
+            self.bias,
+            padding=(0, dilation),
+            dilation=(1, dilation),
+        )
+        return y.permute(0, 2, 3, 1)[:, 0]
+
+
+def resample_video(x: Float[Tensor, "b f h w c"], direction: str | None) -> Tensor:
+    """Halve (average) or double (nearest) height and width of every frame."""
+    if direction is None:
+        return x
+    frames = rearrange(x, "b f h w c -> (b f) c h w")
+    if direction == "down":
+        frames = F.avg_pool2d(frames, 2)
+    else:
+        frames = F.interpolate(frames, scale_factor=2.0, mode="nearest")
+    return rearrange(frames, "(b f) c h w -> b f h w c", b=x.shape[0])
+
+
+def resample_audio(x: Float[Tensor, "b s c"], direction: str | None) -> Tensor:
+    """Average every 4 samples into one, or repeat each sample 4 times."""
+    if direction is None:
+        return x
+    if direction == "down":
+        whole = x.shape[1] // 4 * 4
+        return rearrange(x[:, :whole], "b (s four) c -> b s four c", four=4).mean(2)
+    return x.repeat_interleave(4, dim=1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """Softmax attention of `b q (head d)` over `b k (head d)`; heads are contiguous channel ranges."""
+    q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=num_heads) for x in (query, key, value))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
+
+
+class SelfAttention(nn.Module):
+    """y = x + proj(attention(qkv(norm(x)))) over the tokens of each row; q, k, v split before heads."""
+
+    def __init__(self, channels: int, num_heads: int, num_groups: int) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+        self.num_heads = num_heads
+        self.norm = TokenGroupNorm(channels, num_groups)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Float[Tensor, "row token channel"]) -> Tensor:
+        return x + self.out(attend(*self.qkv(self.norm(x)).chunk(3, dim=-1), self.num_heads))
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def zero_init(module: Layer) -> Layer:
+    """Start a layer at zero, so that its residual branch starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidualBlockConfig:
+    """One residual block: channel counts, audio dilation, resampling direction and attentions."""
+
+    in_channels: int
+    out_channels: int
+    embedding_dim: int
+    dilation: int
+    resample: str | None = None
+    scale_shift_norm: bool = True
+    dropout: float = 0.0
+    video_conv: str = "2d+1d"
+    video_attention: bool = False
+    audio_attention: bool = False
+    num_heads: int = 4
+    num_groups: int = 32
+
+
+class ResidualBlock(nn.Module):
+    """Residual block of both branches; one embedding projection serves both (section 3.2, figure 3)."""
+
+    def __init__(self, config: ResidualBlockConfig) -> None:
+        super().__init__()
+        c_in, c_out, groups = config.in_channels, config.out_channels, config.num_groups
+        self.config = config
+        self.video_norm_in = TokenGroupNorm(c_in, groups)
+        self.video_conv_in = VideoConv(c_in, c_out, config.video_conv)
+        self.audio_norm_in = TokenGroupNorm(c_in, groups)
+        self.audio_conv_in = AudioConv(c_in, c_out, config.dilation)
+        self.embedding = nn.Linear(config.embedding_dim, c_out * (1 + config.scale_shift_norm))
+        self.video_norm_out = TokenGroupNorm(c_out, groups)
+        self.video_out = zero_init(nn.Linear(c_out, c_out))
+        self.audio_norm_out = TokenGroupNorm(c_out, groups)
+        self.audio_out = zero_init(nn.Linear(c_out, c_out))
+        changes = c_in != c_out
+        self.video_skip = nn.Linear(c_in, c_out) if changes else nn.Identity()
+        self.audio_skip = nn.Linear(c_in, c_out) if changes else nn.Identity()
+        attention = (c_out, config.num_heads, groups)
+        self.spatial_attention = SelfAttention(*attention) if config.video_attention else None
+        self.temporal_attention = SelfAttention(*attention) if config.video_attention else None
+        self.audio_attention = SelfAttention(*attention) if config.audio_attention else None
+
+    def _modulate(self, h: Tensor, embedding: Tensor, norm: TokenGroupNorm) -> Tensor:
+        embedding = embedding.reshape(h.shape[0], *(1 for _ in h.shape[1:-1]), -1).to(h.dtype)
+        if not self.config.scale_shift_norm:
+            return norm(h + embedding)
+        scale, shift = embedding.chunk(2, dim=-1)
+        return torch.addcmul(shift, norm(h), 1 + scale)
+
+    def forward(self, x: AV, embedding: Float[Tensor, "batch dim"]) -> AV:
+        video, audio = x["video"], x["audio"]
+        direction, dropout = self.config.resample, self.config.dropout
+        embedding = self.embedding(F.silu(embedding))
+
+        # Unlike guided diffusion, this network resamples after the first convolution.
+        h = resample_video(self.video_conv_in(F.silu(self.video_norm_in(video))), direction)
+        h = F.silu(self._modulate(h, embedding, self.video_norm_out))
+        h = self.video_out(F.dropout(h, dropout, self.training))
+        video = self.video_skip(resample_video(video, direction)) + h
+
+        h = resample_audio(self.audio_conv_in(F.silu(self.audio_norm_in(audio))), direction)
+        h = F.silu(self._modulate(h, embedding, self.audio_norm_out))
+        h = self.audio_out(F.dropout(h, dropout, self.training))
+        audio = self.audio_skip(resample_audio(audio, direction)) + h
+
+        if self.spatial_attention is not None and self.temporal_attention is not None:
+            b, _, height, _, _ = video.shape
+            video = self.spatial_attention(rearrange(video, "b f h w c -> (b f) (h w) c"))
+            video = rearrange(video, "(b f) n c -> (b n) f c", b=b)
+            video = self.temporal_attention(video)
+            video = rearrange(video, "(b h w) f c -> b f h w c", b=b, h=height)
+        if self.audio_attention is not None:
+            audio = self.audio_attention(audio)
+        return AV(video, audio)
+
+
+class CrossModalAttention(nn.Module):
+    """Windowed cross-modal attention with random shift (section 3.3, "RS-MMA").
+
+    With n positions per frame, a = floor(S / F) samples per frame, window w and shift s: the pixels
+    of frame i attend to the samples `(i + s) * a + r mod S` for r < w * a, and the samples of segment
+    i attend to the pixels of the frames `i + s, ..., i + s + w - 1 mod F`. The last segment includes
+    the samples left over when F does not divide S. Nothing attends within its own modality.
+    """
+
+    def __init__(self, channels: int, window: int, num_heads: int, num_groups: int) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+        self.window, self.num_heads = window, num_heads
+        self.video_norm = TokenGroupNorm(channels, num_groups)
+        self.audio_norm = TokenGroupNorm(channels, num_groups)
+        self.video_qkv = nn.Linear(channels, 3 * channels)
+        self.audio_qkv = nn.Linear(channels, 3 * channels)
+        self.video_out = zero_init(nn.Linear(channels, channels))
+        self.audio_out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: AV, window_shift: int) -> AV:
+        video, audio = x["video"], x["audio"]
+        b, f, h, w, _ = video.shape
+        n, s = h * w, audio.shape[1]
+        a = s // f
+        if not 1 <= self.window <= f or a == 0:
+            raise ValueError(
+                f"window of {self.window} frames does not fit {f} frames with {s} samples"
+            )
+        v_query, v_key, v_value = self.video_qkv(self.video_norm(video)).flatten(1, 3).chunk(3, -1)
+        a_query, a_key, a_value = self.audio_qkv(self.audio_norm(audio)).chunk(3, dim=-1)
+        audio_keys = audio_window_index(f, s, self.window, window_shift, audio.device)  # f k
+        frame_keys = frame_window_index(f, self.window, window_shift, audio.device)  # f window
+
+        def audio_window(tokens: Tensor) -> Tensor:
+            return tokens[:, audio_keys].flatten(0, 1)  # (b f) k c
+
+        def frame_window(tokens: Tensor) -> Tensor:
+            frames = rearrange(tokens, "b (f n) c -> b f n c", f=f)
+            return frames[:, frame_keys].flatten(2, 3).flatten(0, 1)  # (b f) k c
+
+        query = rearrange(v_query, "b (f n) c -> (b f) n c", f=f)
+        seen = attend(query, audio_window(a_key), audio_window(a_value), self.num_heads)
+        seen = self.video_out(rearrange(seen, "(b f) n c -> b f n c", b=b))
+        new_video = video + seen.reshape(video.shape)
+
+        key, value = frame_window(v_key), frame_window(v_value)
+        query = rearrange(a_query[:, : f * a], "b (f a) c -> (b f) a c", f=f)
+        heard = rearrange(attend(query, key, value, self.num_heads), "(b f) a c -> b (f a) c", b=b)
+        if s > f * a:
+            last = [rearrange(t, "(b f) k c -> b f k c", b=b)[:, -1] for t in (key, value)]
+            rest = attend(a_query[:, f * a :], last[0], last[1], self.num_heads)
+            heard = torch.cat([heard, rest], dim=1)
+        return AV(new_video, audio + self.audio_out(heard))
+
+
+def audio_window_index(
+    num_frames: int, num_samples: int, window: int, shift: int, device: torch.device | None = None
+) -> Tensor:
+    """Samples seen by the pixels of each frame: integer tensor `frame key`."""
+    per_frame = num_samples // num_frames
+    start = (torch.arange(num_frames, device=device) + shift) * per_frame
+    return (start[:, None] + torch.arange(window * per_frame, device=device)) % num_samples
+
+
+def frame_window_index(
+    num_frames: int, window: int, shift: int, device: torch.device | None = None
+) -> Tensor:
+    """Frames seen by the samples of each segment: integer tensor `frame window`."""
+    start = torch.arange(num_frames, device=device) + shift
+    return (start[:, None] + torch.arange(window, device=device)) % num_frames

@@ -1,0 +1,444 @@
+"""MM-LDM's generator: one diffusion transformer over both perceptual latents (its third stage).
+
+The tokens of both modalities and of the context stand in one sequence,
+
+    [context ; audio start ; audio latent ; video start ; video latent],
+
+and attend to one another without restriction. Only the timestep (and a class label, if there is
+one) modulates the blocks. A known modality enters as a second, clean latent that is embedded beside
+the noisy one. Letters: b batch, n token, d width, c channel, h w grid, p q inside a patch.
+
+Source: Sun et al. 2024 (arXiv 2410.01594), stage 3 and appendix.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soundreel.diffusion.denoiser import Prediction
+from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding, zero_parameters
+from soundreel.types import AV, LatentSpec
+
+TIME_FEATURES = 256
+NOTHING = AV(None, None)
+# The sequence holds audio before video, unlike every pair in this package.
+SEQUENCE_ORDER = ("audio", "video")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes of the generator; the defaults are the published ones (678 M parameters).
+
+    Attributes:
+        modalities: both, or one of them for the single-modality baselines (no start tokens).
+        modality_embedding: learned table per token position beside the fixed sinusoids.
+        learned_variance: twice the output channels, the second half for the variance.
+        context_dim: width of the prompt, or of the text encoder's token states.
+        num_classes: 0 for none; otherwise a class embedding is added to the time embedding.
+    """
+
+    latents: LatentSpec = field(default_factory=LatentSpec)
+    modalities: tuple[str, ...] = ("video", "audio")
+    video_patch_size: int = 1
+    audio_patch_size: int = 1
+    width: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    context_dim: int = 768
+    num_context_tokens: int = 77
+    num_classes: int = 0
+    modality_embedding: bool = True
+    learned_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads or self.width % 4:
+            raise ValueError(
+                f"width must be a multiple of 4 and of {self.num_heads} heads, got {self.width}"
+            )
+        if tuple(self.modalities) not in (("video", "audio"), ("video",), ("audio",)):
+            raise ValueError(
+                f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
+            )
+        for name in self.modalities:
+            if self.latent_size(name) % self.patch_size(name):
+                raise ValueError(
+                    f"{name}_size {self.latent_size(name)} is not a multiple of "
+                    f"{name}_patch_size {self.patch_size(name)}"
+                )
+
+    def latent_size(self, modality: str) -> int:
+        return self.latents.video_size if modality == "video" else self.latents.audio_size
+
+    def latent_channels(self, modality: str) -> int:
+        return self.latents.video_channels if modality == "video" else self.latents.audio_channels
+
+    def patch_size(self, modality: str) -> int:
+        return self.video_patch_size if modality == "video" else self.audio_patch_size
+
+    def num_tokens(self, modality: str) -> int:
+        return (self.latent_size(modality) // self.patch_size(modality)) ** 2
+
+
+def position_table(width: int, grid: int) -> Float[Tensor, "1 token dim"]:
+    """Sinusoids of the place in a square grid: first half of the width the column, second the row.
+
+    Each half is [sin, cos] at the frequencies 10000^(-k / (width / 4)).
+    """
+    frequency = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
+    line = torch.cat([angle.sin(), angle.cos()], dim=1)
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    table = torch.cat([line[column.flatten()], line[row.flatten()]], dim=1)
+    return table[None].float()
+
+
+def linear(in_dim: int, out_dim: int) -> nn.Linear:
+    """A linear layer that starts Xavier-uniform with zero bias, as all of the published network."""
+    layer = nn.Linear(in_dim, out_dim)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def modulation(width: int, num_outputs: int) -> nn.Sequential:
+    """From the time embedding to shifts, scales and gates; zero at the start (adaLN-Zero)."""
+    return nn.Sequential(nn.SiLU(), zero_parameters(nn.Linear(width, num_outputs * width)))
+
+
+def modulate(
+    x: Float[Tensor, "batch token dim"],
+    shift: Float[Tensor, "batch dim"],
+    scale: Float[Tensor, "batch dim"],
+) -> Float[Tensor, "batch token dim"]:
+    """Normalise every token, then scale and shift it as the timestep says (adaLN)."""
+    x = functional.layer_norm(x, (x.shape[-1],), eps=1e-6)
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class LatentEmbedding(nn.Module):
+    """Tokens of one modality: noisy latent + known latent + place, behind one start token."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        modality: str,
+        *,
+        in_channels: int,
+        has_condition: bool,
+    ) -> None:
+        super().__init__()
+        patch = config.patch_size(modality)
+        self.patch = zero_parameters(nn.Conv2d(in_channels, config.width, patch, patch))
+        nn.init.xavier_uniform_(self.patch.weight.view(config.width, -1))
+        # Not zero at the start: a known latent is seen from the first step on.
+        self.condition_patch = (
+            nn.Conv2d(in_channels, config.width, patch, patch) if has_condition else None
+        )
+        grid = config.latent_size(modality) // patch
+        self.register_buffer("position_table", position_table(config.width, grid))
+        self.position_table: Tensor
+        self.modality_embedding = (
+            nn.Parameter(0.01 * torch.randn(1, grid**2, config.width))
+            if config.modality_embedding
+            else None
+        )
+        self.start = (
+            nn.Parameter(torch.randn(1, config.width)) if len(config.modalities) > 1 else None
+        )
+
+    def forward(
+        self,
+        xt: Float[Tensor, "batch channel height width"],
+        condition: Float[Tensor, "batch channel height width"] | None,
+    ) -> Float[Tensor, "batch token dim"]:
+        x = self.patch(xt)  # b d h w
+        if self.condition_patch is not None:
+            # The bias acts for an absent condition too: absent is the zero latent.
+            known = torch.zeros_like(xt) if condition is None else condition
+            x = x + self.condition_patch(known)
+        x = rearrange(x, "b d h w -> b (h w) d") + self.position_table
+        if self.modality_embedding is not None:
+            x = x + self.modality_embedding
+        if self.start is not None:
+            x = torch.cat([self.start.expand(x.shape[0], 1, -1), x], dim=1)
+        return x
+
+
+class LatentHead(nn.Module):
+    """From one modality's tokens to the network's output for its latent."""
+
+    def __init__(self, config: GeneratorConfig, modality: str) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size(modality)
+        self.grid = config.latent_size(modality) // self.patch_size
+        channels = config.latent_channels(modality) * (2 if config.learned_variance else 1)
+        self.modulation = modulation(config.width, 2)
+        self.output = zero_parameters(nn.Linear(config.width, channels * self.patch_size**2))
+
+    def forward(
+        self, x: Float[Tensor, "batch token dim"], time: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        shift, scale = self.modulation(time).chunk(2, dim=1)
+        x = self.output(modulate(x, shift, scale))
+        return rearrange(
+            x,
+            "b (h w) (p q c) -> b c (h p) (w q)",
+            h=self.grid,
+            p=self.patch_size,
+            q=self.patch_size,
+        )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the whole sequence."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = linear(width, 3 * width)
+        self.output = linear(width, width)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
+        x = functional.scaled_dot_product_attention(q, k, v)
+        return self.output(rearrange(x, "b h n d -> b n (h d)"))
+
+
+class Block(nn.Module):
+    """Transformer block whose norms and residual gates the timestep sets (adaLN-Zero).
+
+    Source:
+        Peebles and Xie 2023, section 3.2.
+    """
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.attention = Attention(width, num_heads)
+        self.mlp = nn.Sequential(
+            linear(width, hidden), nn.GELU(approximate="tanh"), linear(hidden, width)
+        )
+        self.modulation = modulation(width, 6)
+
+    def forward(
+        self, x: Float[Tensor, "batch token dim"], time: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch token dim"]:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(time).chunk(6, dim=1)
+        x = x + gate_1[:, None] * self.attention(modulate(x, shift_1, scale_1))
+        return x + gate_2[:, None] * self.mlp(modulate(x, shift_2, scale_2))
+
+
+class TransformerTrunk(nn.Module):
+    """Embeddings and blocks: what the generator and the history encoder have in common."""
+
+    def __init__(
+        self, config: GeneratorConfig, *, channel_factor: int = 1, has_condition: bool = True
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.ModuleDict(
+            {
+                name: LatentEmbedding(
+                    config,
+                    name,
+                    in_channels=channel_factor * config.latent_channels(name),
+                    has_condition=has_condition,
+                )
+                for name in config.modalities
+            }
+        )
+        self.time_embedding = TwoLayerMLP(TIME_FEATURES, config.width, config.width)
+        for layer in (self.time_embedding.first, self.time_embedding.last):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.context_projection = linear(config.context_dim, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+
+    def embed_time(self, timestep: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        features = sinusoidal_embedding(timestep, TIME_FEATURES)
+        return self.time_embedding(features.to(self.time_embedding.first.weight.dtype))
+
+    def embed_tokens(
+        self, xt: AV, condition: AV, context: Float[Tensor, "batch token context_dim"]
+    ) -> Float[Tensor, "batch all_tokens dim"]:
+        """The sequence that enters the first block."""
+        tokens = [
+            self.embed[name](xt[name], getattr(condition, name))
+            for name in SEQUENCE_ORDER
+            if name in self.config.modalities
+        ]
+        return torch.cat([self.context_projection(context), *tokens], dim=1)
+
+
+class JointTransformer(TransformerTrunk):
+    """The network of the generator: noisy latents in, the model output for both latents out."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(config)
+        self.head = nn.ModuleDict({name: LatentHead(config, name) for name in config.modalities})
+        if config.num_classes:
+            # The last row stands for "no class".
+            self.class_embedding = nn.Embedding(config.num_classes + 1, config.width)
+            nn.init.normal_(self.class_embedding.weight, std=0.02)
+
+    def forward(
+        self,
+        xt: AV,
+        timestep: Int[Tensor, " batch"],
+        context: Float[Tensor, "batch token context_dim"],
+        condition: AV = NOTHING,
+        label: Int[Tensor, " batch"] | None = None,
+        taps: Sequence[Float[Tensor, "batch all_tokens dim"]] = (),
+    ) -> AV:
+        """Predict the model output (epsilon, x0 or v) for the latents `xt`.
+
+        Args:
+            timestep: original index in the training chain, one for both modalities of a clip.
+            condition: known clean latents; an absent one counts as zeros.
+            label: class index in [0, num_classes], where num_classes means none.
+            taps: `taps[i]` is added to the output of block i (long-video history).
+        """
+        time = self.embed_time(timestep)
+        if label is not None:
+            time = time + self.class_embedding(label)
+        x = self.embed_tokens(xt, condition, context)
+        for i, block in enumerate(self.blocks):
+            x = block(x, time)
+            if i < len(taps):
+                x = x + taps[i]
+        return self.read(x, time, num_context_tokens=context.shape[1])
+
+    def read(
+        self,
+        x: Float[Tensor, "batch all_tokens dim"],
+        time: Float[Tensor, "batch dim"],
+        *,
+        num_context_tokens: int,
+    ) -> AV:
+        """Cut the sequence into modalities, leave out the start tokens, apply the heads."""
+        output = AV(None, None)
+        offset = num_context_tokens
+        for name in SEQUENCE_ORDER:
+            if name not in self.config.modalities:
+                continue
+            offset += self.embed[name].start is not None
+            end = offset + self.config.num_tokens(name)
+            output = output.replace(name, self.head[name](x[:, offset:end], time))
+            offset = end
+        return output
+
+
+class Generator(nn.Module):
+    """The transformer with its learned prompt: everything stage 3 trains."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = JointTransformer(config)
+        self.prompt = nn.Parameter(0.1 * torch.randn(config.num_context_tokens, config.context_dim))
+
+    def context(
+        self,
+        kept: Bool[Tensor, " batch"],
+        text: Float[Tensor, "batch token context_dim"] | None = None,
+    ) -> Float[Tensor, "batch token context_dim"]:
+        """The learned prompt, or a text's token states in its place; zeros where it is not kept."""
+        states = self.prompt[None] if text is None else text
+        return states * kept[:, None, None].to(states)
+
+    def forward(
+        self,
+        xt: AV,
+        timestep: Int[Tensor, " batch"],
+        *,
+        condition: AV = NOTHING,
+        context_kept: Bool[Tensor, " batch"] | None = None,
+        text: Float[Tensor, "batch token context_dim"] | None = None,
+        label: Int[Tensor, " batch"] | None = None,
+    ) -> Prediction:
+        """Predict the model output for noisy latents.
+
+        Args:
+            condition: known clean latents, zeros in the rows of a batch that know nothing.
+            context_kept: False in a row makes its prompt zero and its class unknown (null branch).
+            text: token states of a text encoder that take the place of the learned prompt.
+            label: class indices; needed if, and only if, the configuration has classes.
+
+        Raises:
+            ValueError: labels without classes in the configuration, or classes without labels.
+        """
+        if (label is not None) != bool(self.config.num_classes):
+            raise ValueError(
+                f"this generator has {self.config.num_classes} classes, "
+                f"got {'no labels' if label is None else 'labels'}"
+            )
+        if context_kept is None:
+            context_kept = torch.ones(timestep.shape, dtype=torch.bool, device=timestep.device)
+        if label is not None:
+            label = torch.where(context_kept, label, self.config.num_classes)
+        context = self.context(context_kept, text)
+        output = self.transformer(xt, timestep, context, condition, label)
+        if not self.config.learned_variance:
+            return Prediction(output)
+        return Prediction(
+            output.map(lambda x: x.chunk(2, dim=1)[0]), output.map(lambda x: x.chunk(2, dim=1)[1])
+        )
+
+
+PUBLISHED_PREFIXES = (
+    ("time_embedding.first.", "t_embedder.mlp.0."),
+    ("time_embedding.last.", "t_embedder.mlp.2."),
+    ("context_projection.", "c_embedder."),
+    *(
+        pair
+        for name in SEQUENCE_ORDER
+        for pair in (
+            (f"embed.{name}.start", f"eos_{name}"),
+            (f"embed.{name}.modality_embedding", f"mod_embed_{name}"),
+            (f"embed.{name}.position_table", f"pos_embed_{name}"),
+            (f"embed.{name}.patch.", f"x_embedder_{name}.proj."),
+            (f"embed.{name}.condition_patch.", f"cond_embedder_{name}.proj."),
+            (f"head.{name}.output.", f"final_layer_{name}.linear."),
+            (f"head.{name}.modulation.", f"final_layer_{name}.adaLN_modulation."),
+        )
+    ),
+)
+PUBLISHED_BLOCK_PARTS = (
+    (".attention.qkv.", ".attn.qkv."),
+    (".attention.output.", ".attn.proj."),
+    (".mlp.0.", ".mlp.fc1."),
+    (".mlp.2.", ".mlp.fc2."),
+    (".modulation.", ".adaLN_modulation."),
+)
+
+
+def _rename(key: str, *, to_published: bool) -> str:
+    source, target = (0, 1) if to_published else (1, 0)
+    if key.startswith("blocks."):
+        for pair in PUBLISHED_BLOCK_PARTS:
+            if pair[source] in key:
+                return key.replace(pair[source], pair[target])
+    for pair in PUBLISHED_PREFIXES:
+        if key.startswith(pair[source]):
+            return pair[target] + key.removeprefix(pair[source])
+    raise ValueError(f"no name is known for the weight {key!r} of a joint transformer")
+
+
+def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the published transformer under the names of `JointTransformer`."""
+    return {_rename(key, to_published=False): value for key, value in state.items()}
+
+
+def to_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a `JointTransformer` under the published names."""
+    return {_rename(key, to_published=True): value for key, value in state.items()}

@@ -1,0 +1,72 @@
+"""Read published HiFi-GAN generators: training checkpoints with weight norm, or converted files."""
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.models.vocoder import Vocoder, VocoderConfig, vocoder_from_state
+
+
+def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
+    """A vocoder in evaluation mode from a HiFi-GAN generator file.
+
+    Args:
+        path: `.safetensors`, or a PyTorch checkpoint that holds the state dictionary itself or
+            under `generator`. Weight norm is folded.
+        config: by default the published `config.json` beside the file, or configuration V1.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, or not a generator of this configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give a HiFi-GAN generator checkpoint")
+    if config is None:
+        config = _read_config(path.with_name("config.json"))
+    try:
+        return vocoder_from_state(_read_state(path), config)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable weight file ({str(error).splitlines()[0]})"
+        ) from None
+    state = state.get("generator", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: no generator weights here; is it the discriminator's file?")
+    return state
+
+
+def _read_config(path: Path) -> VocoderConfig:
+    """The published `config.json` as ours; V1 if there is none."""
+    if not path.is_file():
+        return VocoderConfig()
+    published = json.loads(path.read_text())
+    names = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
+    missing = [n for n in (*names, "resblock_dilation_sizes") if n not in published]
+    if missing:
+        raise CheckpointError(f"{path}: {', '.join(missing)} missing; is it HiFi-GAN's config?")
+    dilations = {tuple(row) for row in published["resblock_dilation_sizes"]}
+    if str(published.get("resblock", "1")) != "1" or len(dilations) != 1:
+        raise CheckpointError(
+            f"{path}: only residual blocks of type 1 with equal dilations are read"
+        )
+    return VocoderConfig(
+        num_mels=published.get("num_mels", 80),
+        width=published.get("upsample_initial_channel", 512),
+        resblock_dilations=dilations.pop(),
+        **{name: tuple(published[name]) for name in names},
+    )

@@ -29,6 +29,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
     "ModelIndex",
+    "check_state",
     "load_component",
     "load_config",
     "load_model_index",
@@ -36,6 +37,7 @@ __all__ = [
     "load_state_into",
     "save_component",
     "save_model_index",
+    "save_state",
     "writing_folder",
 ]
 
@@ -97,9 +99,14 @@ def save_component(folder: Path, name: str, module: nn.Module, config: Any) -> N
     Args:
         config: the dataclass from which the module can be built again.
     """
+    save_state(folder, name, module.state_dict(), config)
+
+
+def save_state(folder: Path, name: str, state: Mapping[str, Tensor], config: Any) -> None:
+    """Write a component of which only the state dict exists; see `save_component`."""
     target = Path(folder) / name
     target.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with _replacing(target / WEIGHTS_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     _write_json(target / CONFIG_FILE, config_to_json(config))
@@ -132,7 +139,16 @@ def load_state_into(module: nn.Module, state: Mapping[str, Tensor], where: str) 
     Raises:
         CheckpointError: missing or surplus keys, or other shapes, by name.
     """
-    own = module.state_dict()
+    check_state(module.state_dict(), state, where)
+    module.load_state_dict(state)
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes of a state dict with a network's own.
+
+    Raises:
+        CheckpointError: missing or surplus keys, or other shapes, by name.
+    """
     missing = [key for key in own if key not in state]
     surplus = [key for key in state if key not in own]
     other = [
@@ -147,7 +163,6 @@ def load_state_into(module: nn.Module, state: Mapping[str, Tensor], where: str) 
     ]
     if problems:
         raise CheckpointError(f"{where}: tensors do not fit the network; {'; '.join(problems)}")
-    module.load_state_dict(state)
 
 
 def load_component(

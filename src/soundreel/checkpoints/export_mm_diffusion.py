@@ -1,0 +1,42 @@
+"""Model folders to files with the official MM-Diffusion key names, for the original code."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.import_mm_diffusion import BASE, SUPER_RESOLUTION
+from soundreel.checkpoints.store import load_model_index, load_state
+from soundreel.models.mm_diffusion.official_keys import to_official
+
+
+def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
+    """Write each network of an MM-Diffusion model folder as `<target>/<component>.pt`.
+
+    Returns:
+        The files: flat float32 state dicts, as the original `torch.load` expects them.
+
+    Raises:
+        CheckpointError: the folder holds another system's model or is incomplete.
+    """
+    index = load_model_index(folder)
+    names = [name for name in (BASE, SUPER_RESOLUTION) if name in index.components]
+    if index.system != "mm-diffusion" or not names:
+        raise CheckpointError(
+            f"{folder}: only mm-diffusion models have official key names, this is {index.system}"
+        )
+    target = Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in names:
+        state = load_state(folder, name)
+        path = target / f"{name}.pt"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            torch.save(to_official(state) if name == BASE else state, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        written.append(path)
+    return written

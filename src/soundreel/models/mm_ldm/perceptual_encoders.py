@@ -1,0 +1,228 @@
+"""Stage 2 of MM-LDM, encoding: key-frame and mel-image latents to the perceptual latents z_v, z_a.
+
+Each encoder also turns its latent into residual features, one map for every block of the signal
+decoder's downsampling half. Letters: b batch, f frame, c channel, h height, w width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soundreel.models.mm_ldm.trunk import ConvBlock, Trunk, TrunkConfig
+from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding, zero_parameters
+from soundreel.nn.gaussian import DiagonalGaussian
+from soundreel.nn.layout import channels_last, run
+from soundreel.nn.norms import group_norm
+from soundreel.nn.residual import ResidualBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptualEncoderConfig:
+    """Sizes of one encoder; the defaults are the video encoder of MM-LDM's Table 1.
+
+    Args:
+        image_channels, image_size: of the first-stage latent image that is encoded.
+        attention_factors: down-factors of the levels with attention (1 = full size).
+        feature_channels, feature_factors: channels and down-factor, relative to the first-stage
+            latent, of each block of the signal decoder that receives a residual feature.
+        index_scale: the frame index in [0, 1) is multiplied by this before its sinusoids. The
+            published models use 1, which leaves the embedding almost constant; 1000 is better.
+    """
+
+    image_channels: int = 4
+    image_size: int = 32
+    latent_channels: int = 16
+    width: int = 320
+    channel_mult: tuple[int, ...] = (1, 2)
+    num_res_blocks: int = 2
+    head_width: int = 64
+    attention_factors: tuple[int, ...] = (1, 2)
+    feature_channels: tuple[int, ...] = (*4 * (320,), *3 * (640,), *5 * (1280,))
+    feature_factors: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8)
+    index_scale: float = 1.0
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.feature_channels) != len(self.feature_factors):
+            raise ValueError(
+                f"{len(self.feature_channels)} feature_channels but {len(self.feature_factors)} "
+                "feature_factors; give one of each per decoder block"
+            )
+        if self.image_size % self.factor:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of the encoder's factor "
+                f"{self.factor}; use fewer levels or another size"
+            )
+
+    @property
+    def factor(self) -> int:
+        """Positions of the first-stage latent per position of the perceptual latent."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // self.factor
+
+    def trunk(self, *, in_channels: int, temporal: bool) -> TrunkConfig:
+        return TrunkConfig(
+            in_channels=in_channels,
+            width=self.width,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.num_res_blocks,
+            head_width=self.head_width,
+            spatial_attention=self.attention_factors,
+            temporal_attention=self.attention_factors if temporal else (),
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+
+class VideoEncoder(nn.Module):
+    """Key frames to z_v: a learned frame is put before them, and only its place is read.
+
+    Source:
+        MM-LDM, section 3 and Table 1 (142,624,000 parameters at full size).
+    """
+
+    def __init__(self, config: PerceptualEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        trunk = config.trunk(in_channels=config.image_channels, temporal=True)
+        size = config.image_size
+        self.content = nn.Parameter(torch.randn(config.image_channels, size, size))
+        self.trunk = Trunk(trunk)
+        self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
+        self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
+        zero_parameters(self.logvar_head.out)
+        self.index_embed = TwoLayerMLP(config.width, 4 * config.width, 4 * config.width)
+        self.pyramid = FeaturePyramid(config, embedding_dim=4 * config.width)
+
+    def forward(
+        self, key_frames: Float[Tensor, "batch frame channel height width"]
+    ) -> DiagonalGaussian:
+        """Posterior of z_v given the first-stage latents of any number of key frames."""
+        check_image(key_frames, self.config, "key_frames")
+        content = repeat(self.content, "c h w -> b 1 c h w", b=key_frames.shape[0])
+        stack = torch.cat([content.to(key_frames.dtype), key_frames], dim=1)
+        num_frames = stack.shape[1]
+        h = self.trunk(rearrange(stack, "b f c h w -> (b f) c h w"), num_frames)
+        return DiagonalGaussian.from_parameters(
+            self.mean_head(h, num_frames), self.logvar_head(h, num_frames)
+        )
+
+    def features(
+        self,
+        latent: Float[Tensor, "batch channel height width"],
+        frame_index: Float[Tensor, "batch frame"],
+    ) -> list[Tensor]:
+        """Residual features of the frames at the given indices in [0, 1).
+
+        Returns:
+            One map per decoder block, `(batch frame) channel height width`.
+        """
+        position = rearrange(frame_index, "b f -> (b f)") * self.config.index_scale
+        embedding = self.index_embed(sinusoidal_embedding(position, self.config.width))
+        rows = repeat(latent, "b c h w -> (b f) c h w", f=frame_index.shape[1])
+        return self.pyramid(rows, embedding)
+
+
+class AudioEncoder(nn.Module):
+    """Mel image to z_a: a learned map is put before its channels.
+
+    Source:
+        MM-LDM, section 3 (201,382,400 parameters at full size, levels 1-2-4).
+    """
+
+    def __init__(self, config: PerceptualEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        trunk = config.trunk(in_channels=2 * config.image_channels, temporal=False)
+        size = config.image_size
+        self.content = nn.Parameter(torch.randn(config.image_channels, size, size))
+        self.trunk = Trunk(trunk)
+        self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
+        self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
+        zero_parameters(self.logvar_head.out)
+        self.pyramid = FeaturePyramid(config, embedding_dim=0)
+
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
+        """Posterior of z_a given the first-stage latent of the mel image."""
+        check_image(image, self.config, "audio image")
+        content = repeat(self.content, "c h w -> b c h w", b=image.shape[0])
+        h = self.trunk(torch.cat([content.to(image.dtype), image], dim=1))
+        return DiagonalGaussian.from_parameters(self.mean_head(h, 1), self.logvar_head(h, 1))
+
+    def features(self, latent: Float[Tensor, "batch channel height width"]) -> list[Tensor]:
+        """One residual feature per decoder block, `batch channel height width`."""
+        return self.pyramid(latent, None)
+
+
+class MomentHead(nn.Module):
+    """3x3x3 convolution, norm over all frames, SiLU, 1x1 convolution of the first frame."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.block = ConvBlock(in_channels, out_channels, 1, mix_frames=True)
+        self.norm = group_norm(out_channels)
+        self.out = nn.Conv2d(out_channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "row channel height width"], num_frames: int) -> Tensor:
+        h = rearrange(self.block(x, num_frames), "(b f) c h w -> b c f h w", f=num_frames)
+        return self.out(functional.silu(self.norm(h)[:, :, 0]))
+
+
+class FeaturePyramid(nn.Module):
+    """Perceptual latent to one residual feature per decoder block, silent at initialisation."""
+
+    def __init__(self, config: PerceptualEncoderConfig, *, embedding_dim: int) -> None:
+        super().__init__()
+        self.recompute = config.gradient_checkpointing
+        targets = zip(config.feature_channels, config.feature_factors, strict=True)
+        self.blocks = nn.ModuleList(
+            PyramidBlock(
+                config.latent_channels,
+                channels,
+                resample=config.factor.bit_length() - factor.bit_length(),
+                embedding_dim=embedding_dim,
+            )
+            for channels, factor in targets
+        )
+
+    def forward(
+        self,
+        latent: Float[Tensor, "row channel height width"],
+        embedding: Float[Tensor, "row dim"] | None,
+    ) -> list[Tensor]:
+        latent = channels_last(latent)
+        return [run(block, latent, embedding, recompute=self.recompute) for block in self.blocks]
+
+
+class PyramidBlock(nn.Module):
+    def __init__(
+        self, in_channels: int, out_channels: int, *, resample: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(
+            in_channels, out_channels, resample=resample, embedding_dim=embedding_dim
+        )
+        self.out = zero_parameters(nn.Conv2d(out_channels, out_channels, 1))
+
+    def forward(
+        self,
+        latent: Float[Tensor, "row channel height width"],
+        embedding: Float[Tensor, "row dim"] | None,
+    ) -> Tensor:
+        return self.out(self.residual(latent, embedding))
+
+
+def check_image(x: Tensor, config: PerceptualEncoderConfig, name: str) -> None:
+    """Raise `ValueError` unless the last three axes are the latent image the encoder expects."""
+    expected = (config.image_channels, config.image_size, config.image_size)
+    if tuple(x.shape[-3:]) != expected:
+        raise ValueError(
+            f"{name}: got latents of channel, height, width {tuple(x.shape[-3:])}, expected "
+            f"{expected}; encode them with the first stage this encoder was configured for"
+        )

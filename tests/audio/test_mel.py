@@ -44,3 +44,12 @@ def test_columns_are_whole_hops_and_centred_on_them():
 def test_too_short_sound_is_refused():
     with pytest.raises(ValueError, match="384 samples are too few"):
         stft_magnitude(torch.zeros(1, 384))
+
+
+def test_spectrogram_used_first_without_gradients_serves_training_later():
+    config = MelConfig(num_mels=41, fft_size=512, hop_length=128)  # used nowhere else
+    with torch.inference_mode():
+        log_mel(torch.zeros(1, 2048), config)
+    waveform = torch.rand(1, 2048, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    log_mel(waveform, config).sum().backward()
+    assert bool(waveform.grad.any())

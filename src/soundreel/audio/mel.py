@@ -64,6 +64,7 @@ def mel_to_hz(mel: Float64[Tensor, " band"]) -> Float64[Tensor, " band"]:
 
 
 @cache
+@torch.inference_mode(mode=False)  # what is kept must also serve training
 def mel_filterbank(config: MelConfig) -> Float[Tensor, "mel frequency"]:
     """Triangles between equally spaced mels, each of unit area in Hz, as float32."""
     edge_hz = torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64)

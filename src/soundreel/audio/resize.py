@@ -15,6 +15,7 @@ FRACTION = 2**22
 
 
 @cache
+@torch.inference_mode(mode=False)  # what is kept must also serve training
 def bicubic_weights(in_size: int, out_size: int) -> Float64[Tensor, "out in"]:
     """Weight of every input pixel in every output pixel along one axis; rows sum to 1.
 

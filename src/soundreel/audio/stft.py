@@ -13,6 +13,7 @@ from torch.nn import functional
 
 
 @cache
+@torch.inference_mode(mode=False)  # what is kept must also serve training
 def hann_window(size: int) -> Float[Tensor, " sample"]:
     """Periodic Hann window."""
     return torch.hann_window(size)

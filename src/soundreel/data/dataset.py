@@ -1,0 +1,146 @@
+"""Prepared clips as training windows.
+
+A window is `spec.num_frames` consecutive frames and the samples of exactly that stretch of time:
+frames [a, a + n) own the samples [frame_to_sample(a), frame_to_sample(a) + spec.num_samples). It never
+leaves its clip, so nothing is repeated or padded.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from soundreel.data.decoded import DecodedClips
+from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.types import AV, ClipSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One window.
+
+    Attributes:
+        av: video `frame channel height width`, audio `channel sample`, float32 in [-1, 1].
+        label: index of its class, -1 for none.
+        key, start_frame: the clip and where in it the window begins.
+    """
+
+    av: AV
+    label: int
+    key: str
+    start_frame: int
+
+
+class PreparedDataset(Dataset):
+    """All windows of one split of a prepared data set, in the order of its manifest.
+
+    `dataset[i]` is the i-th window as it is; `dataset.draw(i, generator)` also draws what is random
+    about it.
+
+    Args:
+        root: folder made by `soundreel prepare`.
+        split: "train", "valid", "test", or "" for all.
+        spec: length of the windows; sizes and rates must be those of the data set.
+        stride: distance in frames between the starts of windows (1: every start frame); "random": one
+            item a clip, whose start is drawn anew each time.
+        flip_probability: of mirroring a drawn window left to right, all its frames alike.
+        cache: keep decoded clips in memory, up to `cache_bytes`.
+
+    Raises:
+        DataError: if the folder is not a complete data set, the split is empty, or no clip is as long
+            as a window.
+        ValueError: if the spec does not fit the data set, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        spec: ClipSpec,
+        split: str = "train",
+        stride: int | Literal["random"] = 1,
+        flip_probability: float = 0.0,
+        cache: bool = False,
+        cache_bytes: int = 2 * 2**30,
+    ) -> None:
+        self.info = DatasetInfo.load(root)
+        self.spec = spec
+        _check_spec(spec, self.info, root)
+        if not 0 <= flip_probability <= 1:
+            raise ValueError(f"flip_probability must be in [0, 1], got {flip_probability}")
+        self._flip_probability = flip_probability
+        self._stride = stride
+        records = load_manifest(root, split)
+        if not records:
+            splits = [name[6:] for name in self.info.counts if name.startswith("split/")]
+            raise DataError(f"{root} has no clips in split {split!r}; it has {splits}")
+        starts = {record.key: self._num_starts(record.num_frames) for record in records}
+        self.records = [record for record in records if starts[record.key] > 0]
+        if not self.records:
+            raise DataError(
+                f"no clip of split {split!r} in {root} has {spec.num_frames} frames; the longest "
+                f"has {max(record.num_frames for record in records)}; use shorter windows"
+            )
+        items = (1 if stride == "random" else starts[r.key] for r in self.records)
+        self._ends = list(accumulate(items))
+        self._clips = DecodedClips(
+            root,
+            self.records,
+            frame_rate=self.info.frame_rate,
+            sample_rate=self.info.sample_rate,
+            cache_bytes=cache_bytes if cache else 0,
+        )
+
+    def _num_starts(self, num_frames: int) -> int:
+        return self.spec.num_windows(num_frames, 1 if self._stride == "random" else self._stride)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._window(*self._locate(index), flip=False)
+
+    def draw(self, index: int, generator: torch.Generator) -> Sample:
+        """The window with its random part: first the start (if random), then the flip."""
+        clip, start_frame = self._locate(index)
+        if self._stride == "random":
+            num_starts = self._num_starts(self.records[clip].num_frames)
+            start_frame = int(torch.randint(num_starts, (), generator=generator))
+        flip = float(torch.rand((), generator=generator)) < self._flip_probability
+        return self._window(clip, start_frame, flip=flip)
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Position of the clip among the records, and first frame of the window."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a data set of {len(self)} windows")
+        clip = bisect_right(self._ends, index)
+        if self._stride == "random":
+            return clip, 0
+        return clip, (index - (self._ends[clip - 1] if clip else 0)) * self._stride
+
+    def _window(self, clip: int, start_frame: int, *, flip: bool) -> Sample:
+        record = self.records[clip]
+        end_frame = start_frame + self.spec.num_frames
+        start_sample = self.spec.frame_to_sample(start_frame)
+        end_sample = start_sample + self.spec.num_samples
+        av = self._clips.cut(clip, (start_frame, end_frame), (start_sample, end_sample))
+        if flip and av.video is not None:
+            av = av.replace("video", av.video.flip(-1))
+        return Sample(av=av, label=record.label, key=record.key, start_frame=start_frame)
+
+
+def _check_spec(spec: ClipSpec, info: DatasetInfo, root: Path) -> None:
+    held = info.spec(spec.num_frames)
+    wrong = [
+        f"{name} {getattr(spec, name)} (the data set has {getattr(held, name)})"
+        for name in ("height", "width", "frame_rate", "sample_rate", "num_channels")
+        if getattr(spec, name) != getattr(held, name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{root} does not fit what the model needs: {', '.join(wrong)}; prepare it with these"
+        )

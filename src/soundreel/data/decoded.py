@@ -1,0 +1,101 @@
+"""Decoded pieces of prepared clips, optionally kept in memory."""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from soundreel.data.manifest import ClipRecord, DataError
+from soundreel.data.shards import ShardReader
+from soundreel.media.decode import read_audio, read_frames
+from soundreel.media.errors import MediaError
+from soundreel.media.pixels import frames_to_video
+from soundreel.types import AV
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    frames: UInt8[np.ndarray, "frame height width 3"]
+    waveform: Float32[np.ndarray, "channel sample"]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.frames.nbytes + self.waveform.nbytes
+
+
+class DecodedClips:
+    """Cuts pieces out of prepared clips.
+
+    Args:
+        cache_bytes: whole clips are kept, as bytes and float32 samples, until they take this much;
+            those that come later are decoded each time. 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        records: list[ClipRecord],
+        *,
+        frame_rate: Fraction,
+        sample_rate: int,
+        cache_bytes: int,
+    ) -> None:
+        self._reader = ShardReader(root)
+        self._records = records
+        self._frame_rate = frame_rate
+        self._sample_rate = sample_rate
+        self._budget = cache_bytes
+        self._cache: dict[int, _Decoded] = {}
+
+    def cut(self, clip: int, frames: tuple[int, int], samples: tuple[int, int]) -> AV:
+        """Frames and samples from the first up to, not including, the second number of each pair.
+
+        Returns:
+            unbatched `frame channel height width` and `channel sample`, float32 in [-1, 1].
+
+        Raises:
+            DataError: if the shard is damaged.
+        """
+        decoded = self._cache.get(clip)
+        if decoded is None and self._budget > 0:
+            decoded = self._decode(clip, 0, self._records[clip].num_frames)
+            if decoded.num_bytes <= self._budget:
+                self._budget -= decoded.num_bytes
+                self._cache[clip] = decoded
+        if decoded is None:
+            decoded = self._decode(clip, *frames)
+            frames = (0, frames[1] - frames[0])
+        return AV(
+            video=frames_to_video(decoded.frames[slice(*frames)]),
+            audio=torch.from_numpy(decoded.waveform[:, slice(*samples)].copy()),
+        )
+
+    def _decode(self, clip: int, begin: int, end: int) -> _Decoded:
+        """Frames `begin` to `end` and all samples."""
+        record = self._records[clip]
+        content = self._reader.read(record)
+        try:
+            frames = read_frames(
+                io.BytesIO(content),
+                frame_rate=self._frame_rate,
+                start=begin / self._frame_rate,
+                num_frames=end - begin,
+            )
+            decoded = _Decoded(
+                np.stack(list(frames)),
+                read_audio(io.BytesIO(content), sample_rate=self._sample_rate),
+            )
+        except MediaError as error:
+            raise DataError(
+                f"clip {record.key} in {record.shard} is damaged ({error.problem}); prepare again"
+            ) from error
+        if decoded.waveform.shape[1] != record.num_samples:
+            raise DataError(
+                f"clip {record.key} in {record.shard} has {decoded.waveform.shape[1]} samples, the "
+                f"manifest says {record.num_samples}; prepare again"
+            )
+        return decoded

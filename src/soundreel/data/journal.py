@@ -1,0 +1,114 @@
+"""What a preparation has done so far: a header and then one line a source, flushed to disk.
+
+A source's clips are in their shard, and on disk, before its line is written. So after a kill at any
+moment the journal names exactly the clips that are complete; whatever lies behind them in a shard is
+cut off and made again.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError
+
+JOURNAL_FILE = "journal.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skip:
+    """A source, or the piece of one from `start_s` on, that was left out."""
+
+    reason: str
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceEntry:
+    """What became of one source. `file_bytes` tells whether the file has changed since."""
+
+    source: str
+    group: str
+    split: str
+    label: str
+    file_bytes: int
+    clips: tuple[ClipRecord, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        content = json.loads(line)
+        content["clips"] = tuple(ClipRecord(**record) for record in content["clips"])
+        content["skipped"] = tuple(Skip(**skip) for skip in content["skipped"])
+        return cls(**content)
+
+
+class Journal:
+    """Opens the journal of a destination, or begins it.
+
+    Args:
+        header: what must be equal to continue (origin and options).
+
+    Raises:
+        DataError: if the destination was prepared from something else or with other options.
+    """
+
+    def __init__(self, root: Path, header: Mapping[str, Any]) -> None:
+        self._path = root / JOURNAL_FILE
+        self.entries: dict[str, SourceEntry] = {}
+        header = {"format_version": FORMAT_VERSION, **json.loads(json.dumps(header))}
+        lines = self._complete_lines()
+        if lines:
+            self._check(json.loads(lines[0]), header)
+            for line in lines[1:]:
+                entry = SourceEntry.parse(line)
+                self.entries[entry.source] = entry
+        self._file = self._path.open("ab")
+        if not lines:
+            self._write(header)
+
+    def _complete_lines(self) -> list[str]:
+        """The lines that were written whole; the rest of the file is cut off."""
+        if not self._path.exists():
+            return []
+        content = self._path.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            with self._path.open("r+b") as file:
+                file.truncate(end)
+        return content[:end].decode().splitlines()
+
+    def _check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Raise if the destination was begun with something else, naming what."""
+        found_options, wanted_options = found.get("options", {}), wanted.get("options", {})
+        differences = [
+            f"{name} was {found_options.get(name)!r}, is now {wanted_options.get(name)!r}"
+            for name in sorted(found_options.keys() | wanted_options.keys())
+            if found_options.get(name) != wanted_options.get(name)
+        ]
+        differences += [
+            f"{name} was {found.get(name)!r}, is now {wanted[name]!r}"
+            for name in wanted
+            if name != "options" and found.get(name) != wanted[name]
+        ]
+        if differences:
+            raise DataError(
+                f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
+                "another destination, the same options, or --overwrite to begin again"
+            )
+
+    def append(self, entry: SourceEntry) -> None:
+        """Record a source whose clips are on disk."""
+        self.entries[entry.source] = entry
+        self._write(asdict(entry))
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,275 @@
+"""Folder or list of videos in, checked data set out.
+
+Sources are converted by worker processes, one video each at a time, clip by clip into a spool folder;
+this process alone writes the shards, the journal and, at the end, the manifest. Results are taken in
+the order of the sources' names, so the data set does not depend on the number of workers.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from soundreel.data.convert import Conversion, ConvertedClip
+from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry
+from soundreel.data.manifest import (
+    DATASET_FILE,
+    MANIFEST_FILE,
+    SHARDS_FOLDER,
+    SKIPPED_FILE,
+    ClipRecord,
+    DataError,
+    DatasetInfo,
+    save_manifest,
+    write_atomically,
+)
+from soundreel.data.options import PrepareOptions
+from soundreel.data.scan import Source, scan
+from soundreel.data.shards import ShardWriter
+from soundreel.data.split import assign_splits
+from soundreel.data.workers import convert_all
+
+SPOOL_FOLDER = ".spool"
+
+Progress = Callable[[int, int, int], None]
+"""Called with sources done, sources in all, and clips made so far."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareReport:
+    """What a run did: the finished data set, and how many sources this run converted."""
+
+    info: DatasetInfo
+    num_converted: int
+
+
+def prepare_dataset(
+    origin: Path,
+    root: Path,
+    options: PrepareOptions,
+    *,
+    num_workers: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Prepare every source of `origin` that `root` does not hold yet.
+
+    Run again, it does nothing if nothing was added, continues if it was interrupted, and converts
+    only what is new if files were added.
+
+    Args:
+        origin: folder of videos or CSV list.
+        root: destination; made if absent.
+        num_workers: processes that decode; 0 decodes in this one.
+        overwrite: delete a data set that is at `root` already.
+
+    Raises:
+        DataError: if there is nothing to prepare, nothing usable, or `root` holds something else.
+    """
+    sources = scan(origin, options, exclude=root)
+    _make_root(root, overwrite)
+    shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
+    journal = Journal(root, {"origin": str(origin.resolve()), "options": asdict(options)})
+    try:
+        _check_unchanged(sources, journal)
+        todo = [source for source in sources if source.name not in journal.entries]
+        if todo or not _is_complete(root, journal):
+            _convert(todo, root, options, journal, num_workers, progress)
+            _finish(root, origin, options, journal)
+    finally:
+        journal.close()
+        shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
+    return PrepareReport(info=DatasetInfo.load(root), num_converted=len(todo))
+
+
+def _make_root(root: Path, overwrite: bool) -> None:
+    is_ours = (root / JOURNAL_FILE).exists() or (root / DATASET_FILE).exists()
+    if root.exists() and not root.is_dir():
+        raise DataError(f"{root} is a file; the destination must be a folder")
+    if root.exists() and any(root.iterdir()) and not is_ours:
+        raise DataError(f"{root} holds other files; choose an empty or new folder")
+    if is_ours and not (root / JOURNAL_FILE).exists() and not overwrite:
+        raise DataError(
+            f"{root} holds a data set that was not prepared here; choose another folder"
+        )
+    if is_ours and overwrite:
+        for name in (DATASET_FILE, MANIFEST_FILE, SKIPPED_FILE, JOURNAL_FILE):
+            (root / name).unlink(missing_ok=True)
+        shutil.rmtree(root / SHARDS_FOLDER, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def _is_complete(root: Path, journal: Journal) -> bool:
+    """Whether dataset.json was written after the last line of the journal."""
+    if not (root / DATASET_FILE).exists():
+        return False
+    return DatasetInfo.load(root).counts["scanned"] == len(journal.entries)
+
+
+def _check_unchanged(sources: list[Source], journal: Journal) -> None:
+    changed = [
+        source.name
+        for source in sources
+        if source.name in journal.entries
+        and journal.entries[source.name].file_bytes != _file_bytes(source.path)
+    ]
+    if changed:
+        raise DataError(
+            f"{len(changed)} sources changed since they were prepared (first: {changed[0]}); "
+            "prepare again with --overwrite"
+        )
+
+
+def _convert(
+    todo: list[Source],
+    root: Path,
+    options: PrepareOptions,
+    journal: Journal,
+    num_workers: int,
+    progress: Progress | None,
+) -> None:
+    """Convert the sources and append them to shards and journal, in their order."""
+    entries = journal.entries.values()
+    splits = assign_splits(
+        [source.group for source in todo],
+        test=options.test,
+        valid=options.valid,
+        seed=options.seed,
+        known={entry.group: entry.split for entry in entries},
+    )
+    last = {record.split: record for entry in entries for record in entry.clips}
+    writers = {
+        split: ShardWriter(
+            root, split, max_bytes=options.shard_size_mb * 2**20, last=last.get(split)
+        )
+        for split in sorted({splits[source.group] for source in todo} | last.keys())
+    }
+    num_clips = sum(len(entry.clips) for entry in entries)
+    results = convert_all(todo, options, root / SPOOL_FOLDER, num_workers)
+    for num_done, (source, result) in enumerate(zip(todo, results, strict=True), 1):
+        split = splits[source.group]
+        clips = _store(source, split, result, writers[split])
+        num_clips += len(clips)
+        journal.append(
+            SourceEntry(
+                source=source.name,
+                group=source.group,
+                split=split,
+                label=source.label,
+                file_bytes=_file_bytes(source.path),
+                clips=clips,
+                skipped=result.skipped,
+            )
+        )
+        if progress is not None:
+            progress(num_done, len(todo), num_clips)
+    for writer in writers.values():
+        writer.close()
+
+
+def _store(
+    source: Source, split: str, result: Conversion, writer: ShardWriter
+) -> tuple[ClipRecord, ...]:
+    """Move converted clips from the spool into a shard."""
+    records = []
+    for number, clip in enumerate(result.clips):
+        content = clip.path.read_bytes()
+        record = _record(source, split, number, clip, content)
+        sidecar = {
+            name: value
+            for name, value in asdict(record).items()
+            if name not in ("shard", "offset", "num_bytes", "label")
+        } | {"label": source.label}
+        shard, offset, num_bytes = writer.add(record.key, json.dumps(sidecar).encode(), content)
+        records.append(replace(record, shard=shard, offset=offset, num_bytes=num_bytes))
+        clip.path.unlink()
+    writer.flush()
+    return tuple(records)
+
+
+def _record(
+    source: Source, split: str, number: int, clip: ConvertedClip, content: bytes
+) -> ClipRecord:
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source.name).stem)[:60]
+    digest = hashlib.sha256(source.name.encode()).hexdigest()[:8]
+    return ClipRecord(
+        key=f"{stem}-{digest}-{number:04d}",
+        split=split,
+        label=-1,
+        source=source.name,
+        group=source.group,
+        start_s=clip.start_s,
+        num_frames=clip.num_frames,
+        num_samples=clip.num_samples,
+        num_clipped=clip.num_clipped,
+        shard="",
+        offset=0,
+        num_bytes=0,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal) -> None:
+    """Write skipped.csv, manifest.jsonl and, last, dataset.json."""
+    entries = [journal.entries[name] for name in sorted(journal.entries)]
+    _save_skipped(root, entries)
+    if not any(entry.clips for entry in entries):
+        reasons = "; ".join(f"{e.source}: {s.reason}" for e in entries[:3] for s in e.skipped[:1])
+        raise DataError(
+            f"nothing usable in {origin}: all {len(entries)} sources were left out ({reasons}"
+            f"{'; ...' if len(entries) > 3 else ''}); see {root / SKIPPED_FILE}"
+        )
+    before = DatasetInfo.load(root).classes if (root / DATASET_FILE).exists() else ()
+    names = {entry.label for entry in entries if entry.clips and entry.label}
+    classes = before + tuple(sorted(names - set(before)))
+    records = [
+        replace(record, label=classes.index(entry.label) if entry.label else -1)
+        for entry in entries
+        for record in entry.clips
+    ]
+    counts = {
+        "scanned": len(entries),
+        "clips": len(records),
+        "sources": sum(bool(entry.clips) for entry in entries),
+        "skipped": sum(len(entry.skipped) for entry in entries),
+        "seconds": float(sum(record.num_frames for record in records) / options.rate),
+    }
+    counts["clipped_samples"] = sum(record.num_clipped for record in records)
+    for split in sorted({record.split for record in records}):
+        counts[f"split/{split}"] = sum(record.split == split for record in records)
+    info = DatasetInfo(
+        height=options.height,
+        width=options.width,
+        frame_rate=options.rate,
+        sample_rate=options.sample_rate,
+        num_channels=options.num_channels,
+        classes=classes,
+        origin=str(origin.resolve()),
+        options=asdict(options),
+        counts=counts,
+    )
+    save_manifest(root, records)
+    info.save(root)
+
+
+def _save_skipped(root: Path, entries: list[SourceEntry]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "start_s", "end_s", "reason"])
+    for entry in entries:
+        for skip in entry.skipped:
+            times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
+            writer.writerow([entry.source, *times, skip.reason])
+    write_atomically(root / SKIPPED_FILE, table.getvalue())
+
+
+def _file_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,182 @@
+"""What there is to prepare: the files of a folder, or the rows of a list.
+
+A list is a CSV file with the columns `path` (relative to the list or absolute) and, optionally,
+`label`, `start_s`, `end_s` and `source` (rows with the same source stay in the same split). The lists
+of AudioSet (comment lines, then id, start, end, labels) are read too, see `_audioset_rows`.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from soundreel.data.manifest import DataError
+from soundreel.data.options import PrepareOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A video, or a piece of one, to be prepared.
+
+    Attributes:
+        name: unique and independent of where the folder lies.
+        group: clips of equal group stay in the same split.
+        label: name of its class; empty for none.
+        start_s, end_s: the piece to use; None for the beginning or end of the file.
+        problem: why it cannot be used, if that is known without opening it.
+    """
+
+    path: Path
+    name: str
+    group: str
+    label: str = ""
+    start_s: Fraction | None = None
+    end_s: Fraction | None = None
+    problem: str = ""
+
+
+def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
+    """All sources of a folder (every file that is not hidden, recursively) or of a list, by name.
+
+    Args:
+        exclude: a folder to leave out (the destination, which may lie inside the origin).
+
+    Raises:
+        DataError: if the origin does not exist, is no folder or list, or holds nothing.
+    """
+    if origin.is_dir():
+        if options.labels == "list":
+            raise DataError(
+                f"labels from a list need a CSV file as the source, got folder {origin}"
+            )
+        sources = _scan_folder(origin, options, exclude.resolve())
+    elif origin.suffix.lower() == ".csv" and origin.is_file():
+        sources = _scan_list(origin, options)
+    elif origin.exists():
+        raise DataError(f"{origin} is neither a folder nor a CSV list of videos")
+    else:
+        raise DataError(f"{origin} does not exist; give a folder of videos or a CSV list")
+    if not sources:
+        raise DataError(f"{origin} holds no files; give a folder of videos or a CSV list")
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
+    sources = []
+    for path in origin.rglob("*"):
+        relative = path.relative_to(origin)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if hidden or not path.is_file() or path.resolve().is_relative_to(exclude):
+            continue
+        name = relative.as_posix()
+        label, problem = _label(name, "", options)
+        sources.append(
+            Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)
+        )
+    return sources
+
+
+def _scan_list(origin: Path, options: PrepareOptions) -> list[Source]:
+    sources: dict[str, Source] = {}
+    for number, row in _rows(origin):
+        where = f"{origin}, line {number}"
+        given = row["path"].strip()
+        start_s, end_s = (_seconds(row.get(column), where) for column in ("start_s", "end_s"))
+        piece = "" if start_s is None and end_s is None else f"@{row['start_s']}-{row['end_s']}"
+        label, problem = _label(given, (row.get("label") or "").strip(), options)
+        if start_s is not None and end_s is not None and end_s <= start_s:
+            problem = f"end_s {row['end_s']} is not after start_s {row['start_s']}"
+        source = Source(
+            path=origin.parent / given,
+            name=given + piece,
+            group=(row.get("source") or "").strip() or _group(given, options),
+            label=label,
+            start_s=start_s,
+            end_s=end_s,
+            problem=problem,
+        )
+        if source.name in sources:
+            raise DataError(f"{where}: {source.name} is listed twice; remove one of the rows")
+        sources[source.name] = source
+    return list(sources.values())
+
+
+def _rows(origin: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and columns of a list, AudioSet's included."""
+    with origin.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(file)
+    if any(line.startswith("#") and "YTID" in line for line in lines):
+        yield from _audioset_rows(origin, lines)
+        return
+    reader = csv.DictReader(lines)
+    known = {"path", "label", "start_s", "end_s", "source"}
+    columns = set(reader.fieldnames or ())
+    if "path" not in columns or not columns <= known:
+        raise DataError(
+            f"{origin}: the first line must name the column path and may name {sorted(known)}, "
+            f"got {sorted(columns)}"
+        )
+    for row in reader:
+        if None in row or not (row["path"] or "").strip():
+            raise DataError(
+                f"{origin}, line {reader.line_num}: no path, or more columns than named"
+            )
+        yield reader.line_num, {"start_s": "", "end_s": ""} | row
+
+
+def _audioset_rows(origin: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of AudioSet's segment lists: id, start, end in seconds, quoted labels.
+
+    The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and cut
+    at the listed times; a file ID_REST.EXT (REST of digits, points and underscores) for the segment
+    itself. The first label is the class; a list may give one id more than once.
+    """
+    files: dict[str, list[tuple[str, bool]]] = {}
+    for path in sorted(origin.parent.rglob("*")):
+        if path.is_file() and path.suffix.lower() not in ("", ".csv", ".json", ".txt"):
+            name = path.relative_to(origin.parent).as_posix()
+            cut = re.fullmatch(r"(.{11})_[\d._]+", path.stem)
+            files.setdefault(cut[1] if cut else path.stem, []).append((name, cut is not None))
+    for number, row in enumerate(csv.reader(lines, skipinitialspace=True), 1):
+        if not row or row[0].startswith("#"):
+            continue
+        if len(row) != 4:
+            raise DataError(f"{origin}, line {number}: expected id, start, end, labels, got {row}")
+        video_id, start_s, end_s, labels = row
+        label = labels.split(",")[0]
+        for name, is_cut in files.get(video_id, [(f"{video_id}.mp4", False)]):
+            times = {"start_s": "", "end_s": ""} if is_cut else {"start_s": start_s, "end_s": end_s}
+            yield number, {"path": name, "label": label, "source": video_id} | times
+
+
+def _seconds(text: str | None, where: str) -> Fraction | None:
+    if not (text or "").strip():
+        return None
+    try:
+        value = Fraction((text or "").strip())
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if value < 0:
+        raise DataError(f"{where}: expected seconds from 0 on, got {text!r}")
+    return value
+
+
+def _label(name: str, listed: str, options: PrepareOptions) -> tuple[str, str]:
+    """Class name, and what is wrong if there should be one but is none."""
+    if options.labels == "folder":
+        parent = Path(name).parent.name
+        return parent, "" if parent else "lies in no class folder"
+    if options.labels == "list":
+        return listed, "" if listed else "the list gives it no label"
+    if options.labels == "pattern":
+        match = re.search(options.label_pattern, name)
+        found = (match[1] if match and match.re.groups else "") or ""
+        return found, "" if found else f"label pattern {options.label_pattern} is not in its path"
+    return "", ""
+
+
+def _group(name: str, options: PrepareOptions) -> str:
+    match = re.search(options.group_pattern, name) if options.group_pattern else None
+    return "/".join(part or "" for part in match.groups()) if match and match.groups() else name

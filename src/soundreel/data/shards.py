@@ -1,0 +1,139 @@
+"""Tar shards in WebDataset layout: members KEY.json and KEY.mkv, consecutive for each clip.
+
+They are written append-only, so that an interrupted run continues by cutting the open shard back to
+the last clip that is known to be complete; and read by position, so that any clip can be had without
+walking the archive.
+"""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+from soundreel.data.manifest import SHARDS_FOLDER, ClipRecord, DataError
+
+_END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def shard_name(split: str, index: int) -> str:
+    return f"{split}-{index:06d}.tar"
+
+
+def padded(num_bytes: int) -> int:
+    """Bytes that a member's content occupies in a tar file."""
+    return -(-num_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+class ShardWriter:
+    """Appends clips to the shards of one split.
+
+    Args:
+        root: the data set's folder.
+        max_bytes: a new shard is begun when the current one has reached this size.
+        last: the last clip that is known to be complete; anything after it is cut off.
+    """
+
+    def __init__(
+        self, root: Path, split: str, *, max_bytes: int, last: ClipRecord | None = None
+    ) -> None:
+        self._folder = root / SHARDS_FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._split = split
+        self._max_bytes = max_bytes
+        self._index = 0
+        end = 0
+        if last is not None:
+            self._index = int(Path(last.shard).stem.rsplit("-", 1)[1])
+            end = last.offset + padded(last.num_bytes)
+        for stray in self._folder.glob(f"{split}-*.tar"):
+            if stray.name > shard_name(split, self._index):
+                stray.unlink()
+        self._file = self._open(end)
+
+    def _open(self, end: int) -> io.BufferedRandom:
+        path = self._folder / shard_name(self._split, self._index)
+        path.touch()
+        file = path.open("r+b")
+        size = file.seek(0, os.SEEK_END)
+        if size < end:
+            file.close()
+            raise DataError(
+                f"{path} has {size} bytes but the journal expects {end}: the shard was changed "
+                "after it was written; prepare again with --overwrite"
+            )
+        file.truncate(end)
+        file.seek(end)
+        return file
+
+    def add(self, key: str, sidecar: bytes, video: bytes) -> tuple[str, int, int]:
+        """Append one clip.
+
+        Returns:
+            shard file relative to the root, offset of the video's bytes, their number.
+        """
+        if self._file.tell() >= self._max_bytes:
+            self.close()
+            self._index += 1
+            self._file = self._open(0)
+        self._append(f"{key}.json", sidecar)
+        offset = self._append(f"{key}.mkv", video)
+        return f"{SHARDS_FOLDER}/{shard_name(self._split, self._index)}", offset, len(video)
+
+    def _append(self, name: str, content: bytes) -> int:
+        header = tarfile.TarInfo(name)
+        header.size = len(content)
+        self._file.write(header.tobuf())
+        offset = self._file.tell()
+        self._file.write(content + bytes(padded(len(content)) - len(content)))
+        return offset
+
+    def flush(self) -> None:
+        """Hand all that was added to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write the end-of-archive mark."""
+        if not self._file.closed:
+            self._file.write(_END_OF_ARCHIVE)
+            self.flush()
+            self._file.close()
+
+
+class ShardReader:
+    """Reads clips by position. Safe to share between forked workers; file handles are not pickled."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._descriptors: dict[str, int] = {}
+
+    def read(self, record: ClipRecord) -> bytes:
+        """The bytes of KEY.mkv.
+
+        Raises:
+            DataError: if the shard is absent or too short.
+        """
+        if record.shard not in self._descriptors:
+            try:
+                self._descriptors[record.shard] = os.open(self._root / record.shard, os.O_RDONLY)
+            except OSError as error:
+                raise DataError(
+                    f"cannot open shard {self._root / record.shard}: {error}"
+                ) from error
+        content = os.pread(self._descriptors[record.shard], record.num_bytes, record.offset)
+        if len(content) != record.num_bytes:
+            raise DataError(
+                f"{self._root / record.shard} ends before clip {record.key}; prepare the set again"
+            )
+        return content
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_root": self._root, "_descriptors": {}}

@@ -1,0 +1,84 @@
+"""Many sources at once: worker processes that a broken file cannot stop.
+
+A file that makes a worker crash (a decoder's fault, or out of memory) breaks the whole pool and leaves
+open which file it was. Then the sources under way are tried again one at a time, each in a process of
+its own, and the one that crashes again is left out.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+from soundreel.data.convert import Conversion, convert
+from soundreel.data.journal import Skip
+from soundreel.data.options import PrepareOptions
+from soundreel.data.scan import Source
+
+AHEAD = 3
+"""Sources per worker that may be under way or waiting to be stored."""
+
+log = logging.getLogger(__name__)
+
+
+def convert_all(
+    sources: Sequence[Source], options: PrepareOptions, spool: Path, num_workers: int
+) -> Iterator[Conversion]:
+    """What came of each source, in their order.
+
+    Args:
+        spool: folder for clips that are not in a shard yet; made if absent.
+        num_workers: processes; 0 converts in this one.
+    """
+    spool.mkdir(parents=True, exist_ok=True)
+    if num_workers == 0:
+        yield from (_convert_safely(source, options, spool) for source in sources)
+        return
+    waiting = deque(sources)
+    while waiting:
+        unfinished = yield from _convert_in_pool(waiting, options, spool, num_workers)
+        for source in unfinished:
+            yield _convert_alone(source, options, spool)
+
+
+def _convert_in_pool(
+    waiting: deque[Source], options: PrepareOptions, spool: Path, num_workers: int
+) -> Iterator[Conversion]:
+    """Results until all is done or the pool breaks; returns what was under way then."""
+    under_way: deque[tuple[Source, Future[Conversion]]] = deque()
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < AHEAD * num_workers:
+                    future = pool.submit(_convert_safely, waiting[0], options, spool)
+                    under_way.append((waiting.popleft(), future))
+                result = under_way[0][1].result()
+                under_way.popleft()
+                yield result
+        except BrokenProcessPool:
+            log.warning("a worker crashed; trying its sources one at a time")
+            return [source for source, _ in under_way]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return []
+
+
+def _convert_alone(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_convert_safely, source, options, spool).result()
+        except BrokenProcessPool:
+            return Conversion(skipped=(Skip(reason="crashes the decoder"),))
+
+
+def _convert_safely(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
+    """`convert`, with an error that it did not foresee as a reason to leave the source out."""
+    try:
+        return convert(source, options, spool)
+    except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        log.warning("%s: unforeseen error", source.name, exc_info=True)
+        reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
+        return Conversion(skipped=(Skip(reason=reason),))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 
 from soundreel.diffusion.losses import diffusion_loss
-from soundreel.diffusion.samplers import ddim
+from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.schedules import linear_schedule, respace
 from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,

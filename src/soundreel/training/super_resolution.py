@@ -1,0 +1,66 @@
+"""The training objective of the super-resolution stage."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from soundreel.diffusion.losses import diffusion_loss
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.schedules import Schedule
+from soundreel.models.mm_diffusion.super_resolution import super_resolution_denoiser
+from soundreel.training.objectives import TrainingLoss, draw_timesteps, log_means
+from soundreel.types import AV
+
+
+class ImagePairBatch(Protocol):
+    """What the objective reads of a batch: large images in `av.video`, small ones in `low_res`."""
+
+    @property
+    def av(self) -> AV: ...
+
+    @property
+    def label(self) -> Int[Tensor, " batch"]: ...
+
+    @property
+    def sample_index(self) -> int: ...
+
+    @property
+    def low_res(self) -> Float[Tensor, "batch channel low_height low_width"]: ...
+
+
+class SuperResolutionObjective:
+    """Mean squared error of the noise plus, with learned variance, the variational bound.
+
+    Args:
+        rescale_vb: multiply the bound by 1/1000 of the chain's length, as guided diffusion's own
+            training does; the published MM-Diffusion scripts add it as it is.
+
+    Source:
+        Nichol and Dhariwal 2021, section 3.1 (hybrid objective); Ruan et al. 2023, supplement.
+    """
+
+    def __init__(
+        self, schedule: Schedule, *, learned_variance: bool = True, rescale_vb: bool = False
+    ) -> None:
+        self._schedule = schedule
+        self._learned_variance = learned_variance
+        self._rescale_vb = rescale_vb
+
+    def __call__(
+        self, network: nn.Module, batch: ImagePairBatch, noise: PerSampleNoise
+    ) -> TrainingLoss:
+        timestep = draw_timesteps(noise, len(self._schedule)).to(batch.av.device)
+        low_res = batch.low_res.to(batch.av.device)
+        terms = diffusion_loss(
+            super_resolution_denoiser(network, low_res, learned_variance=self._learned_variance),
+            batch.av,
+            timestep,
+            noise(batch.av),
+            self._schedule,
+            variance="learned_range" if self._learned_variance else "fixed_large",
+            rescale_vb=self._rescale_vb,
+        )
+        means = log_means(terms.terms, timestep, len(self._schedule))
+        return TrainingLoss(torch.mean(terms.loss), means)

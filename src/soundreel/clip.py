@@ -1,0 +1,349 @@
+"""A clip as people have it: frames and sound on one clock in seconds.
+
+Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate`. Every length is
+derived in integers or fractions.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from soundreel.media.decode import read_audio, read_frames
+from soundreel.media.encode import write_mkv, write_mp4, write_wav
+from soundreel.media.errors import MediaError, Source
+from soundreel.media.framing import Framing
+from soundreel.media.picture import reframe
+from soundreel.media.pixels import frames_to_video, video_to_frames
+from soundreel.media.probe import probe
+from soundreel.media.resample import resample_waveform
+from soundreel.types import AV, ClipSpec, frame_to_sample
+
+logger = logging.getLogger(__name__)
+
+Seconds = Fraction | float | int
+
+DEFAULT_FRAME_RATE = Fraction(25)
+DEFAULT_SAMPLE_RATE = 16_000
+MAX_BYTES = 4 << 30
+"""Frames of a clip beyond this many bytes are refused: a clip lies in memory as a whole."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Frames and waveform of one piece of video; either may be absent (`None`).
+
+    Attributes:
+        frames: uint8 RGB.
+        waveform: float32, full scale 1.
+        frame_rate: frames per second, any rational.
+        sample_rate: in Hz.
+
+    Where both are there, the sound lasts as long as the frames, to the sample: `num_frames *
+    sample_rate / frame_rate` samples, rounded down or up.
+
+    Raises:
+        ValueError: if both are absent or empty, a rate is not positive, or the lengths differ.
+    """
+
+    frames: UInt8[np.ndarray, "frame height width 3"] | None
+    waveform: Float32[np.ndarray, "channel sample"] | None
+    frame_rate: Fraction = DEFAULT_FRAME_RATE
+    sample_rate: int = DEFAULT_SAMPLE_RATE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
+        if self.frame_rate <= 0 or self.sample_rate <= 0:
+            raise ValueError(
+                f"rates must be positive, got {self.frame_rate} frames/s, {self.sample_rate} Hz"
+            )
+        if self.frames is None and self.waveform is None:
+            raise ValueError("a clip needs frames, a waveform or both")
+        if self.frames is not None:
+            _check_array("frames", self.frames, np.uint8, "frame height width 3", 4)
+            if self.frames.shape[-1] != 3:
+                raise ValueError(f"frames must be RGB, got shape {self.frames.shape}")
+        if self.waveform is not None:
+            _check_array("waveform", self.waveform, np.float32, "channel sample", 2)
+        if self.frames is not None and self.waveform is not None:
+            length = self.num_frames * self.sample_rate / self.frame_rate
+            if abs(self.num_samples - length) >= 1:
+                raise ValueError(
+                    f"{self.num_frames} frames last {float(length):.1f} samples, got "
+                    f"{self.num_samples}; cut or pad the waveform to {floor(length)} samples"
+                )
+
+    @property
+    def num_frames(self) -> int:
+        """0 without frames."""
+        return 0 if self.frames is None else len(self.frames)
+
+    @property
+    def num_samples(self) -> int:
+        """0 without a waveform."""
+        return 0 if self.waveform is None else self.waveform.shape[1]
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds, exact: of the frames where there are any, else of the waveform."""
+        if self.frames is not None:
+            return self.num_frames / self.frame_rate
+        return Fraction(self.num_samples, self.sample_rate)
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.duration)
+
+    @classmethod
+    def load(
+        cls,
+        source: Source,
+        *,
+        start: Seconds = 0,
+        duration: Seconds | None = None,
+        frame_rate: Fraction | int | None = None,
+        sample_rate: int | None = None,
+        num_channels: int | None = None,
+        framing: Framing | None = None,
+    ) -> Self:
+        """Read a piece of a media file, of any container FFmpeg knows.
+
+        Args:
+            source: a path, or a seekable file open for reading bytes.
+            start, duration: the piece in seconds; None reads to the end (of the video, where there is
+                one; sound that ends before is followed by silence).
+            frame_rate, sample_rate, num_channels: None keeps the file's.
+            framing: how to cut and scale the pictures; None keeps their size.
+
+        Raises:
+            MediaError: if the file cannot be read, or the piece reaches beyond its end.
+            ValueError: if the duration holds no frame.
+        """
+        info = probe(source)
+        start = Fraction(start)
+        wanted = None if duration is None else Fraction(duration)
+        if wanted is not None and wanted <= 0:
+            raise ValueError(f"duration must be positive, got {duration} s")
+        frame_rate = Fraction(frame_rate or info.frame_rate or DEFAULT_FRAME_RATE)
+        sample_rate = sample_rate or info.sample_rate or DEFAULT_SAMPLE_RATE
+        frames = None
+        if info.has_video:
+            num_frames = None if wanted is None else round(wanted * frame_rate)
+            pictures = read_frames(
+                source, frame_rate=frame_rate, start=start, num_frames=num_frames, framing=framing
+            )
+            frames = _stack(pictures, source)
+            num_samples = max(1, frame_to_sample(len(frames), frame_rate, sample_rate))
+        else:
+            num_samples = None if wanted is None else round(wanted * sample_rate)
+        waveform = None
+        if info.has_audio:
+            waveform = read_audio(
+                source,
+                sample_rate=sample_rate,
+                start=start,
+                num_samples=num_samples,
+                num_channels=num_channels,
+            )
+        return cls(frames, waveform, frame_rate, sample_rate)
+
+    def save(self, path: str | Path) -> None:
+        """Write a file of the kind its name ends in; it appears only when complete.
+
+        `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged by a whole factor (see
+        `media.encode.write_mp4`); `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
+
+        Raises:
+            ValueError: if the name ends otherwise, or there is no sound for a `.wav`.
+            MediaError: if the file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix == ".wav":
+            if self.waveform is None:
+                raise ValueError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
+            write_wav(path, self.waveform, self.sample_rate)
+        elif suffix in (".mp4", ".mkv"):
+            write = write_mp4 if suffix == ".mp4" else write_mkv
+            write(path, self.frames, self.waveform, self.frame_rate, self.sample_rate)
+        else:
+            raise ValueError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
+
+    def cut(self, start_s: Seconds, duration_s: Seconds) -> Self:
+        """A piece of the clip, to the nearest frame (without frames: to the nearest sample).
+
+        Frames a to b own the samples `frame_to_sample(a)` to `frame_to_sample(b)`, so that pieces that
+        follow each other share no sample and leave none out.
+
+        Raises:
+            ValueError: if the piece is empty or not within the clip.
+        """
+        rate = self.sample_rate if self.frames is None else self.frame_rate
+        total = self.num_samples if self.frames is None else self.num_frames
+        begin = round(Fraction(start_s) * rate)
+        end = begin + round(Fraction(duration_s) * rate)
+        if not 0 <= begin < end <= total:
+            raise ValueError(
+                f"a piece of {float(duration_s):.3f} s from {float(start_s):.3f} s is empty or not "
+                f"within the clip of {self.duration_s:.3f} s"
+            )
+        if self.frames is None:
+            return replace(self, waveform=self.waveform[:, begin:end])
+        waveform = None
+        if self.waveform is not None:
+            first, last = (
+                frame_to_sample(frame, self.frame_rate, self.sample_rate) for frame in (begin, end)
+            )
+            waveform = self.waveform[:, first:last]
+        return replace(self, frames=self.frames[begin:end], waveform=waveform)
+
+    def resample(
+        self,
+        *,
+        frame_rate: Fraction | int | None = None,
+        sample_rate: int | None = None,
+        size: tuple[int, int] | None = None,
+        num_channels: int | None = None,
+    ) -> Self:
+        """The same clip at other rates or sizes; what is None stays.
+
+        A frame of the new rate is the old frame shown at its time; frames whose display time is not
+        wholly within the clip are dropped, with their sound.
+
+        Args:
+            size: height and width; the largest centred part of that shape is scaled to it.
+            num_channels: 1 (the mean of the channels) or, from mono, 2.
+
+        Raises:
+            ValueError: if the clip is shorter than one new frame, or the channels cannot be had.
+        """
+        frame_rate = self.frame_rate if frame_rate is None else Fraction(frame_rate)
+        sample_rate = self.sample_rate if sample_rate is None else sample_rate
+        if frame_rate <= 0 or sample_rate <= 0:
+            raise ValueError(f"rates must be positive, got {frame_rate} and {sample_rate}")
+        frames, waveform = self.frames, self.waveform
+        if frames is not None:
+            count = floor(self.duration * frame_rate)
+            if count == 0:
+                raise ValueError(f"{self.duration_s:.3f} s hold no frame at {frame_rate} frames/s")
+            shown = [floor(k * self.frame_rate / frame_rate) for k in range(count)]
+            frames = frames[shown]
+            if size is not None and size != frames.shape[1:3]:
+                framing = Framing(height=size[0], width=size[1])
+                frames = np.stack([reframe(frame, framing) for frame in frames])
+            num_samples = frame_to_sample(count, frame_rate, sample_rate)
+        else:
+            num_samples = floor(self.duration * sample_rate)
+        if waveform is not None:
+            if num_channels is not None:
+                waveform = _with_channels(waveform, num_channels)
+            if sample_rate != self.sample_rate:
+                waveform = resample_waveform(
+                    waveform,
+                    native_rate=self.sample_rate,
+                    sample_rate=sample_rate,
+                    num_samples=num_samples,
+                )
+            waveform = waveform[:, :num_samples]
+        return type(self)(frames, waveform, frame_rate, sample_rate)
+
+    def to_av(self, spec: ClipSpec) -> AV:
+        """The first `spec.num_frames` frames and their sound as model tensors with a batch of one.
+
+        The clip must have the rates, size and channels of `spec` (`resample` gives them) and at least
+        its length. Video becomes `1 frame channel height width`, audio `1 channel sample`, float32 in
+        [-1, 1]; samples beyond full scale are clipped and counted in the log.
+
+        Raises:
+            ValueError: if a rate, size or length does not fit.
+        """
+        video = audio = None
+        if self.frames is not None:
+            _require("frame_rate", self.frame_rate, spec.frame_rate)
+            _require("height, width", self.frames.shape[1:3], (spec.height, spec.width))
+            _require_at_least("frames", self.num_frames, spec.num_frames)
+            video = frames_to_video(self.frames[: spec.num_frames])[None]
+        if self.waveform is not None:
+            _require("sample_rate", self.sample_rate, spec.sample_rate)
+            _require("channels", self.waveform.shape[0], spec.num_channels)
+            _require_at_least("samples", self.num_samples, spec.num_samples)
+            audio = torch.from_numpy(self.waveform[:, : spec.num_samples].copy())
+            audio = _clipped(audio)[None]
+        return AV(video, audio)
+
+    @classmethod
+    def from_av(cls, av: AV, frame_rate: Fraction | int, sample_rate: int) -> list[Self]:
+        """One clip per batch entry of model tensors; values beyond [-1, 1] are clipped.
+
+        Video bytes are `round((x + 1) * 127.5)`, so that `to_av` followed by this gives the frames
+        back. How many samples were clipped is logged.
+        """
+        clips = []
+        for index in range(av.batch_size):
+            frames = None if av.video is None else video_to_frames(av.video[index])
+            waveform = None
+            if av.audio is not None:
+                waveform = _clipped(av.audio[index].detach().to("cpu", torch.float32)).numpy()
+            clips.append(cls(frames, waveform, Fraction(frame_rate), sample_rate))
+        return clips
+
+
+def _check_array(name: str, array: np.ndarray, dtype: type, axes: str, ndim: int) -> None:
+    if array.dtype != dtype or array.ndim != ndim or 0 in array.shape:
+        raise ValueError(
+            f"{name} must be a {np.dtype(dtype)} array '{axes}' that is not empty, "
+            f"got {array.dtype} {array.shape}"
+        )
+
+
+def _require(name: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise ValueError(f"clip has {name} {got}, the model takes {expected}; resample the clip")
+
+
+def _require_at_least(name: str, got: int, expected: int) -> None:
+    if got < expected:
+        raise ValueError(f"clip has {got} {name}, the model takes {expected}; give a longer clip")
+
+
+def _stack(
+    pictures: Iterator[UInt8[np.ndarray, "height width 3"]], source: Source
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    frames = []
+    num_bytes = 0
+    for picture in pictures:
+        frames.append(picture)
+        num_bytes += picture.nbytes
+        if num_bytes > MAX_BYTES:
+            raise MediaError(
+                source,
+                f"more than {MAX_BYTES >> 30} GiB of frames",
+                "load a shorter piece (start, duration), fewer frames a second or smaller ones",
+            )
+    return np.stack(frames)
+
+
+def _with_channels(
+    waveform: Float32[np.ndarray, "channel sample"], num_channels: int
+) -> Float32[np.ndarray, "channel sample"]:
+    if num_channels == len(waveform):
+        return waveform
+    if num_channels == 1:
+        return waveform.mean(axis=0, keepdims=True)
+    if len(waveform) == 1:
+        return waveform.repeat(num_channels, axis=0)
+    raise ValueError(f"cannot make {num_channels} channels of {len(waveform)}; give 1")
+
+
+def _clipped(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
+    beyond = int((audio.abs() > 1).sum())
+    if beyond:
+        logger.warning("%d of %d samples exceed full scale, clipped", beyond, audio.numel())
+    return audio.clamp(-1, 1)

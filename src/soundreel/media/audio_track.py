@@ -1,0 +1,125 @@
+"""Decoded sound in the file's own rate, each block with its place on the file's clock."""
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from jaxtyping import Float32
+
+from soundreel.media.container import seek
+
+logger = logging.getLogger(__name__)
+
+DECODE_FROM_START = Fraction(30)
+"""Pieces that begin before this many seconds are reached by decoding, later ones by seeking."""
+PREROLL = Fraction(1, 2)
+"""Seconds decoded before a wanted sample, so that overlapping transforms have settled."""
+SEEK_LEADS = (PREROLL, Fraction(10))
+MAX_JITTER = Fraction(1, 50)
+"""Seconds by which a block's time may differ from the end of the one before without being a gap."""
+MAX_PADDING = 4096
+"""Samples by which the last block of a codec may exceed the track."""
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+Samples = Float32[np.ndarray, "channel sample"]
+Block = tuple[int, Samples]
+
+
+def native_format(stream: AudioStream) -> tuple[int, str]:
+    """Sample rate and channel layout; a layout without named channels is taken for the usual one."""
+    layout = stream.codec_context.layout
+    named = all(channel.name not in ("NONE", "UNK", "") for channel in layout.channels)
+    if named and layout.name in LAYOUTS.values():
+        return stream.codec_context.sample_rate, layout.name
+    return stream.codec_context.sample_rate, LAYOUTS.get(layout.nb_channels, layout.name)
+
+
+def unpacked(frame: av.AudioFrame) -> Samples:
+    """Samples of a frame of packed float32. (PyAV's planar arrays break at eight channels.)"""
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
+
+
+def native_blocks(
+    container: InputContainer, stream: AudioStream, zero: Fraction, first: int
+) -> Iterator[Block]:
+    """Blocks as (index of their first sample, samples), from at or before sample `first` on.
+
+    Sample n lies at `n / rate` on the file's clock. Blocks do not overlap; between two there may be a
+    gap. Times are trusted only beyond 20 ms of disagreement, because many containers round them.
+    After a seek the place is as exact as the container's tick (Matroska: 1 ms; MP4, Ogg: exact).
+    """
+    stream.codec_context.thread_count = 1
+    rate = stream.codec_context.sample_rate
+    if first > DECODE_FROM_START * rate:
+        for lead in SEEK_LEADS:
+            if not seek(container, stream, zero + Fraction(first, rate) - lead):
+                break
+            blocks = _placed(container, stream, zero)
+            head = next(blocks, None)
+            if head is not None and head[0] <= first:
+                yield head
+                yield from blocks
+                return
+        seek(container, stream, zero)
+    yield from _placed(container, stream, zero)
+
+
+def _placed(container: InputContainer, stream: AudioStream, zero: Fraction) -> Iterator[Block]:
+    rate = stream.codec_context.sample_rate
+    end = _padding_start(container, stream, zero)
+    position: int | None = None
+    for frame in _frames(container, stream):
+        samples = unpacked(frame)
+        if frame.pts is not None:
+            stamp = round((frame.pts * frame.time_base - zero) * rate)
+            if position is None or stamp - position > MAX_JITTER * rate:
+                position = stamp
+            elif position - stamp > MAX_JITTER * rate:
+                samples = samples[:, position - stamp :]
+        position = position or 0
+        if end is not None and end <= position + samples.shape[1] <= end + MAX_PADDING:
+            samples = samples[:, : max(0, end - position)]
+        if samples.shape[1]:
+            yield position, samples
+            position += samples.shape[1]
+
+
+def _padding_start(container: InputContainer, stream: AudioStream, zero: Fraction) -> int | None:
+    """Sample at which a codec's filling of its last block begins; only MP4's header tells it."""
+    if "mp4" not in container.format.name or not stream.duration:
+        return None
+    end = ((stream.start_time or 0) + stream.duration) * stream.time_base - zero
+    return round(end * stream.codec_context.sample_rate)
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
+    """Decoded frames as packed float32 in the stream's rate; damaged packets left out."""
+    damaged = 0
+    rate = stream.codec_context.sample_rate
+    converter: AudioResampler | None = None
+    kind: tuple[str, str, int] | None = None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            frames = [] if packet is None else packet.decode()
+        except av.error.EOFError:
+            break
+        except av.error.InvalidDataError:
+            damaged += 1
+            continue
+        if packet is None:
+            break
+        for frame in frames:
+            if (frame.format.name, frame.layout.name, frame.sample_rate) != kind:
+                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+                converter = AudioResampler(format="flt", rate=rate)
+            yield from converter.resample(frame)
+    if damaged:
+        logger.warning("%s: %d damaged pieces of sound left out", container.name, damaged)

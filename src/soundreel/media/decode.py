@@ -1,0 +1,212 @@
+"""Frames at any wanted rate and samples at any wanted rate, chosen by timestamp on the file's clock.
+
+Nothing here counts frames or samples of the file: a variable or odd frame rate, a track that starts
+late or ends early and the padding of audio codecs all come out right because every frame and sample is
+placed by the time the container gives it.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float32
+
+from soundreel.media.audio_track import native_blocks, native_format
+from soundreel.media.container import clock_zero, open_media, require_audio, require_video
+from soundreel.media.errors import MediaError, Source
+from soundreel.media.framing import Framing
+from soundreel.media.picture import Picture, PictureConverter
+from soundreel.media.resample import AlignedResampler, resample_blocks
+from soundreel.media.video_track import TimedFrame, timed_frames
+
+MAX_HOLD = Fraction(1, 2)
+"""Seconds for which the last frame may stand in for frames wanted after the end."""
+MAX_GAP = Fraction(60)
+"""Seconds between two frames beyond which the timestamps cannot be meant."""
+
+Waveform = Float32[np.ndarray, "channel sample"]
+
+
+def read_frames(
+    source: Source,
+    *,
+    frame_rate: Fraction | int,
+    start: Fraction | int = 0,
+    num_frames: int | None = None,
+    framing: Framing | None = None,
+) -> Iterator[Picture]:
+    """Frames shown at `start + k / frame_rate`, one after the other, each decoded when asked for.
+
+    The frame shown at a time is the last one that begins at or before it (half a tick of the
+    container's time base is allowed for rounding). The first good frame also stands for the time before
+    it; the last one for up to half a second after the end.
+
+    Args:
+        source: a path, or a seekable file open for reading bytes.
+        start: seconds from the start of the file's clock.
+        num_frames: how many; None for all whose whole display time lies within the video (at least
+            one).
+        framing: how to cut and scale; None keeps the upright picture's size.
+
+    Yields:
+        uint8 arrays `height width 3`, RGB.
+
+    Raises:
+        MediaError: if the file cannot be read or ends before the last wanted frame.
+        ValueError: if a rate or count is not positive, or the framing's box leaves the picture.
+    """
+    frame_rate, start = Fraction(frame_rate), Fraction(start)
+    if frame_rate <= 0 or start < 0 or (num_frames is not None and num_frames <= 0):
+        raise ValueError(
+            "frame_rate and num_frames must be positive and start not negative, got "
+            f"frame_rate {frame_rate}, num_frames {num_frames}, start {start}"
+        )
+    return _read_frames(source, frame_rate, start, num_frames, PictureConverter(framing))
+
+
+def _read_frames(
+    source: Source,
+    frame_rate: Fraction,
+    start: Fraction,
+    num_frames: int | None,
+    convert: PictureConverter,
+) -> Iterator[Picture]:
+    count = 0
+    held: Picture | None = None
+    with open_media(source) as container:
+        stream = require_video(container, source)
+        frames = timed_frames(container, stream, clock_zero(container), start)
+        for frame, until in _spans(frames, source):
+            end = until or frame.end
+            hold = MAX_HOLD if until is None and num_frames is not None and start < end else 0
+            while count != num_frames and start + count / frame_rate < end + hold:
+                if held is not None:
+                    yield held
+                held = convert(frame.picture)
+                count += 1
+            if count == num_frames:
+                break
+    complete = start + count / frame_rate <= end
+    if held is None or (num_frames is not None and count < num_frames):
+        raise MediaError(
+            source,
+            f"video ends at {float(end):.3f} s, but a frame is wanted at "
+            f"{float(start + count / frame_rate):.3f} s",
+            "ask for an earlier or shorter piece",
+        )
+    if num_frames is not None or complete or count == 1:
+        yield held
+
+
+def _spans(
+    frames: Iterator[TimedFrame], source: Source
+) -> Iterator[tuple[TimedFrame, Fraction | None]]:
+    """Each frame with the time up to which it is shown; None for the last one."""
+    shown = next(frames, None)
+    if shown is None:
+        raise MediaError(source, "has no frame that can be decoded", "leave it out")
+    for frame in frames:
+        if frame.start - shown.start > MAX_GAP:
+            raise MediaError(
+                source,
+                f"timestamps jump from {float(shown.start):.1f} to {float(frame.start):.1f} s",
+                "repair the file or leave it out",
+            )
+        yield shown, frame.start
+        shown = frame
+    yield shown, None
+
+
+def read_audio(
+    source: Source,
+    *,
+    sample_rate: int,
+    start: Fraction | int = 0,
+    num_samples: int | None = None,
+    num_channels: int | None = None,
+) -> Waveform:
+    """Samples from `floor(start * sample_rate)` on, zero where the track has not begun or has ended.
+
+    Args: as for `iter_audio`; with `num_samples` None all samples to the end of the track.
+
+    Raises:
+        MediaError: if the file cannot be read or has no sound.
+        ValueError: if a rate or count is not positive.
+    """
+    blocks = list(
+        iter_audio(
+            source,
+            sample_rate=sample_rate,
+            start=start,
+            num_samples=num_samples,
+            num_channels=num_channels,
+        )
+    )
+    return np.concatenate(blocks, axis=1)
+
+
+def iter_audio(
+    source: Source,
+    *,
+    sample_rate: int,
+    start: Fraction | int = 0,
+    num_samples: int | None = None,
+    num_channels: int | None = None,
+    block_samples: int = 1 << 16,
+) -> Iterator[Waveform]:
+    """The same samples as `read_audio` in blocks, so that a track of any length can be read.
+
+    Args:
+        source: a path, or a seekable file open for reading bytes.
+        sample_rate: wanted rate in Hz; sample n is taken at `n / sample_rate` on the file's clock.
+        start: seconds from the start of the file's clock.
+        num_samples: how many; None for all to the end of the track.
+        num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the track's channels.
+        block_samples: length of all blocks but the last.
+
+    Yields:
+        float32 arrays `channel sample`, as decoded: full scale is 1, lossy codecs may exceed it.
+    """
+    start = Fraction(start)
+    if sample_rate <= 0 or start < 0 or (num_samples is not None and num_samples <= 0):
+        raise ValueError(
+            "sample_rate and num_samples must be positive and start not negative, got "
+            f"sample_rate {sample_rate}, num_samples {num_samples}, start {start}"
+        )
+    if num_channels not in (None, 1, 2):
+        raise ValueError(f"num_channels must be 1, 2 or None (as in the file), got {num_channels}")
+    first = start.numerator * sample_rate // start.denominator
+    return _iter_audio(source, sample_rate, first, num_samples, num_channels, block_samples)
+
+
+def _iter_audio(
+    source: Source,
+    sample_rate: int,
+    first: int,
+    num_samples: int | None,
+    num_channels: int | None,
+    block_samples: int,
+) -> Iterator[Waveform]:
+    with open_media(source) as container:
+        stream = require_audio(container, source)
+        native_rate, native_layout = native_format(stream)
+        resampler = AlignedResampler(
+            native_rate=native_rate,
+            native_layout=native_layout,
+            sample_rate=sample_rate,
+            num_channels=num_channels,
+        )
+        native_first = resampler.native_start(first)
+        blocks = native_blocks(container, stream, clock_zero(container), native_first)
+        pending: list[Waveform] = []
+        held = 0
+        for samples in resample_blocks(blocks, resampler, first, num_samples):
+            pending.append(samples)
+            held += samples.shape[1]
+            if held >= block_samples:
+                joined = np.concatenate(pending, axis=1)
+                whole = held - held % block_samples
+                yield from np.split(joined[:, :whole], whole // block_samples, axis=1)
+                pending, held = [joined[:, whole:]], held - whole
+        if held:
+            yield np.concatenate(pending, axis=1)

@@ -1,0 +1,28 @@
+"""The one exception of everything that reads or writes media files."""
+
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+Source = str | Path | BufferedIOBase
+
+
+class MediaError(Exception):
+    """A media file cannot be read or written. The message is one line: file, cause, remedy."""
+
+    def __init__(self, source: Source, problem: str, remedy: str) -> None:
+        self.source = source_name(source)
+        self.problem = " ".join(problem.split())
+        self.remedy = " ".join(remedy.split())
+        super().__init__(f"{self.source}: {self.problem}; {self.remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the three parts, so that the error travels between worker processes."""
+        return type(self), (self.source, self.problem, self.remedy)
+
+
+def source_name(source: Source) -> str:
+    """How to call a path or an open file in a message."""
+    if isinstance(source, str | Path):
+        return str(source)
+    return str(getattr(source, "name", None) or "<bytes>")

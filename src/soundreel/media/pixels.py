@@ -1,0 +1,27 @@
+"""Between the bytes of pictures and the floats of models."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+def frames_to_video(
+    frames: UInt8[np.ndarray, "frame height width 3"],
+) -> Float[Tensor, "frame 3 height width"]:
+    """Bytes 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
+    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    return video.to(torch.float32).div_(127.5).sub_(1).contiguous()
+
+
+def video_to_frames(
+    video: Float[Tensor, "frame 3 height width"], *, truncate: bool = False
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    """Floats in [-1, 1] to bytes: (x + 1) * 127.5, clamped to 0..255 and rounded.
+
+    Args:
+        truncate: drop the fraction instead of rounding, as MM-Diffusion's scripts do.
+    """
+    scaled = (video.detach().to("cpu", torch.float32) + 1).mul_(127.5).clamp_(0, 255)
+    scaled = scaled if truncate else scaled.round_()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,111 @@
+"""What a media file says of itself, without decoding it."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from soundreel.media.container import audio_stream, clock_zero, open_media, video_stream
+from soundreel.media.errors import Source, source_name
+from soundreel.media.picture import upright_turn
+
+MAX_FRAME_RATE = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaInfo:
+    """The header of a media file. Headers can be wrong: only decoding tells what is there.
+
+    Attributes:
+        duration: seconds from the start of the clock to the end of the last track; None if not told.
+        height, width: of the upright picture, after the rotation flag; 0 without video.
+        rotation: degrees counter-clockwise by which the stored picture is turned: 0, 90, 180, 270.
+        frame_rate: frames per second on average; None without video or if not told.
+        video_start, audio_start: when each track begins on the file's clock; None if absent.
+        sample_rate: in Hz; 0 without audio.
+        num_channels: 0 without audio.
+    """
+
+    path: str
+    duration: Fraction | None
+    has_video: bool
+    has_audio: bool
+    height: int = 0
+    width: int = 0
+    rotation: int = 0
+    frame_rate: Fraction | None = None
+    video_codec: str = ""
+    video_start: Fraction | None = None
+    sample_rate: int = 0
+    num_channels: int = 0
+    audio_codec: str = ""
+    audio_start: Fraction | None = None
+
+
+def probe(source: Source) -> MediaInfo:
+    """Read the header of a file of any container FFmpeg knows.
+
+    Args:
+        source: a path, or a seekable file open for reading bytes.
+
+    Raises:
+        MediaError: if the file is absent, is no media file or has no track that can be decoded.
+    """
+    with open_media(source) as container:
+        zero = clock_zero(container)
+        video, audio = video_stream(container), audio_stream(container)
+        fields: dict[str, object] = {}
+        if video is not None:
+            turn = _rotation(container, video)
+            size = (video.codec_context.height, video.codec_context.width)
+            fields["height"], fields["width"] = size if turn % 180 == 0 else size[::-1]
+            fields |= {
+                "rotation": turn,
+                "frame_rate": average_frame_rate(video),
+                "video_codec": video.codec_context.name,
+                "video_start": (video.start_time or 0) * video.time_base - zero,
+            }
+        if audio is not None:
+            fields |= {
+                "sample_rate": audio.codec_context.sample_rate,
+                "num_channels": audio.codec_context.layout.nb_channels,
+                "audio_codec": audio.codec_context.name,
+                "audio_start": (audio.start_time or 0) * audio.time_base - zero,
+            }
+        return MediaInfo(
+            path=source_name(source),
+            duration=_duration(container, zero),
+            has_video=video is not None,
+            has_audio=audio is not None,
+            **fields,
+        )
+
+
+def average_frame_rate(stream: VideoStream) -> Fraction | None:
+    """Frames per second as the header tells; a guess if it tells none or an absurd one."""
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and 0 < rate <= MAX_FRAME_RATE:
+            return Fraction(rate)
+    return None
+
+
+def _duration(container: InputContainer, zero: Fraction) -> Fraction | None:
+    """End of the longest track; the container's own figure where tracks tell none."""
+    ends = [
+        ((stream.start_time or 0) + stream.duration) * stream.time_base - zero
+        for stream in (video_stream(container), audio_stream(container))
+        if stream is not None and stream.duration
+    ]
+    if ends:
+        return max(ends)
+    return Fraction(container.duration, 1_000_000) if container.duration else None
+
+
+def _rotation(container: InputContainer, stream: VideoStream) -> int:
+    """The rotation flag lies in the decoded frames: decode one, if there is one."""
+    try:
+        frame = next(iter(container.decode(stream)), None)
+    except (OSError, ValueError):
+        return 0
+    return 0 if frame is None else upright_turn(frame.rotation)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -264,7 +264,7 @@ class TransformerTrunk(nn.Module):
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
 
-    def embed_time(self, timestep: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+    def embed_time(self, timestep: Num[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         features = sinusoidal_embedding(timestep, TIME_FEATURES)
         return self.time_embedding(features.to(self.time_embedding.first.weight.dtype))
 
@@ -294,7 +294,7 @@ class JointTransformer(TransformerTrunk):
     def forward(
         self,
         xt: AV,
-        timestep: Int[Tensor, " batch"],
+        timestep: Num[Tensor, " batch"],
         context: Float[Tensor, "batch token context_dim"],
         condition: AV = NOTHING,
         label: Int[Tensor, " batch"] | None = None,
@@ -359,7 +359,7 @@ class Generator(nn.Module):
     def forward(
         self,
         xt: AV,
-        timestep: Int[Tensor, " batch"],
+        timestep: Num[Tensor, " batch"],
         *,
         condition: AV = NOTHING,
         context_kept: Bool[Tensor, " batch"] | None = None,

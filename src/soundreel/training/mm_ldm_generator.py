@@ -1,0 +1,202 @@
+"""Third stage of MM-LDM: the loss of the joint generator on perceptual latents.
+
+One timestep for both modalities of a clip. Now and then a clip's context is dropped (for guidance),
+or one modality's clean latent is given as a condition, so that the network also learns
+audio-to-video and video-to-audio.
+
+Source: Sun et al. 2024 (arXiv 2410.01594), section 3 and its release.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from soundreel.diffusion.denoiser import Prediction
+from soundreel.diffusion.losses import LossTerms, diffusion_loss
+from soundreel.diffusion.process import PredictionType
+from soundreel.diffusion.schedules import Schedule
+from soundreel.models.mm_ldm.generator import Generator
+from soundreel.types import AV
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorObjective:
+    """What is trained; the defaults are the published settings.
+
+    Attributes:
+        context_drop: share of clips whose prompt, text and class are dropped.
+        audio_condition, video_condition: share of clips, among those that keep their context, that
+            are given the clean latent of a modality; if both are drawn, neither is given.
+        known_loss_weight: of the loss on the modality that was given; 0 leaves it out, because its
+            noise can nearly be read off the condition.
+    """
+
+    prediction_type: PredictionType = "epsilon"
+    context_drop: float = 0.1
+    audio_condition: float = 0.05
+    video_condition: float = 0.05
+    known_loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("context_drop", "audio_condition", "video_condition"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionMasks:
+    """Per clip: is the context kept, is the clean audio or video latent given."""
+
+    context_kept: Bool[Tensor, " batch"]
+    audio_given: Bool[Tensor, " batch"]
+    video_given: Bool[Tensor, " batch"]
+
+    def given(self, modality: str) -> Bool[Tensor, " batch"]:
+        return self.video_given if modality == "video" else self.audio_given
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorDraws:
+    """Everything random in one training step.
+
+    Attributes:
+        timestep: index into the schedule.
+        uniforms: in [0, 1), for context, audio and video condition in this order.
+        noise: standard normal, shaped as the latents.
+    """
+
+    timestep: Int[Tensor, " batch"]
+    uniforms: Float[Tensor, "batch 3"]
+    noise: AV
+
+
+def draw(latents: AV, schedule: Schedule, generators: Sequence[torch.Generator]) -> GeneratorDraws:
+    """Draw a step's randomness, every clip's from its own CPU generator.
+
+    A clip's draws do not depend on the batch it is in.
+
+    Raises:
+        ValueError: not one generator per clip.
+    """
+    if len(generators) != latents.batch_size:
+        raise ValueError(
+            f"{latents.batch_size} clips need as many generators, got {len(generators)}"
+        )
+    rows = [
+        (
+            torch.randint(len(schedule), (), generator=generator),
+            torch.rand(3, generator=generator),
+            latents.map(lambda x, g=generator: torch.randn(x.shape[1:], generator=g)),
+        )
+        for generator in generators
+    ]
+    timesteps, uniforms, noise = zip(*rows, strict=True)
+    return GeneratorDraws(
+        torch.stack(timesteps).to(latents.device),
+        torch.stack(uniforms).to(latents.device),
+        noise[0].map(lambda *parts: torch.stack(parts), *noise[1:]).map(_like, latents),
+    )
+
+
+def condition_masks(
+    uniforms: Float[Tensor, "batch 3"], objective: GeneratorObjective
+) -> ConditionMasks:
+    """From uniform draws to what each clip's network input holds."""
+    context, audio, video = uniforms.unbind(dim=1)
+    kept = context >= objective.context_drop
+    audio_drawn = kept & (audio < objective.audio_condition)
+    video_drawn = kept & (video < objective.video_condition)
+    return ConditionMasks(kept, audio_drawn & ~video_drawn, video_drawn & ~audio_drawn)
+
+
+def known_latents(latents: AV, masks: ConditionMasks) -> AV:
+    """The condition: clean latents where they are given, zeros elsewhere."""
+    if len(latents.present) < 2:
+        return AV(None, None)
+    return AV(
+        latents["video"] * _per_row(masks.video_given, latents["video"]),
+        latents["audio"] * _per_row(masks.audio_given, latents["audio"]),
+    )
+
+
+def generator_loss(
+    network: Generator,
+    latents: AV,
+    draws: GeneratorDraws,
+    schedule: Schedule,
+    objective: GeneratorObjective,
+    *,
+    label: Int[Tensor, " batch"] | None = None,
+    text: Float[Tensor, "batch token context_dim"] | None = None,
+) -> LossTerms:
+    """Loss per clip: the mean squared errors of both modalities, added.
+
+    Args:
+        latents: clean z_v and z_a as the generator sees them (standardised).
+        text: token states in place of the learned prompt.
+    """
+    masks = condition_masks(draws.uniforms, objective)
+    losses = conditional_loss(
+        network,
+        latents,
+        draws,
+        schedule,
+        condition=known_latents(latents, masks),
+        context_kept=masks.context_kept,
+        prediction_type=objective.prediction_type,
+        label=label,
+        text=text,
+    )
+    terms = {
+        name: torch.where(
+            masks.given(name.rpartition("_")[2]), objective.known_loss_weight * value, value
+        )
+        for name, value in losses.terms.items()
+    }
+    return LossTerms(torch.stack(list(terms.values())).sum(dim=0), terms)
+
+
+def conditional_loss(
+    network: Generator,
+    latents: AV,
+    draws: GeneratorDraws,
+    schedule: Schedule,
+    *,
+    condition: AV,
+    context_kept: Bool[Tensor, " batch"],
+    prediction_type: PredictionType = "epsilon",
+    label: Int[Tensor, " batch"] | None = None,
+    text: Float[Tensor, "batch token context_dim"] | None = None,
+) -> LossTerms:
+    """Loss per clip under conditions that are already chosen; `draws.uniforms` is not read."""
+
+    def denoiser(xt: AV, timestep: Tensor) -> Prediction:
+        return network(
+            xt,
+            timestep,
+            condition=condition,
+            context_kept=context_kept,
+            text=text,
+            label=label,
+        )
+
+    return diffusion_loss(
+        denoiser,
+        latents,
+        draws.timestep,
+        draws.noise,
+        schedule,
+        prediction_type=prediction_type,
+        variance="learned_range" if network.config.learned_variance else "fixed_large",
+    )
+
+
+def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:
+    return mask.to(like).reshape(-1, *(1 for _ in like.shape[1:]))
+
+
+def _like(noise: Tensor, template: Tensor) -> Tensor:
+    return noise.to(device=template.device, dtype=template.dtype)

@@ -1,0 +1,135 @@
+"""The generator's objective: draws, conditions, masked losses, and that it learns."""
+
+import pytest
+import torch
+
+from soundreel.diffusion.schedules import scaled_linear_schedule
+from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
+from soundreel.training.mm_ldm_generator import (
+    ConditionMasks,
+    GeneratorObjective,
+    condition_masks,
+    draw,
+    generator_loss,
+    known_latents,
+)
+from soundreel.types import AV, LatentSpec
+
+LATENTS = LatentSpec(video_channels=2, video_size=4, audio_channels=3, audio_size=2)
+SCHEDULE = scaled_linear_schedule(100)
+
+
+def clip_generators(seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def make_latents(batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return AV(
+        torch.randn(batch, *LATENTS.video_shape, generator=generator),
+        torch.randn(batch, *LATENTS.audio_shape, generator=generator),
+    )
+
+
+def make_network(**options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Generator(
+            GeneratorConfig(
+                latents=LATENTS,
+                width=32,
+                depth=2,
+                num_heads=4,
+                context_dim=8,
+                num_context_tokens=2,
+                **options,
+            )
+        )
+
+
+def test_a_clips_draws_do_not_depend_on_its_batch():
+    latents = make_latents(3)
+    together = draw(latents, SCHEDULE, clip_generators([5, 6, 7]))
+    alone = draw(latents.rows(slice(1, 2)), SCHEDULE, clip_generators([6]))
+    assert together.timestep[1] == alone.timestep[0]
+    assert torch.equal(together.uniforms[1], alone.uniforms[0])
+    assert torch.equal(together.noise["video"][1], alone.noise["video"][0])
+    assert torch.equal(together.noise["audio"][1], alone.noise["audio"][0])
+
+
+def test_one_generator_per_clip_is_demanded():
+    with pytest.raises(ValueError, match="3 clips need as many generators, got 1"):
+        draw(make_latents(3), SCHEDULE, clip_generators([0]))
+
+
+def test_shares_of_conditions_are_as_configured_and_never_both():
+    uniforms = torch.rand(200_000, 3, generator=torch.Generator().manual_seed(0))
+    masks = condition_masks(uniforms, GeneratorObjective())
+    assert float(masks.context_kept.float().mean()) == pytest.approx(0.9, abs=0.005)
+    # given: context kept (0.9), this one drawn (0.05), the other not (0.95)
+    for given in (masks.audio_given, masks.video_given):
+        assert float(given.float().mean()) == pytest.approx(0.9 * 0.05 * 0.95, abs=0.003)
+        assert not bool((given & ~masks.context_kept).any())
+    assert not bool((masks.audio_given & masks.video_given).any())
+
+
+def test_conditions_are_clean_latents_where_given_and_zero_elsewhere():
+    latents = make_latents(2)
+    yes_no, no_yes = torch.tensor([True, False]), torch.tensor([False, True])
+    condition = known_latents(latents, ConditionMasks(yes_no, yes_no, no_yes))
+    assert torch.equal(condition["audio"][0], latents["audio"][0])
+    assert torch.equal(condition["video"][1], latents["video"][1])
+    assert not bool(condition["audio"][1].any())
+    assert not bool(condition["video"][0].any())
+
+
+def test_untrained_loss_is_the_noise_power_and_weight_zero_leaves_the_known_out():
+    latents = make_latents(4)
+    draws = draw(latents, SCHEDULE, clip_generators(range(4)))
+    always_audio = GeneratorObjective(
+        context_drop=0.0, audio_condition=1.0, video_condition=0.0, known_loss_weight=0.0
+    )
+    losses = generator_loss(make_network(), latents, draws, SCHEDULE, always_audio)
+    assert not bool(losses.terms["mse_audio"].any())
+    power = draws.noise["video"].square().flatten(1).mean(dim=1)
+    assert torch.allclose(losses.terms["mse_video"], power)
+    assert torch.allclose(losses.loss, power)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_single_modality_generator_trains_without_conditions(modality):
+    latents = AV(None, None).replace(modality, make_latents(2)[modality])
+    draws = draw(latents, SCHEDULE, clip_generators([0, 1]))
+    network = make_network(modalities=(modality,))
+    losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
+    assert list(losses.terms) == [f"mse_{modality}"]
+
+
+def test_learned_variance_adds_the_bound():
+    latents = make_latents(2)
+    draws = draw(latents, SCHEDULE, clip_generators([0, 1]))
+    network = make_network(learned_variance=True)
+    losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
+    assert set(losses.terms) == {"mse_video", "mse_audio", "vb_video", "vb_audio"}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 2}])
+def test_a_few_steps_on_one_batch_lower_the_loss(options):
+    network, latents = make_network(**options), make_latents(8)
+    label = torch.arange(8) % 2 if options else None
+    objective = GeneratorObjective(prediction_type="v")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    history = []
+    for step in range(40):
+        draws = draw(latents, SCHEDULE, clip_generators(range(8 * (step % 2), 8 * (step % 2) + 8)))
+        loss = generator_loss(network, latents, draws, SCHEDULE, objective, label=label).loss.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+    assert sum(history[-4:]) < 0.7 * sum(history[:4])
+
+
+def test_shares_outside_zero_to_one_are_refused():
+    with pytest.raises(ValueError, match="context_drop is a share"):
+        GeneratorObjective(context_drop=10.0)

@@ -89,7 +89,8 @@ def framing_of(options: PrepareOptions) -> Framing:
 
 
 def _examine(source: Source, options: PrepareOptions, framing: Framing) -> tuple[str, Fraction]:
-    """Why the source is left out, as far as its header tells ("" if it is not), and where it begins.
+    """Why the source is left out, as far as its header tells ("" if it is not), and where it
+    begins.
 
     It begins where both picture and sound have begun, so that nothing has to be made up.
     """
@@ -127,7 +128,7 @@ def _box_problem(info: MediaInfo, framing: Framing) -> str:
 def _shots(
     source: Source, options: PrepareOptions, framing: Framing, start: Fraction
 ) -> Iterator[tuple[int, list[Picture]]]:
-    """Consecutive frames of each clip and the number of the first; no clip spans a cut, if asked."""
+    """Frames of consecutive clips, with the number of the first; split at cuts if asked."""
     is_cut = None
     if options.scene_cuts == "split":
         is_cut = CutDetector(options.scene_threshold, options.rate)

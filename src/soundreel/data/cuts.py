@@ -1,7 +1,9 @@
 """Where one shot ends and another begins, by PySceneDetect (extra `data`)."""
 
+import importlib
 import importlib.util
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,10 +30,9 @@ class CutDetector:
 
     def __init__(self, threshold: float, frame_rate: Fraction) -> None:
         require_scene_detection()
-        from scenedetect import ContentDetector, FrameTimecode
-
-        self._detector = ContentDetector(threshold=threshold, min_scene_len=0)
-        self._time = lambda number: FrameTimecode(number, float(frame_rate))
+        scenedetect: Any = importlib.import_module("scenedetect")
+        self._detector = scenedetect.ContentDetector(threshold=threshold, min_scene_len=0)
+        self._time = lambda number: scenedetect.FrameTimecode(number, float(frame_rate))
         self._number = 0
 
     def __call__(self, frame: UInt8[np.ndarray, "height width 3"]) -> bool:

@@ -1,8 +1,8 @@
 """Prepared clips as training windows.
 
 A window is `spec.num_frames` consecutive frames and the samples of exactly that stretch of time:
-frames [a, a + n) own the samples [frame_to_sample(a), frame_to_sample(a) + spec.num_samples). It never
-leaves its clip, so nothing is repeated or padded.
+frames [a, a + n) own the samples [frame_to_sample(a), frame_to_sample(a) + spec.num_samples). It
+never leaves its clip, so nothing is repeated or padded.
 """
 
 from bisect import bisect_right
@@ -45,14 +45,14 @@ class PreparedDataset(Dataset):
         root: folder made by `soundreel prepare`.
         split: "train", "valid", "test", or "" for all.
         spec: length of the windows; sizes and rates must be those of the data set.
-        stride: distance in frames between the starts of windows (1: every start frame); "random": one
-            item a clip, whose start is drawn anew each time.
+        stride: distance in frames between the starts of windows (1: every start frame);
+            "random": one item a clip, whose start is drawn anew each time.
         flip_probability: of mirroring a drawn window left to right, all its frames alike.
         cache: keep decoded clips in memory, up to `cache_bytes`.
 
     Raises:
-        DataError: if the folder is not a complete data set, the split is empty, or no clip is as long
-            as a window.
+        DataError: if the folder is not a complete data set, the split is empty, or no clip is as
+            long as a window.
         ValueError: if the spec does not fit the data set, or a setting is out of range.
     """
 

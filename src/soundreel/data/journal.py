@@ -1,8 +1,8 @@
 """What a preparation has done so far: a header and then one line a source, flushed to disk.
 
 A source's clips are in their shard, and on disk, before its line is written. So after a kill at any
-moment the journal names exactly the clips that are complete; whatever lies behind them in a shard is
-cut off and made again.
+moment the journal names exactly the clips that are complete; whatever lies behind them in a shard
+is cut off and made again.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError
 
@@ -39,7 +39,7 @@ class SourceEntry:
     skipped: tuple[Skip, ...] = ()
 
     @classmethod
-    def parse(cls, line: str) -> Self:
+    def parse(cls, line: str) -> "SourceEntry":
         content = json.loads(line)
         content["clips"] = tuple(ClipRecord(**record) for record in content["clips"])
         content["skipped"] = tuple(Skip(**skip) for skip in content["skipped"])

@@ -1,8 +1,8 @@
 """Endless batches that can be resumed anywhere: a batch depends on (seed, samples seen) alone.
 
-Sample number n is item `permutation(seed, epoch)[n mod len]` with epoch = n div len, and what is random
-about it (its window, its flip) is drawn from a generator seeded by (seed, n). So the number of worker
-processes, of ranks and of batches before it change nothing.
+Sample number n is item `permutation(seed, epoch)[n mod len]` with epoch = n div len, and what is
+random about it (its window, its flip) is drawn from a generator seeded by (seed, n). So the number
+of worker processes, of ranks and of batches before it change nothing.
 """
 
 from collections.abc import Iterator
@@ -123,9 +123,9 @@ class _Numbered(Dataset):
         self._dataset = dataset
         self._seed = seed
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, Sample]:
-        index, number = item
-        return number, self._dataset.draw(index, sample_generator(self._seed, 1, number))
+    def __getitem__(self, index: tuple[int, int]) -> tuple[int, Sample]:
+        item, number = index
+        return number, self._dataset.draw(item, sample_generator(self._seed, 1, number))
 
 
 def _collate(numbered: list[tuple[int, Sample]]) -> Batch:

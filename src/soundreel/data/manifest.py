@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from soundreel.types import ClipSpec
 
@@ -36,7 +36,8 @@ class ClipRecord:
     Attributes:
         key: unique name, the base name of its members in the shard.
         label: index into `DatasetInfo.classes`; -1 if it has no class.
-        source: the video it was cut from, relative to the prepared folder or list; clips of the same
+        source: the video it was cut from, relative to the prepared folder or list; clips of the
+        same
             `group` are always in the same split.
         start_s: where in the source it begins.
         num_clipped: samples that exceeded full scale in the source and were clipped.
@@ -97,7 +98,7 @@ class DatasetInfo:
         write_atomically(root / DATASET_FILE, json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def load(cls, root: Path) -> Self:
+    def load(cls, root: Path) -> "DatasetInfo":
         """Raises: DataError if `root` holds no complete data set of a known format."""
         path = root / DATASET_FILE
         if not path.is_file():

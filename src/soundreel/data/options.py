@@ -117,8 +117,8 @@ AIST = PrepareOptions(
     label_pattern=r"_m([A-Z]{2}\d)_",
     group_pattern=r"(g[A-Z]{2}_s[A-Z]{2})_c[^_]*_(d\d+_m[A-Z]{2}\d_ch\d+)",
 )
-"""AIST++ (Li et al. 2021): dances filmed by nine cameras, cut to the centre square; the class is one
-of 60 pieces of music, and all cameras on one dance are one source."""
+"""AIST++ (Li et al. 2021): dances filmed by nine cameras, cut to the centre square; the class is
+one of 60 pieces of music, and all cameras on one dance are one source."""
 
 AUDIOSET = PrepareOptions(labels="list", min_frame_rate=25.0, min_size=360, silence_db=-60.0)
 """AudioSet (Gemmeke et al. 2017): segments from its list of ids; high frame rate and large picture,

@@ -1,21 +1,24 @@
 """Folder or list of videos in, checked data set out.
 
-Sources are converted by worker processes, one video each at a time, clip by clip into a spool folder;
-this process alone writes the shards, the journal and, at the end, the manifest. Results are taken in
-the order of the sources' names, so the data set does not depend on the number of workers.
+Sources are converted by worker processes, one video each at a time, clip by clip into a spool
+folder; this process alone writes the shards, the journal and, at the end, the manifest. Results are
+taken in the order of the sources' names, so the data set does not depend on the number of workers.
 """
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from soundreel.data.convert import Conversion, ConvertedClip
+from soundreel.data.cuts import require_scene_detection
 from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry
 from soundreel.data.manifest import (
     DATASET_FILE,
@@ -35,6 +38,7 @@ from soundreel.data.split import assign_splits
 from soundreel.data.workers import convert_all
 
 SPOOL_FOLDER = ".spool"
+LOCK_FILE = ".lock"
 
 Progress = Callable[[int, int, int], None]
 """Called with sources done, sources in all, and clips made so far."""
@@ -71,37 +75,50 @@ def prepare_dataset(
     Raises:
         DataError: if there is nothing to prepare, nothing usable, or `root` holds something else.
     """
+    if options.scene_cuts == "split":
+        require_scene_detection()
     sources = scan(origin, options, exclude=root)
-    _make_root(root, overwrite)
-    shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
-    journal = Journal(root, {"origin": str(origin.resolve()), "options": asdict(options)})
-    try:
-        _check_unchanged(sources, journal)
-        todo = [source for source in sources if source.name not in journal.entries]
-        if todo or not _is_complete(root, journal):
-            _convert(todo, root, options, journal, num_workers, progress)
-            _finish(root, origin, options, journal)
-    finally:
-        journal.close()
-        shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
+    with _claimed(root):
+        _clear(root, overwrite)
+        journal = Journal(root, {"origin": str(origin.resolve()), "options": asdict(options)})
+        try:
+            _check_unchanged(sources, journal)
+            todo = [source for source in sources if source.name not in journal.entries]
+            if todo or not _is_complete(root, journal):
+                _convert(todo, root, options, journal, num_workers, progress)
+                _finish(root, origin, options, journal)
+        finally:
+            journal.close()
+            shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
     return PrepareReport(info=DatasetInfo.load(root), num_converted=len(todo))
 
 
-def _make_root(root: Path, overwrite: bool) -> None:
-    is_ours = (root / JOURNAL_FILE).exists() or (root / DATASET_FILE).exists()
+@contextmanager
+def _claimed(root: Path) -> Iterator[None]:
+    """The destination, made if absent, for this process alone; a kill gives it free."""
     if root.exists() and not root.is_dir():
         raise DataError(f"{root} is a file; the destination must be a folder")
-    if root.exists() and any(root.iterdir()) and not is_ours:
+    is_new = not root.exists() or not any(root.iterdir())
+    if not (is_new or (root / JOURNAL_FILE).exists() or (root / LOCK_FILE).exists()):
         raise DataError(f"{root} holds other files; choose an empty or new folder")
-    if is_ours and not (root / JOURNAL_FILE).exists() and not overwrite:
-        raise DataError(
-            f"{root} holds a data set that was not prepared here; choose another folder"
-        )
-    if is_ours and overwrite:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(
+                f"another process is preparing {root}; wait until it is done"
+            ) from error
+        yield
+
+
+def _clear(root: Path, overwrite: bool) -> None:
+    """Remove what a killed run left in the spool, and all the rest if asked to."""
+    shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
+    if overwrite:
         for name in (DATASET_FILE, MANIFEST_FILE, SKIPPED_FILE, JOURNAL_FILE):
             (root / name).unlink(missing_ok=True)
         shutil.rmtree(root / SHARDS_FOLDER, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
 
 
 def _is_complete(root: Path, journal: Journal) -> bool:

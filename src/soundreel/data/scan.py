@@ -1,8 +1,8 @@
 """What there is to prepare: the files of a folder, or the rows of a list.
 
 A list is a CSV file with the columns `path` (relative to the list or absolute) and, optionally,
-`label`, `start_s`, `end_s` and `source` (rows with the same source stay in the same split). The lists
-of AudioSet (comment lines, then id, start, end, labels) are read too, see `_audioset_rows`.
+`label`, `start_s`, `end_s` and `source` (rows with the same source stay in the same split). The
+lists of AudioSet (comment lines, then id, start, end, labels) are read too, see `_audioset_rows`.
 """
 
 import csv
@@ -129,9 +129,9 @@ def _rows(origin: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _audioset_rows(origin: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of AudioSet's segment lists: id, start, end in seconds, quoted labels.
 
-    The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and cut
-    at the listed times; a file ID_REST.EXT (REST of digits, points and underscores) for the segment
-    itself. The first label is the class; a list may give one id more than once.
+    The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and
+    cut at the listed times; a file ID_REST.EXT (REST of digits, points and underscores) for the
+    segment itself. The first label is the class; a list may give one id more than once.
     """
     files: dict[str, list[tuple[str, bool]]] = {}
     for path in sorted(origin.parent.rglob("*")):

@@ -1,8 +1,8 @@
 """Tar shards in WebDataset layout: members KEY.json and KEY.mkv, consecutive for each clip.
 
 They are written append-only, so that an interrupted run continues by cutting the open shard back to
-the last clip that is known to be complete; and read by position, so that any clip can be had without
-walking the archive.
+the last clip that is known to be complete; and read by position, so that any clip can be had
+without walking the archive.
 """
 
 import io
@@ -101,7 +101,7 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Reads clips by position. Safe to share between forked workers; file handles are not pickled."""
+    """Reads clips by position; may be shared between forked workers or pickled."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -1,8 +1,8 @@
 """Many sources at once: worker processes that a broken file cannot stop.
 
-A file that makes a worker crash (a decoder's fault, or out of memory) breaks the whole pool and leaves
-open which file it was. Then the sources under way are tried again one at a time, each in a process of
-its own, and the one that crashes again is left out.
+A file that makes a worker crash (a decoder's fault, or out of memory) breaks the whole pool and
+leaves open which file it was. Then the sources under way are tried again one at a time, each in a
+process of its own, and the one that crashes again is left out.
 """
 
 import logging
@@ -75,10 +75,14 @@ def _convert_alone(source: Source, options: PrepareOptions, spool: Path) -> Conv
 
 
 def _convert_safely(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
-    """`convert`, with an error that it did not foresee as a reason to leave the source out."""
+    """`convert`, with an error that it did not foresee as a reason to leave the source out.
+
+    Not so an OSError: those of the source come as MediaError, so this is the destination's, a full
+    disk for example, and ends the run.
+    """
     try:
         return convert(source, options, spool)
-    except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:
         log.warning("%s: unforeseen error", source.name, exc_info=True)
         reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
         return Conversion(skipped=(Skip(reason=reason),))

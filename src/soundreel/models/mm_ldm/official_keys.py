@@ -81,6 +81,14 @@ CONTRASTIVE_HEAD: Rules = (
     (r"^temperature_", "contrastive_temp_"),
 )
 
+DISCRIMINATOR: Rules = (
+    (r"^slot_embed$", "frame_embed"),
+    (r"^block\.conv\.", "out.0."),
+    (r"^norm\.", "out.1."),
+    (r"^out\.(?=weight|bias)", "out.5."),
+    *TRUNK,
+)
+
 TRANSFORMER: Rules = (
     (r"\.layers\.", ".transformer_blocks."),
     (r"\.self_attention\.", ".attn1."),

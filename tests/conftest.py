@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,3 +44,20 @@ def weights_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no pretrained weights in {folder}; set SOUNDREEL_WEIGHTS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def hostile_media() -> ModuleType:
+    """The module `tests/hostile_media.py`, which builds broken and odd media files."""
+    spec = spec_from_file_location("hostile_media", ROOT / "tests" / "hostile_media.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def hostile_folder(
+    hostile_media: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Every hostile file, written once: paths by file name. Tests must not change them."""
+    return hostile_media.build_hostile_folder(tmp_path_factory.mktemp("hostile"))

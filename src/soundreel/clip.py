@@ -118,8 +118,8 @@ class Clip:
 
         Args:
             source: a path, or a seekable file open for reading bytes.
-            start, duration: the piece in seconds; None reads to the end (of the video, where there is
-                one; sound that ends before is followed by silence).
+            start, duration: the piece in seconds; None reads to the end (of the video, where there
+                is one; sound that ends before is followed by silence).
             frame_rate, sample_rate, num_channels: None keeps the file's.
             framing: how to cut and scale the pictures; None keeps their size.
 
@@ -159,7 +159,8 @@ class Clip:
         """Write a file of the kind its name ends in; it appears only when complete.
 
         `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged by a whole factor (see
-        `media.encode.write_mp4`); `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
+        `media.encode.write_mp4`); `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound
+        alone.
 
         Raises:
             ValueError: if the name ends otherwise, or there is no sound for a `.wav`.
@@ -179,8 +180,8 @@ class Clip:
     def cut(self, start_s: Seconds, duration_s: Seconds) -> Self:
         """A piece of the clip, to the nearest frame (without frames: to the nearest sample).
 
-        Frames a to b own the samples `frame_to_sample(a)` to `frame_to_sample(b)`, so that pieces that
-        follow each other share no sample and leave none out.
+        Frames a to b own the samples `frame_to_sample(a)` to `frame_to_sample(b)`, so that pieces
+        that follow each other share no sample and leave none out.
 
         Raises:
             ValueError: if the piece is empty or not within the clip.
@@ -194,15 +195,16 @@ class Clip:
                 f"a piece of {float(duration_s):.3f} s from {float(start_s):.3f} s is empty or not "
                 f"within the clip of {self.duration_s:.3f} s"
             )
-        if self.frames is None:
-            return replace(self, waveform=self.waveform[:, begin:end])
-        waveform = None
-        if self.waveform is not None:
+        frames, waveform = self.frames, self.waveform
+        if frames is None:
+            first, last = begin, end
+        else:
+            frames = frames[begin:end]
             first, last = (
                 frame_to_sample(frame, self.frame_rate, self.sample_rate) for frame in (begin, end)
             )
-            waveform = self.waveform[:, first:last]
-        return replace(self, frames=self.frames[begin:end], waveform=waveform)
+        waveform = None if waveform is None else waveform[:, first:last]
+        return replace(self, frames=frames, waveform=waveform)
 
     def resample(
         self,
@@ -257,9 +259,9 @@ class Clip:
     def to_av(self, spec: ClipSpec) -> AV:
         """The first `spec.num_frames` frames and their sound as model tensors with a batch of one.
 
-        The clip must have the rates, size and channels of `spec` (`resample` gives them) and at least
-        its length. Video becomes `1 frame channel height width`, audio `1 channel sample`, float32 in
-        [-1, 1]; samples beyond full scale are clipped and counted in the log.
+        The clip must have the rates, size and channels of `spec` (`resample` gives them) and at
+        least its length. Video becomes `1 frame channel height width`, audio `1 channel sample`,
+        float32 in [-1, 1]; samples beyond full scale are clipped and counted in the log.
 
         Raises:
             ValueError: if a rate, size or length does not fit.
@@ -279,7 +281,7 @@ class Clip:
         return AV(video, audio)
 
     @classmethod
-    def from_av(cls, av: AV, frame_rate: Fraction | int, sample_rate: int) -> list[Self]:
+    def from_av(cls, av: AV, frame_rate: Fraction | int, sample_rate: int) -> "list[Clip]":
         """One clip per batch entry of model tensors; values beyond [-1, 1] are clipped.
 
         Video bytes are `round((x + 1) * 127.5)`, so that `to_av` followed by this gives the frames

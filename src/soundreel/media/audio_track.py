@@ -11,7 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from jaxtyping import Float32
 
-from soundreel.media.container import seek
+from soundreel.media.container import seek, tick_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Block = tuple[int, Samples]
 
 
 def native_format(stream: AudioStream) -> tuple[int, str]:
-    """Sample rate and channel layout; a layout without named channels is taken for the usual one."""
+    """Sample rate and channel layout; unnamed channels are taken for the usual layout."""
     layout = stream.codec_context.layout
     named = all(channel.name not in ("NONE", "UNK", "") for channel in layout.channels)
     if named and layout.name in LAYOUTS.values():
@@ -50,11 +50,11 @@ def native_blocks(
 ) -> Iterator[Block]:
     """Blocks as (index of their first sample, samples), from at or before sample `first` on.
 
-    Sample n lies at `n / rate` on the file's clock. Blocks do not overlap; between two there may be a
-    gap. Times are trusted only beyond 20 ms of disagreement, because many containers round them.
+    Sample n lies at `n / rate` on the file's clock. Blocks do not overlap; between two there may be
+    a gap. Times are trusted only beyond 20 ms of disagreement, because many containers round them.
     After a seek the place is as exact as the container's tick (Matroska: 1 ms; MP4, Ogg: exact).
     """
-    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_count = 1  # callers decode many files side by side
     rate = stream.codec_context.sample_rate
     if first > DECODE_FROM_START * rate:
         for lead in SEEK_LEADS:
@@ -77,7 +77,7 @@ def _placed(container: InputContainer, stream: AudioStream, zero: Fraction) -> I
     for frame in _frames(container, stream):
         samples = unpacked(frame)
         if frame.pts is not None:
-            stamp = round((frame.pts * frame.time_base - zero) * rate)
+            stamp = round((frame.pts * (frame.time_base or tick_of(stream)) - zero) * rate)
             if position is None or stamp - position > MAX_JITTER * rate:
                 position = stamp
             elif position - stamp > MAX_JITTER * rate:
@@ -94,7 +94,7 @@ def _padding_start(container: InputContainer, stream: AudioStream, zero: Fractio
     """Sample at which a codec's filling of its last block begins; only MP4's header tells it."""
     if "mp4" not in container.format.name or not stream.duration:
         return None
-    end = ((stream.start_time or 0) + stream.duration) * stream.time_base - zero
+    end = ((stream.start_time or 0) + stream.duration) * tick_of(stream) - zero
     return round(end * stream.codec_context.sample_rate)
 
 
@@ -102,7 +102,7 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.Audio
     """Decoded frames as packed float32 in the stream's rate; damaged packets left out."""
     damaged = 0
     rate = stream.codec_context.sample_rate
-    converter: AudioResampler | None = None
+    converter = AudioResampler(format="flt", rate=rate)
     kind: tuple[str, str, int] | None = None
     packets = container.demux(stream)
     while True:

@@ -26,7 +26,9 @@ def open_media(source: Source) -> Iterator[InputContainer]:
     if isinstance(source, BufferedIOBase):
         source.seek(0)
     try:
-        with av.open(source if isinstance(source, BufferedIOBase) else str(source)) as container:
+        with av.open(
+            source if isinstance(source, BufferedIOBase) else str(source), mode="r"
+        ) as container:
             if video_stream(container) is None and audio_stream(container) is None:
                 raise MediaError(source, "has neither a video nor an audio track", REMEDY)
             yield container
@@ -53,10 +55,15 @@ def audio_stream(container: InputContainer) -> AudioStream | None:
     return None
 
 
+def tick_of(stream: VideoStream | AudioStream) -> Fraction:
+    """Seconds a unit of the stream's timestamps lasts; demuxers leave none unset."""
+    return stream.time_base or Fraction(1, 90_000)
+
+
 def clock_zero(container: InputContainer) -> Fraction:
     """Time in seconds, on the container's own clock, that the file's clock calls 0."""
     starts = [
-        stream.start_time * stream.time_base
+        stream.start_time * tick_of(stream)
         for stream in (video_stream(container), audio_stream(container))
         if stream is not None and stream.start_time is not None
     ]
@@ -82,7 +89,7 @@ def require_audio(container: InputContainer, source: Source) -> AudioStream:
 def seek(container: InputContainer, stream: VideoStream | AudioStream, time: Fraction) -> bool:
     """Jump to a point from which `time` (container clock) can be decoded; False if it cannot."""
     try:
-        container.seek(int(time / stream.time_base), stream=stream, backward=True)
+        container.seek(int(time / tick_of(stream)), stream=stream, backward=True)
     except (av.error.FFmpegError, OSError):
         return False
     return True

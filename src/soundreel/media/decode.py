@@ -1,12 +1,13 @@
-"""Frames at any wanted rate and samples at any wanted rate, chosen by timestamp on the file's clock.
+"""Frames and samples at any wanted rate, chosen by timestamp on the file's clock.
 
 Nothing here counts frames or samples of the file: a variable or odd frame rate, a track that starts
-late or ends early and the padding of audio codecs all come out right because every frame and sample is
-placed by the time the container gives it.
+    late or ends early and the padding of audio codecs all come out right because every frame and
+    sample is placed by the time the container gives it.
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,8 +39,8 @@ def read_frames(
     """Frames shown at `start + k / frame_rate`, one after the other, each decoded when asked for.
 
     The frame shown at a time is the last one that begins at or before it (half a tick of the
-    container's time base is allowed for rounding). The first good frame also stands for the time before
-    it; the last one for up to half a second after the end.
+    container's time base is allowed for rounding). The first good frame also stands for the time
+    before it; the last one for up to half a second after the end.
 
     Args:
         source: a path, or a seekable file open for reading bytes.
@@ -109,7 +110,8 @@ def _spans(
         if frame.start - shown.start > MAX_GAP:
             raise MediaError(
                 source,
-                f"timestamps jump from {float(shown.start):.1f} to {float(frame.start):.1f} s",
+                f"frame times jump by {float(frame.start - shown.start):.0f} s after "
+                f"{float(shown.end):.1f} s",
                 "repair the file or leave it out",
             )
         yield shown, frame.start
@@ -125,7 +127,7 @@ def read_audio(
     num_samples: int | None = None,
     num_channels: int | None = None,
 ) -> Waveform:
-    """Samples from `floor(start * sample_rate)` on, zero where the track has not begun or has ended.
+    """Samples from `floor(start * sample_rate)` on, zero before and after the track.
 
     Args: as for `iter_audio`; with `num_samples` None all samples to the end of the track.
 
@@ -142,6 +144,10 @@ def read_audio(
             num_channels=num_channels,
         )
     )
+    if not blocks:
+        raise MediaError(
+            source, f"sound ends before {float(start):.3f} s", "ask for an earlier piece"
+        )
     return np.concatenate(blocks, axis=1)
 
 
@@ -161,8 +167,8 @@ def iter_audio(
         sample_rate: wanted rate in Hz; sample n is taken at `n / sample_rate` on the file's clock.
         start: seconds from the start of the file's clock.
         num_samples: how many; None for all to the end of the track.
-        num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the track's channels.
-        block_samples: length of all blocks but the last.
+        num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the track's
+            channels. block_samples: length of all blocks but the last.
 
     Yields:
         float32 arrays `channel sample`, as decoded: full scale is 1, lossy codecs may exceed it.
@@ -198,6 +204,10 @@ def _iter_audio(
         )
         native_first = resampler.native_start(first)
         blocks = native_blocks(container, stream, clock_zero(container), native_first)
+        head = next(blocks, None)
+        if head is None:
+            raise MediaError(source, "has no sound that can be decoded", "leave it out")
+        blocks = chain([head], blocks)
         pending: list[Waveform] = []
         held = 0
         for samples in resample_blocks(blocks, resampler, first, num_samples):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -39,7 +40,7 @@ SMPTE_170M, LIMITED_RANGE = 6, 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Format:
-    """Container and codecs. `samples` is the sample format in which the audio codec wants its input."""
+    """Container and codecs; `samples` is the sample format the audio codec takes."""
 
     container: str
     audio: str
@@ -79,14 +80,14 @@ def write_mp4(
 ) -> None:
     """H.264 (yuv420p) and AAC: plays everywhere.
 
-    Frames whose shorter side is under 128 pixels are enlarged by the smallest whole factor that reaches
-    it, each pixel a block: players and hardware decoders refuse or blur tiny pictures, and halved
-    chroma would take the colour from them. Sides that are odd after that get one more row or column,
-    a copy of the last. Sound beyond full scale is clipped and the share logged.
+    Frames whose shorter side is under 128 pixels are enlarged by the smallest whole factor that
+    reaches it, each pixel a block: players and hardware decoders refuse or blur tiny pictures, and
+    halved chroma would take the colour from them. Sides that are odd after that get one more row or
+    column, a copy of the last. Sound beyond full scale is clipped and the share logged.
 
     Args:
-        frames: RGB, all of one size, one after the other (so an iterator need not fit in memory), or
-            None for sound alone.
+        frames: RGB, all of one size, one after the other (so an iterator need not fit in memory),
+            or None for sound alone.
         waveform: full scale 1; None for a silent video.
 
     Raises:
@@ -110,7 +111,7 @@ def write_mkv(
     frame_rate: Fraction | int,
     sample_rate: int,
 ) -> None:
-    """FFV1 (RGB) and 32-bit float PCM in Matroska: what is read back equals what was written, bit by bit.
+    """FFV1 (RGB) and 32-bit float PCM in Matroska: read back bit by bit as it was written.
 
     Args: as for `write_mp4`, for frames of any size and any sample rate.
 
@@ -159,7 +160,11 @@ def _mux(
     first = next(pictures, None)
     if frames is not None and first is None:
         raise ValueError("there is no frame to write; give None as frames for sound alone")
-    options = {"movflags": "+faststart"} if kind.container == "mp4" else {}
+    options = {}
+    if kind.container == "mp4":
+        # MP4 tells lengths in units of the movie's time scale: take one that counts samples exactly.
+        scale = sample_rate if waveform is not None else 1000
+        options = {"movflags": "+faststart", "movie_timescale": str(scale)}
     with av.open(target, "w", format=kind.container, options=options) as container:
         container.flags |= av.container.Flags.bitexact.value
         video = None if first is None else _add_video(container, kind, first, frame_rate)
@@ -186,10 +191,13 @@ def _mux(
 def _add_video(
     container: OutputContainer, kind: _Format, picture: Picture, frame_rate: Fraction
 ) -> VideoStream:
-    stream = container.add_stream(kind.video, rate=frame_rate, options=kind.video_options)
-    height, width, _ = picture.shape
+    stream = cast(
+        VideoStream,
+        container.add_stream(kind.video, rate=frame_rate, options=kind.video_options),
+    )
     context = stream.codec_context
-    context.height, context.width, context.pix_fmt = height, width, kind.pixels
+    context.height, context.width, _ = picture.shape
+    context.pix_fmt = kind.pixels
     context.thread_count = 1
     if kind.pixels == "yuv420p":
         context.colorspace, context.color_range = SMPTE_170M, LIMITED_RANGE
@@ -202,9 +210,10 @@ def _add_audio(
     num_channels, num_samples = waveform.shape
     if num_channels not in LAYOUTS or num_samples == 0:
         raise ValueError(f"sound has 1 to {max(LAYOUTS)} channels of samples, got {waveform.shape}")
-    return container.add_stream(
+    stream = container.add_stream(
         kind.audio, rate=sample_rate, layout=LAYOUTS[num_channels], options=kind.audio_options
     )
+    return cast(AudioStream, stream)
 
 
 class _Encoder:
@@ -224,7 +233,7 @@ class _Encoder:
         if self.graph is None:
             self.graph = filter_chain(frame, [("scale", _TO_CODEC), ("format", self.pixels)])
         self.graph.push(frame)
-        converted = self.graph.pull()
+        converted = cast(av.VideoFrame, self.graph.pull())
         converted.time_base, converted.pts = self.time_base, self.count
         self.container.mux(self.stream.encode(converted))
         self.count += 1

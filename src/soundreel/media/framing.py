@@ -11,9 +11,9 @@ class Framing:
     """How pictures of any size become frames of `height` x `width`.
 
     Attributes:
-        kind: `"center"` cuts the largest centred part that has the wanted shape (a square for square
-            frames) and scales it; `"letterbox"` scales the whole picture to fit and fills the rest
-            with black; `"box"` cuts the given rectangle and scales it to the wanted size.
+        kind: `"center"` cuts the largest centred part that has the wanted shape (a square for
+            square frames) and scales it; `"letterbox"` scales the whole picture to fit and fills
+            the rest with black; `"box"` cuts the given rectangle and scales it to the wanted size.
         height, width: size of the frames in pixels.
         box: left, top, width, height in pixels of the upright picture; only for `"box"`.
     """

@@ -1,9 +1,9 @@
 """From decoded pictures to upright, cropped and scaled RGB arrays, through libavfilter.
 
-libswscale cuts and scales before it converts to RGB, so that only the pixels that are kept cost time:
-for 64 x 64 frames from 800 x 332 pictures 0.55 ms a frame, where a conversion followed by a
-resize in Pillow took 1.9 ms. The flags matter: without `accurate_rnd+full_chroma_int` grey comes out
-1.7 of 255 too dark on average; with them the error is rounding alone.
+libswscale cuts and scales before it converts to RGB, so that only the pixels that are kept cost
+time: for 64 x 64 frames from 800 x 332 pictures 0.55 ms a frame, where a conversion followed by a
+resize in Pillow took 1.9 ms. The flags matter: without `accurate_rnd+full_chroma_int` grey comes
+out 1.7 of 255 too dark on average; with them the error is rounding alone.
 """
 
 from collections.abc import Sequence
@@ -64,12 +64,12 @@ def upright_turn(rotation: float) -> int:
 
 def _build_graph(frame: av.VideoFrame, turn: int, framing: Framing | None) -> Graph:
     steps: list[tuple[str, str | None]] = list(_UPRIGHT[turn])
-    if framing is not None:
-        size = (frame.width, frame.height) if turn % 180 == 90 else (frame.height, frame.width)
-        steps += _framing_steps(framing, *size)
-    else:
+    size = (frame.width, frame.height) if turn % 180 == 90 else (frame.height, frame.width)
+    if framing is None:
         steps.append(("scale", f"flags={FLAGS}"))
-    steps += [("format", "rgb24")]
+    else:
+        steps += _framing_steps(framing, *size)
+    steps.append(("format", "rgb24"))
     if framing is not None and framing.kind == "letterbox":
         left, top, _, _ = framing.scaled(*size)
         steps.append(("pad", f"{framing.width}:{framing.height}:{left}:{top}:black"))

@@ -3,10 +3,18 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from soundreel.media.container import audio_stream, clock_zero, open_media, video_stream
+from soundreel.media.container import (
+    audio_stream,
+    clock_zero,
+    open_media,
+    tick_of,
+    video_stream,
+)
 from soundreel.media.errors import Source, source_name
 from soundreel.media.picture import upright_turn
 
@@ -18,13 +26,12 @@ class MediaInfo:
     """The header of a media file. Headers can be wrong: only decoding tells what is there.
 
     Attributes:
-        duration: seconds from the start of the clock to the end of the last track; None if not told.
-        height, width: of the upright picture, after the rotation flag; 0 without video.
-        rotation: degrees counter-clockwise by which the stored picture is turned: 0, 90, 180, 270.
-        frame_rate: frames per second on average; None without video or if not told.
-        video_start, audio_start: when each track begins on the file's clock; None if absent.
-        sample_rate: in Hz; 0 without audio.
-        num_channels: 0 without audio.
+        duration: seconds from the start of the clock to the end of the last track; None if not
+            told. height, width: of the upright picture, after the rotation flag; 0 without video.
+            rotation: degrees counter-clockwise by which the stored picture is turned: 0, 90, 180,
+            270. frame_rate: frames per second on average; None without video or if not told.
+            video_start, audio_start: when each track begins on the file's clock; None if absent.
+            sample_rate: in Hz; 0 without audio. num_channels: 0 without audio.
     """
 
     path: str
@@ -55,30 +62,23 @@ def probe(source: Source) -> MediaInfo:
     with open_media(source) as container:
         zero = clock_zero(container)
         video, audio = video_stream(container), audio_stream(container)
-        fields: dict[str, object] = {}
-        if video is not None:
-            turn = _rotation(container, video)
-            size = (video.codec_context.height, video.codec_context.width)
-            fields["height"], fields["width"] = size if turn % 180 == 0 else size[::-1]
-            fields |= {
-                "rotation": turn,
-                "frame_rate": average_frame_rate(video),
-                "video_codec": video.codec_context.name,
-                "video_start": (video.start_time or 0) * video.time_base - zero,
-            }
-        if audio is not None:
-            fields |= {
-                "sample_rate": audio.codec_context.sample_rate,
-                "num_channels": audio.codec_context.layout.nb_channels,
-                "audio_codec": audio.codec_context.name,
-                "audio_start": (audio.start_time or 0) * audio.time_base - zero,
-            }
+        turn = _rotation(container, video)
+        size = (0, 0) if video is None else (video.codec_context.height, video.codec_context.width)
         return MediaInfo(
             path=source_name(source),
             duration=_duration(container, zero),
             has_video=video is not None,
             has_audio=audio is not None,
-            **fields,
+            height=size[turn % 180 // 90],
+            width=size[1 - turn % 180 // 90],
+            rotation=turn,
+            frame_rate=None if video is None else average_frame_rate(video),
+            video_codec="" if video is None else video.codec_context.name,
+            video_start=None if video is None else _start(video) - zero,
+            sample_rate=0 if audio is None else audio.codec_context.sample_rate,
+            num_channels=0 if audio is None else audio.codec_context.layout.nb_channels,
+            audio_codec="" if audio is None else audio.codec_context.name,
+            audio_start=None if audio is None else _start(audio) - zero,
         )
 
 
@@ -93,7 +93,7 @@ def average_frame_rate(stream: VideoStream) -> Fraction | None:
 def _duration(container: InputContainer, zero: Fraction) -> Fraction | None:
     """End of the longest track; the container's own figure where tracks tell none."""
     ends = [
-        ((stream.start_time or 0) + stream.duration) * stream.time_base - zero
+        _start(stream) + stream.duration * tick_of(stream) - zero
         for stream in (video_stream(container), audio_stream(container))
         if stream is not None and stream.duration
     ]
@@ -102,10 +102,16 @@ def _duration(container: InputContainer, zero: Fraction) -> Fraction | None:
     return Fraction(container.duration, 1_000_000) if container.duration else None
 
 
-def _rotation(container: InputContainer, stream: VideoStream) -> int:
+def _start(stream: VideoStream | AudioStream) -> Fraction:
+    return (stream.start_time or 0) * tick_of(stream)
+
+
+def _rotation(container: InputContainer, stream: VideoStream | None) -> int:
     """The rotation flag lies in the decoded frames: decode one, if there is one."""
+    if stream is None:
+        return 0
     try:
         frame = next(iter(container.decode(stream)), None)
-    except (OSError, ValueError):
+    except (av.error.FFmpegError, OSError):
         return 0
     return 0 if frame is None else upright_turn(frame.rotation)

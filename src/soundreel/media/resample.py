@@ -16,7 +16,7 @@ from av.audio.resampler import AudioResampler
 from soundreel.media.audio_track import LAYOUTS, Block, Samples, unpacked
 
 OPTIONS = {"filter_size": "64", "rematrix_maxval": "1.0"}
-"""A filter twice the default length (error of a tone 1e-6 instead of 2e-5); no mix exceeds full scale."""
+"""Twice the default filter length: a tone is off by 1e-6 instead of 2e-5. Mixes stay in scale."""
 SETTLE = 64
 """Native samples of lead per wanted one: the filter's reach."""
 MAX_FILL = 1 << 16

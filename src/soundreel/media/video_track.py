@@ -10,7 +10,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from soundreel.media.container import seek
+from soundreel.media.container import seek, tick_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ MAX_GREY_LEAD = Fraction(1)
 class TimedFrame:
     """A picture shown from `start` to `end`, seconds on the file's clock.
 
-    Both are widened (start by half a tick of the time base, end by two), because containers round times
-    and durations: Matroska's tick is a millisecond.
+    Both are widened (start by half a tick of the time base, end by two), because containers round
+    times and durations: Matroska's tick is a millisecond.
     """
 
     picture: av.VideoFrame
@@ -61,7 +61,7 @@ def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> I
         if picture is None or picture.is_corrupt:
             damaged += 1
             continue
-        tick = picture.time_base or stream.time_base
+        tick = picture.time_base or tick_of(stream)
         begin = previous_end if picture.pts is None else picture.pts * tick - zero
         duration = picture.duration * tick if picture.duration else default_duration
         previous_end = begin + duration
@@ -101,8 +101,9 @@ def _from_key_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 def _without_grey_lead(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
     """Leave out a start that was encoded from a decoder without its first reference picture.
 
-    Such files (GRID has some) begin with an evenly grey picture on which patches of the scene appear,
-    until the next key frame shows all of it. If that does not happen within a second, grey was meant.
+    Such files (GRID has some) begin with an evenly grey picture on which patches of the scene
+    appear, until the next key frame shows all of it. If that does not happen within a second, grey
+    was meant.
     """
     first = next(frames, None)
     if first is None:

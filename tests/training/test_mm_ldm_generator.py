@@ -1,8 +1,11 @@
 """The generator's objective: draws, conditions, masked losses, and that it learns."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import scaled_linear_schedule
 from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.training.mm_ldm_generator import (
@@ -12,6 +15,7 @@ from soundreel.training.mm_ldm_generator import (
     draw,
     generator_loss,
     known_latents,
+    mm_ldm_generator_objective,
 )
 from soundreel.types import AV, LatentSpec
 
@@ -109,7 +113,9 @@ def test_learned_variance_adds_the_bound():
     latents = make_latents(2)
     draws = draw(latents, SCHEDULE, clip_generators([0, 1]))
     network = make_network(learned_variance=True)
-    losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
+    losses = generator_loss(
+        network, latents, draws, SCHEDULE, GeneratorObjective(), learned_variance=True
+    )
     assert set(losses.terms) == {"mse_video", "mse_audio", "vb_video", "vb_audio"}
 
 
@@ -128,6 +134,36 @@ def test_a_few_steps_on_one_batch_lower_the_loss(options):
         optimizer.step()
         history.append(float(loss.detach()))
     assert sum(history[-4:]) < 0.7 * sum(history[:4])
+
+
+@dataclass
+class Batch:
+    av: AV
+    label: torch.Tensor
+    sample_index: int = 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "classes", "text"])
+def test_the_loops_objective_is_the_mean_loss_of_the_clips_own_draws(kind):
+    network = make_network(num_classes=2 if kind == "classes" else 0)
+    batch = Batch(make_latents(3), torch.tensor([0, 1, 1]))
+    text = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    objective = mm_ldm_generator_objective(
+        SCHEDULE, GeneratorObjective(), class_text=text if kind == "text" else None
+    )
+    result = objective(network, batch, PerSampleNoise([3, 4, 5]))
+    draws = draw(batch.av, SCHEDULE, clip_generators([3, 4, 5]))
+    expected = generator_loss(
+        network,
+        batch.av,
+        draws,
+        SCHEDULE,
+        GeneratorObjective(),
+        label=batch.label if kind == "classes" else None,
+        text=text[batch.label] if kind == "text" else None,
+    )
+    assert float(result.loss) == float(expected.loss.mean())
+    assert result.means["mse_video"][1] == 3
 
 
 def test_shares_outside_zero_to_one_are_refused():

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.diffusion.losses import LossTerms, diffusion_loss
+from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
 from soundreel.models.mm_ldm.generator import Generator
+from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss, log_means
 from soundreel.types import AV
 
 
@@ -123,18 +126,20 @@ def known_latents(latents: AV, masks: ConditionMasks) -> AV:
 
 
 def generator_loss(
-    network: Generator,
+    network: nn.Module,
     latents: AV,
     draws: GeneratorDraws,
     schedule: Schedule,
     objective: GeneratorObjective,
     *,
+    learned_variance: bool = False,
     label: Int[Tensor, " batch"] | None = None,
     text: Float[Tensor, "batch token context_dim"] | None = None,
 ) -> LossTerms:
     """Loss per clip: the mean squared errors of both modalities, added.
 
     Args:
+        network: a `Generator`, or what wraps one for parallel training.
         latents: clean z_v and z_a as the generator sees them (standardised).
         text: token states in place of the learned prompt.
     """
@@ -147,6 +152,7 @@ def generator_loss(
         condition=known_latents(latents, masks),
         context_kept=masks.context_kept,
         prediction_type=objective.prediction_type,
+        learned_variance=learned_variance,
         label=label,
         text=text,
     )
@@ -160,7 +166,7 @@ def generator_loss(
 
 
 def conditional_loss(
-    network: Generator,
+    network: nn.Module,
     latents: AV,
     draws: GeneratorDraws,
     schedule: Schedule,
@@ -168,6 +174,7 @@ def conditional_loss(
     condition: AV,
     context_kept: Bool[Tensor, " batch"],
     prediction_type: PredictionType = "epsilon",
+    learned_variance: bool = False,
     label: Int[Tensor, " batch"] | None = None,
     text: Float[Tensor, "batch token context_dim"] | None = None,
 ) -> LossTerms:
@@ -190,8 +197,43 @@ def conditional_loss(
         draws.noise,
         schedule,
         prediction_type=prediction_type,
-        variance="learned_range" if network.config.learned_variance else "fixed_large",
+        variance="learned_range" if learned_variance else "fixed_large",
     )
+
+
+def mm_ldm_generator_objective(
+    schedule: Schedule,
+    objective: GeneratorObjective,
+    *,
+    class_text: Float[Tensor, "class_ token context_dim"] | None = None,
+) -> Objective:
+    """The objective for the training loop; batches hold standardised latents.
+
+    Args:
+        class_text: a text encoder's token states for each class's description; they take the place
+            of the learned prompt.
+    """
+
+    def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
+        generator = network.module if isinstance(network, DistributedDataParallel) else network
+        assert isinstance(generator, Generator), "this objective trains a Generator"
+        draws = draw(batch.av, schedule, noise.generators)
+        label = batch.label.to(batch.av.device)
+        text = None if class_text is None else class_text.to(batch.av.device)[label]
+        losses = generator_loss(
+            network,
+            batch.av,
+            draws,
+            schedule,
+            objective,
+            learned_variance=generator.config.learned_variance,
+            label=label if generator.config.num_classes else None,
+            text=text,
+        )
+        means = log_means(losses.terms, draws.timestep, len(schedule))
+        return TrainingLoss(losses.loss.mean(), means)
+
+    return loss
 
 
 def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:

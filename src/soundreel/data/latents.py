@@ -1,0 +1,290 @@
+"""Perceptual latents of a whole data set, computed once and kept on disk; and their statistics.
+
+    cache.json                        format version, what made it, shapes, number of windows
+    latents-000000.safetensors ...    `video`, `audio`, `label`, `start_frame`; keys in the metadata
+    stats.safetensors                 mean and standard deviation of every channel
+
+Shards appear only when complete, so that an interrupted caching goes on where it stopped.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from soundreel.data.dataset import Sample
+from soundreel.data.manifest import DataError
+from soundreel.types import AV, LatentSpec
+
+FORMAT_VERSION = 1
+
+
+@runtime_checkable
+class Windows(Protocol):
+    """Clips of equal length, such as a `PreparedDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class PerceptualStats(nn.Module):
+    """Mean and standard deviation per channel of z_v and z_a; the identity until measured.
+
+    The KL weights of the second stage leave the latents far from unit variance, but diffusion adds
+    noise of unit variance: the generator works on standardised latents.
+    """
+
+    def __init__(self, latents: LatentSpec) -> None:
+        super().__init__()
+        for name, channels in (
+            ("video", latents.video_channels),
+            ("audio", latents.audio_channels),
+        ):
+            self.register_buffer(f"{name}_mean", torch.zeros(channels))
+            self.register_buffer(f"{name}_std", torch.ones(channels))
+
+    @classmethod
+    def measured(cls, latents: LatentSpec, batches: Iterable[AV]) -> "PerceptualStats":
+        """Statistics of `batch channel height width` latents over batch and positions.
+
+        Raises:
+            ValueError: a channel never changes, so that it cannot be standardised.
+        """
+        stats = cls(latents)
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            for name in batch.present:
+                values = batch[name].double().transpose(0, 1).flatten(1)  # c (b h w)
+                count = values.new_full((values.shape[0],), values.shape[1])
+                moments = torch.stack([count, values.sum(1), values.square().sum(1)])
+                sums[name] = sums.get(name, torch.zeros_like(moments)) + moments
+        for name, (count, total, squares) in sums.items():
+            mean = total / count
+            variance = squares / count - mean.square()
+            constant = (variance <= 1e-12 * mean.square() + 1e-20).nonzero().flatten().tolist()
+            if constant:
+                raise ValueError(
+                    f"channels {constant} of the {name} latents never change; was the autoencoder "
+                    "trained, and does the data hold more than one clip?"
+                )
+            stats.get_buffer(f"{name}_mean").copy_(mean)
+            stats.get_buffer(f"{name}_std").copy_(variance.sqrt())
+        return stats
+
+    def standardize(self, latents: AV) -> AV:
+        """Zero mean and unit variance per channel; `... channel height width`."""
+        return self._map(latents, lambda x, mean, std: (x - mean) / std)
+
+    def restore(self, latents: AV) -> AV:
+        """Inverse of `standardize`."""
+        return self._map(latents, lambda x, mean, std: x * std + mean)
+
+    def _map(self, latents: AV, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> AV:
+        for name in latents.present:
+            mean, std = (
+                self.get_buffer(f"{name}_{kind}")[:, None, None].to(latents[name])
+                for kind in ("mean", "std")
+            )
+            latents = latents.replace(name, function(latents[name], mean, std))
+        return latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentCacheInfo:
+    """What `cache.json` says.
+
+    Attributes:
+        fingerprint: of the autoencoder and the data set; a cache is used for these only.
+        num_windows: over all shards.
+        shard_rows: windows in every shard but the last.
+    """
+
+    fingerprint: str
+    latents: LatentSpec
+    num_windows: int
+    shard_rows: int
+
+
+def cache_latents(
+    encode: Callable[[AV], AV],
+    windows: Windows,
+    folder: Path,
+    *,
+    latents: LatentSpec,
+    fingerprint: str,
+    batch_size: int = 16,
+    shard_rows: int = 1024,
+    callback: Callable[[int, int], None] | None = None,
+) -> "LatentDataset":
+    """Encode every window once and measure the statistics; what is done already is kept.
+
+    Args:
+        encode: pixels and waveform, with a batch axis, to posterior means.
+        fingerprint: see `LatentCacheInfo`.
+        callback: `callback(num_done, num_windows)` after each batch.
+
+    Raises:
+        DataError: the folder holds the latents of another autoencoder or data set.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    info = LatentCacheInfo(
+        fingerprint=fingerprint,
+        latents=latents,
+        num_windows=len(windows),
+        shard_rows=shard_rows,
+    )
+    if (folder / "cache.json").is_file():
+        _check_same(_read_info(folder), info, folder)
+    else:
+        _write_info(folder, info)
+    for shard, first in enumerate(range(0, len(windows), shard_rows)):
+        rows = range(first, min(first + shard_rows, len(windows)))
+        path = _shard_path(folder, shard)
+        if not path.is_file():
+            _write_shard(path, encode, windows, rows, batch_size, callback)
+        elif callback is not None:
+            callback(rows.stop, len(windows))
+    if not (folder / "stats.safetensors").is_file():
+        num_shards = -(-len(windows) // shard_rows)
+        stats = PerceptualStats.measured(
+            latents, (_read_shard(_shard_path(folder, shard)) for shard in range(num_shards))
+        )
+        _save(dict(stats.state_dict()), folder / "stats.safetensors")
+    return LatentDataset(folder)
+
+
+class LatentDataset(Dataset):
+    """Cached latents, standardised, as samples for the generator's training.
+
+    `dataset[i]` is the i-th window; `dataset.draw(i, generator)` the same (nothing is random).
+
+    Args:
+        folder: made by `cache_latents`.
+        standardize: False gives the raw latents (and `stats` is the identity).
+
+    Raises:
+        DataError: no complete cache.
+    """
+
+    def __init__(self, folder: Path, *, standardize: bool = True) -> None:
+        folder = Path(folder)
+        self.info = _read_info(folder)
+        if not (folder / "stats.safetensors").is_file():
+            raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
+        self.stats = PerceptualStats(self.info.latents)
+        if standardize:
+            self.stats.load_state_dict(load_file(folder / "stats.safetensors"))
+        self._folder = folder
+        self._shards: dict[int, tuple[safe_open, list[str]]] = {}
+
+    def __len__(self) -> int:
+        return self.info.num_windows
+
+    def __getitem__(self, index: int) -> Sample:
+        """Latents `channel height width`, with label, key and start frame."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a cache of {len(self)} windows")
+        number, row = divmod(index, self.info.shard_rows)
+        if number not in self._shards:
+            shard = safe_open(_shard_path(self._folder, number), "pt")
+            self._shards[number] = (shard, json.loads(shard.metadata()["keys"]))
+        shard, keys = self._shards[number]
+        return Sample(
+            av=self.stats.standardize(
+                AV(shard.get_slice("video")[row], shard.get_slice("audio")[row])
+            ),
+            label=int(shard.get_slice("label")[row]),
+            key=keys[row],
+            start_frame=int(shard.get_slice("start_frame")[row]),
+        )
+
+    def draw(self, index: int, generator: torch.Generator) -> Sample:
+        """As `dataset[index]`: the loader's interface, which nothing random needs here."""
+        del generator
+        return self[index]
+
+
+def _write_shard(
+    path: Path,
+    encode: Callable[[AV], AV],
+    windows: Windows,
+    rows: range,
+    batch_size: int,
+    callback: Callable[[int, int], None] | None,
+) -> None:
+    parts, samples = [], []
+    for first in range(rows.start, rows.stop, batch_size):
+        batch = [windows[i] for i in range(first, min(first + batch_size, rows.stop))]
+        av = batch[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in batch[1:]))
+        parts.append(encode(av).map(lambda x: x.detach().float().cpu()))
+        samples += batch
+        if callback is not None:
+            callback(first + len(batch), len(windows))
+    latents = AV.cat(parts)
+    _save(
+        {
+            "video": latents["video"].contiguous(),
+            "audio": latents["audio"].contiguous(),
+            "label": torch.tensor([sample.label for sample in samples]),
+            "start_frame": torch.tensor([sample.start_frame for sample in samples]),
+        },
+        path,
+        metadata={"keys": json.dumps([sample.key for sample in samples])},
+    )
+
+
+def _save(tensors: dict[str, Float[Tensor, "..."]], path: Path, **options: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary, **options)
+    temporary.replace(path)
+
+
+def _read_shard(path: Path) -> AV:
+    tensors = load_file(path)
+    return AV(tensors["video"], tensors["audio"])
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"latents-{number:06d}.safetensors"
+
+
+def _write_info(folder: Path, info: LatentCacheInfo) -> None:
+    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2)
+    temporary = folder / f".cache.json.{os.getpid()}"
+    temporary.write_text(text)
+    temporary.replace(folder / "cache.json")
+
+
+def _read_info(folder: Path) -> LatentCacheInfo:
+    path = folder / "cache.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
+    value = json.loads(path.read_text())
+    if value.pop("format_version", None) != FORMAT_VERSION:
+        raise DataError(f"{path}: another format version; cache the latents again")
+    return LatentCacheInfo(
+        fingerprint=value["fingerprint"],
+        latents=LatentSpec(**value["latents"]),
+        num_windows=value["num_windows"],
+        shard_rows=value["shard_rows"],
+    )
+
+
+def _check_same(found: LatentCacheInfo, wanted: LatentCacheInfo, folder: Path) -> None:
+    if found != wanted:
+        differing = [k for k, v in asdict(wanted).items() if asdict(found)[k] != v]
+        raise DataError(
+            f"{folder} holds latents of another autoencoder or data set ({', '.join(differing)} "
+            "differ); use an empty folder, or remove this one"
+        )

@@ -1,0 +1,128 @@
+"""The latent cache: complete or resumable, made by one autoencoder, standardised per channel."""
+
+import pytest
+import torch
+
+from soundreel.data.dataset import Sample
+from soundreel.data.latents import LatentDataset, PerceptualStats, cache_latents
+from soundreel.data.manifest import DataError
+from soundreel.types import AV, LatentSpec
+
+LATENTS = LatentSpec(video_channels=3, video_size=4, audio_channels=2, audio_size=2)
+
+
+class Windows:
+    """Seven windows of two clips, each filled with its own number."""
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        fill = torch.full((2, 3, 8, 8), index / 10)
+        av = AV(fill, torch.full((1, 20), -index / 10))
+        return Sample(av=av, label=index % 2, key=f"clip{index // 4}", start_frame=index % 4)
+
+
+class Encoder:
+    """Fixed random projections of a window's number; counts how many windows it has seen."""
+
+    def __init__(self):
+        self.seen = 0
+        generator = torch.Generator().manual_seed(0)
+        self.video = torch.randn(LATENTS.video_shape, generator=generator)
+        self.audio = torch.randn(LATENTS.audio_shape, generator=generator)
+
+    def __call__(self, av):
+        self.seen += av.batch_size
+        number = av["video"][:, 0, 0, 0, 0] * 10
+        return AV(
+            5 + number[:, None, None, None] * self.video,
+            -3 + number[:, None, None, None] * self.audio,
+        )
+
+
+def make(folder, encode=None, **options):
+    settings = {"fingerprint": "a", "batch_size": 2, "shard_rows": 3} | options
+    return cache_latents(encode or Encoder(), Windows(), folder, latents=LATENTS, **settings)
+
+
+def test_every_window_is_kept_in_order_with_its_label_key_and_start(tmp_path):
+    make(tmp_path)
+    raw, encode = LatentDataset(tmp_path, standardize=False), Encoder()
+    assert len(raw) == 7
+    for index in range(7):
+        sample, window = raw[index], Windows()[index]
+        expected = encode(window.av.map(lambda x: x[None]))
+        assert torch.equal(sample.av["video"], expected["video"][0])
+        assert torch.equal(sample.av["audio"], expected["audio"][0])
+        assert (sample.label, sample.key, sample.start_frame) == (
+            window.label,
+            window.key,
+            window.start_frame,
+        )
+
+
+def test_standardised_latents_have_zero_mean_and_unit_variance_per_channel(tmp_path):
+    dataset = make(tmp_path)
+    latents = torch.stack([dataset[i].av["video"] for i in range(7)])
+    assert torch.allclose(latents.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(latents.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+
+
+def test_restoring_undoes_standardising():
+    generator = torch.Generator().manual_seed(0)
+    latents = AV(
+        4 + 3 * torch.randn(5, *LATENTS.video_shape, generator=generator),
+        0.1 * torch.randn(5, *LATENTS.audio_shape, generator=generator) - 2,
+    )
+    stats = PerceptualStats.measured(
+        LATENTS, [latents.rows(slice(0, 2)), latents.rows(slice(2, 5))]
+    )
+    back = stats.restore(stats.standardize(latents))
+    assert torch.allclose(back["video"], latents["video"], atol=1e-5)
+    assert torch.allclose(back["audio"], latents["audio"], atol=1e-5)
+    alone = stats.standardize(AV(None, latents.audio))
+    assert torch.equal(alone["audio"], stats.standardize(latents)["audio"])
+
+
+def test_unmeasured_statistics_are_the_identity():
+    latents = AV(torch.rand(1, *LATENTS.video_shape), torch.rand(1, *LATENTS.audio_shape))
+    assert torch.equal(PerceptualStats(LATENTS).standardize(latents)["video"], latents["video"])
+
+
+def test_a_channel_that_never_changes_is_reported():
+    flat = AV(torch.ones(2, *LATENTS.video_shape), torch.ones(2, *LATENTS.audio_shape))
+    with pytest.raises(ValueError, match=r"channels \[0, 1, 2\] of the video latents never change"):
+        PerceptualStats.measured(LATENTS, [flat])
+
+
+def test_interrupted_caching_goes_on_and_equals_an_uninterrupted_one(tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop_after_five(done, total):
+        assert total == 7
+        if done >= 5:
+            raise StopError
+
+    with pytest.raises(StopError):
+        make(tmp_path / "cut", callback=stop_after_five)
+    with pytest.raises(DataError, match="interrupted"):
+        LatentDataset(tmp_path / "cut")
+    encode = Encoder()
+    resumed, whole = make(tmp_path / "cut", encode), make(tmp_path / "whole")
+    assert encode.seen == 4  # the first shard of three was kept
+    for index in range(7):
+        assert torch.equal(resumed[index].av["audio"], whole[index].av["audio"])
+    assert not [p for p in (tmp_path / "cut").iterdir() if p.name.startswith(".")]
+
+
+def test_latents_of_another_autoencoder_are_refused(tmp_path):
+    make(tmp_path)
+    with pytest.raises(DataError, match="fingerprint differ"):
+        make(tmp_path, fingerprint="b")
+
+
+def test_a_folder_without_cache_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no cached latents"):
+        LatentDataset(tmp_path)

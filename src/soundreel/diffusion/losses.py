@@ -17,6 +17,8 @@ from soundreel.diffusion.denoiser import Denoiser, Prediction, predict
 from soundreel.diffusion.process import (
     PredictionType,
     model_log_variance,
+    noise_level,
+    per_sample,
     posterior_mean,
     q_sample,
     to_x0,
@@ -80,7 +82,7 @@ def diffusion_loss(
         scale = len(schedule) if rescale_vb else 1
         bound = variational_bound(prediction, x0, xt, timestep, schedule, prediction_type)
         return _summed({"vb": bound * scale})
-    target = training_target(x0, timestep, noise, schedule, prediction_type)
+    target = training_target(x0, noise, noise_level(schedule, timestep), prediction_type)
     parts = {
         "mse": prediction.mean_output.map(
             lambda output, wanted: _per_sample_mean((output - wanted) ** 2), target
@@ -112,7 +114,8 @@ def variational_bound(
     Source:
         Ho et al. 2020, equations 5 and 13.
     """
-    estimate = to_x0(prediction.mean_output, xt, timestep, schedule, prediction_type)
+    level = noise_level(schedule, timestep)
+    estimate = to_x0(prediction.mean_output, xt, level, prediction_type)
     mean = posterior_mean(estimate, xt, timestep, schedule)
     log_variance = model_log_variance(prediction.variance_output, xt, timestep, schedule)
     true_mean = posterior_mean(x0, xt, timestep, schedule)
@@ -121,7 +124,7 @@ def variational_bound(
     def bits(
         clean: Tensor, mean: Tensor, log_variance: Tensor, true_mean: Tensor
     ) -> Float[Tensor, " batch"]:
-        true = true_log_variance.to(mean.dtype).reshape(-1, *(1 for _ in mean.shape[1:]))
+        true = per_sample(true_log_variance, mean)
         divergence = gaussian_kl(true_mean, true, mean, log_variance)
         likelihood = discretized_gaussian_log_likelihood(clean, mean, 0.5 * log_variance)
         nats = torch.where(

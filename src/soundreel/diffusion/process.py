@@ -1,9 +1,11 @@
 """The forward process, its posterior, and conversions between x0, epsilon and v.
 
-Everything acts on each modality by itself with the same timestep (Ruan et al. 2023, section 3.1)
-and indexes the tables of a (shortened) `Schedule`.
+Everything acts on each modality by itself with the same timestep (Ruan et al. 2023, section 3.1).
+A `NoiseLevel` holds alpha and sigma of x_t = alpha x_0 + sigma epsilon for every sample, so that
+the same functions serve discrete steps and the solvers that work between them.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float, Float64, Int
@@ -13,15 +15,28 @@ from soundreel.diffusion.schedules import Schedule
 from soundreel.types import AV
 
 PredictionType = Literal["epsilon", "x0", "v"]
-"""What a network estimates: noise, clean data, or v = sqrt(abar) noise - sqrt(1 - abar) x0."""
+"""What a network estimates: noise, clean data, or v = alpha noise - sigma x0."""
 
 
-def extract(
-    table: Float64[Tensor, " step"], timestep: Int[Tensor, " batch"], like: Tensor
-) -> Float[Tensor, "batch *ones"]:
-    """Look up one number per sample, with `like`'s dtype and singleton axes to multiply it."""
-    values = table.to(timestep.device)[timestep].to(like.dtype)
-    return values.reshape(-1, *(1 for _ in like.shape[1:])).to(like.device)
+@dataclass(frozen=True, slots=True)
+class NoiseLevel:
+    """alpha and sigma of x_t = alpha x_0 + sigma epsilon, with alpha^2 + sigma^2 = 1."""
+
+    alpha: Float64[Tensor, " batch"]
+    sigma: Float64[Tensor, " batch"]
+
+
+def noise_level(schedule: Schedule, timestep: Int[Tensor, " batch"]) -> NoiseLevel:
+    """The noise level at steps of a (shortened) schedule."""
+    return NoiseLevel(
+        schedule.sqrt_alpha_bar.to(timestep.device)[timestep],
+        schedule.sqrt_one_minus_alpha_bar.to(timestep.device)[timestep],
+    )
+
+
+def per_sample(values: Float[Tensor, " batch"], like: Tensor) -> Float[Tensor, "batch *ones"]:
+    """One number for each sample, with `like`'s dtype and as many axes, to multiply it."""
+    return values.to(like).reshape(-1, *(1 for _ in like.shape[1:]))
 
 
 def q_sample(x0: AV, timestep: Int[Tensor, " batch"], noise: AV, schedule: Schedule) -> AV:
@@ -30,91 +45,78 @@ def q_sample(x0: AV, timestep: Int[Tensor, " batch"], noise: AV, schedule: Sched
     Source:
         Ho et al. 2020, equation 4.
     """
+    return add_noise(x0, noise, noise_level(schedule, timestep))
+
+
+def add_noise(x0: AV, noise: AV, level: NoiseLevel) -> AV:
+    """alpha x_0 + sigma epsilon."""
     return x0.map(
         lambda clean, eps: (
-            extract(schedule.sqrt_alpha_bar, timestep, clean) * clean
-            + extract(schedule.sqrt_one_minus_alpha_bar, timestep, clean) * eps
+            per_sample(level.alpha, clean) * clean + per_sample(level.sigma, clean) * eps
         ),
         noise,
     )
 
 
 def posterior_mean(x0: AV, xt: AV, timestep: Int[Tensor, " batch"], schedule: Schedule) -> AV:
-    """Mean of q(x_{t-1} | x_t, x_0); at timestep 0 it is x0 (Ho et al. 2020, equation 7)."""
+    """Mean of q(x_{t-1} | x_t, x_0).
+
+    Source:
+        Ho et al. 2020, equation 7.
+    """
+    weight_x0 = schedule.posterior_mean_coef1.to(timestep.device)[timestep]
+    weight_xt = schedule.posterior_mean_coef2.to(timestep.device)[timestep]
     return x0.map(
         lambda clean, noisy: (
-            extract(schedule.posterior_mean_coef1, timestep, clean) * clean
-            + extract(schedule.posterior_mean_coef2, timestep, clean) * noisy
+            per_sample(weight_x0, clean) * clean + per_sample(weight_xt, clean) * noisy
         ),
         xt,
     )
 
 
-def to_x0(
-    output: AV,
-    xt: AV,
-    timestep: Int[Tensor, " batch"],
-    schedule: Schedule,
-    prediction_type: PredictionType,
-) -> AV:
+def to_x0(output: AV, xt: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
     """The clean estimate behind a network output."""
     if prediction_type == "x0":
         return output
     if prediction_type == "epsilon":
         return xt.map(
             lambda noisy, eps: (
-                extract(schedule.sqrt_recip_alpha_bar, timestep, noisy) * noisy
-                - extract(schedule.sqrt_recipm1_alpha_bar, timestep, noisy) * eps
+                (noisy - per_sample(level.sigma, noisy) * eps) / per_sample(level.alpha, noisy)
             ),
             output,
         )
     if prediction_type == "v":
         return xt.map(
             lambda noisy, v: (
-                extract(schedule.sqrt_alpha_bar, timestep, noisy) * noisy
-                - extract(schedule.sqrt_one_minus_alpha_bar, timestep, noisy) * v
+                per_sample(level.alpha, noisy) * noisy - per_sample(level.sigma, noisy) * v
             ),
             output,
         )
     raise _unknown(prediction_type)
 
 
-def to_epsilon(
-    output: AV,
-    xt: AV,
-    timestep: Int[Tensor, " batch"],
-    schedule: Schedule,
-    prediction_type: PredictionType,
-) -> AV:
+def to_epsilon(output: AV, xt: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
     """The noise estimate behind a network output."""
     if prediction_type == "epsilon":
         return output
     if prediction_type == "x0":
         return xt.map(
             lambda noisy, clean: (
-                (extract(schedule.sqrt_recip_alpha_bar, timestep, noisy) * noisy - clean)
-                / extract(schedule.sqrt_recipm1_alpha_bar, timestep, noisy)
+                (noisy - per_sample(level.alpha, noisy) * clean) / per_sample(level.sigma, noisy)
             ),
             output,
         )
     if prediction_type == "v":
         return xt.map(
             lambda noisy, v: (
-                extract(schedule.sqrt_alpha_bar, timestep, noisy) * v
-                + extract(schedule.sqrt_one_minus_alpha_bar, timestep, noisy) * noisy
+                per_sample(level.alpha, noisy) * v + per_sample(level.sigma, noisy) * noisy
             ),
             output,
         )
     raise _unknown(prediction_type)
 
 
-def training_target(
-    x0: AV,
-    timestep: Int[Tensor, " batch"],
-    noise: AV,
-    schedule: Schedule,
-    prediction_type: PredictionType,
-) -> AV:
+def training_target(x0: AV, noise: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
     """What a perfect network would answer (v: Salimans and Ho 2022, appendix D)."""
     if prediction_type == "epsilon":
         return noise
@@ -123,8 +125,7 @@ def training_target(
     if prediction_type == "v":
         return x0.map(
             lambda clean, eps: (
-                extract(schedule.sqrt_alpha_bar, timestep, clean) * eps
-                - extract(schedule.sqrt_one_minus_alpha_bar, timestep, clean) * clean
+                per_sample(level.alpha, clean) * eps - per_sample(level.sigma, clean) * clean
             ),
             noise,
         )
@@ -143,14 +144,14 @@ def model_log_variance(
         Nichol and Dhariwal 2021, equation 15.
     """
     if variance_output is None:
-        table = schedule.fixed_large_variance.log()
-        return xt.map(lambda noisy: extract(table, timestep, noisy).expand_as(noisy))
+        fixed = schedule.fixed_large_variance.log().to(timestep.device)[timestep]
+        return xt.map(lambda noisy: per_sample(fixed, noisy).expand_as(noisy))
+    low = schedule.posterior_log_variance_clipped.to(timestep.device)[timestep]
+    high = schedule.betas.log().to(timestep.device)[timestep]
 
     def interpolate(noisy: Tensor, output: Tensor) -> Tensor:
-        low = extract(schedule.posterior_log_variance_clipped, timestep, noisy)
-        high = extract(schedule.betas.log(), timestep, noisy)
         share = (output + 1) / 2
-        return share * high + (1 - share) * low
+        return share * per_sample(high, noisy) + (1 - share) * per_sample(low, noisy)
 
     return xt.map(interpolate, variance_output)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -24,11 +25,14 @@ class Schedule:
         timestep_map: for each kept step the index in the original chain, which is what a network is
             given.
         num_train_timesteps: length of the original chain.
+        alpha_bar_start: share of signal variance before the first kept step; 1 unless the last
+            sampling step is meant to leave some noise.
     """
 
     betas: Float64[Tensor, " step"]
     timestep_map: Int64[Tensor, " step"]
     num_train_timesteps: int
+    alpha_bar_start: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.betas) == 0 or not bool(((self.betas > 0) & (self.betas < 1)).all()):
@@ -44,12 +48,12 @@ class Schedule:
     @cached_property
     def alpha_bar(self) -> Float64[Tensor, " step"]:
         """Cumulative product of 1 - beta: the share of signal variance left."""
-        return torch.cumprod(1.0 - self.betas, dim=0)
+        return self.alpha_bar_start * torch.cumprod(1.0 - self.betas, dim=0)
 
     @cached_property
     def alpha_bar_prev(self) -> Float64[Tensor, " step"]:
-        """`alpha_bar` one kept step earlier; 1 before the first."""
-        return torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
+        """`alpha_bar` one kept step earlier; `alpha_bar_start` before the first."""
+        return torch.cat([self.alpha_bar.new_tensor([self.alpha_bar_start]), self.alpha_bar[:-1]])
 
     @cached_property
     def alpha_bar_next(self) -> Float64[Tensor, " step"]:
@@ -121,7 +125,7 @@ def linear_schedule(num_train_timesteps: int = 1000) -> Schedule:
     """
     scale = 1000 / _checked_count(num_train_timesteps)
     return _from_betas(
-        torch.linspace(scale * 1e-4, scale * 0.02, num_train_timesteps, dtype=torch.float64)
+        torch.from_numpy(np.linspace(scale * 1e-4, scale * 0.02, num_train_timesteps))
     )
 
 
@@ -134,8 +138,8 @@ def scaled_linear_schedule(
         Rombach et al. 2022 (latent diffusion); both diffusion models of MM-LDM.
     """
     count = _checked_count(num_train_timesteps)
-    roots = torch.linspace(beta_start**0.5, beta_end**0.5, count, dtype=torch.float64)
-    return _from_betas(roots**2)
+    roots = np.linspace(beta_start**0.5, beta_end**0.5, count)
+    return _from_betas(torch.from_numpy(roots**2))
 
 
 def cosine_schedule(num_train_timesteps: int = 1000) -> Schedule:
@@ -169,11 +173,15 @@ def respace(schedule: Schedule, spacing: int | str) -> Schedule:
     """
     kept = torch.tensor(space_timesteps(len(schedule), spacing), dtype=torch.int64)
     alpha_bar = schedule.alpha_bar[kept]
-    before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+    start = schedule.alpha_bar_start
+    if str(spacing).startswith("compvis"):
+        start = float(schedule.alpha_bar[0])
+    before = torch.cat([alpha_bar.new_tensor([start]), alpha_bar[:-1]])
     return Schedule(
         betas=1.0 - alpha_bar / before,
         timestep_map=schedule.timestep_map[kept],
         num_train_timesteps=schedule.num_train_timesteps,
+        alpha_bar_start=start,
     )
 
 
@@ -184,6 +192,9 @@ def space_timesteps(num_timesteps: int, spacing: int | str) -> list[int]:
         spacing: one of
             `"ddimN"`: every i-th step from 0 on, for the smallest integer stride i that gives
             exactly N steps;
+            `"compvisN"`: every (`num_timesteps` // N)-th step from 1 on; N of them, or more if N
+            does not divide `num_timesteps`. `respace` then lets the chain end at the noise level of
+            step 0 instead of at none, as the latent diffusion code and MM-LDM do;
             `"a,b,c"`: the chain is cut into as many equal sections as there are numbers, and each
             gets that many steps, evenly spaced from its first to its last one;
             an integer, or its digits: one section.
@@ -197,6 +208,8 @@ def space_timesteps(num_timesteps: int, spacing: int | str) -> list[int]:
     text = str(spacing)
     if text.startswith("ddim"):
         return _integer_stride(num_timesteps, _positive_count(text.removeprefix("ddim"), text))
+    if text.startswith("compvis"):
+        return _offset_stride(num_timesteps, _positive_count(text.removeprefix("compvis"), text))
     return _fractional_strides(num_timesteps, [_positive_count(c, text) for c in text.split(",")])
 
 
@@ -209,6 +222,15 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
         f"no integer stride cuts {num_timesteps} timesteps to {count}; "
         f"drop 'ddim' from the spacing to use fractional strides"
     )
+
+
+def _offset_stride(num_timesteps: int, count: int) -> list[int]:
+    if 2 * count > num_timesteps:
+        raise ValueError(
+            f"'compvis{count}' keeps at most half of {num_timesteps} timesteps; ask for "
+            f"{num_timesteps // 2} or fewer"
+        )
+    return [step + 1 for step in range(0, num_timesteps, num_timesteps // count)]
 
 
 def _fractional_strides(num_timesteps: int, counts: Sequence[int]) -> list[int]:
@@ -235,7 +257,8 @@ def _fractional_strides(num_timesteps: int, counts: Sequence[int]) -> list[int]:
 def _positive_count(text: str, spacing: str) -> int:
     if not text.strip().isdecimal() or int(text) == 0:
         raise ValueError(
-            f"spacing is a count, counts with commas, or 'ddim' and a count, got {spacing!r}"
+            f"spacing is a count, counts with commas, or 'ddim' or 'compvis' and a count, "
+            f"got {spacing!r}"
         )
     return int(text)
 

@@ -201,9 +201,7 @@ def autoencoder_loss(
     return AutoencoderLoss(total=total, terms=terms, x0=estimate)
 
 
-def _per_image(
-    function: Callable[[AV, AV, Tensor], AV], timestep: AV, first: AV, second: AV
-) -> AV:
+def _per_image(function: Callable[[AV, AV, Tensor], AV], timestep: AV, first: AV, second: AV) -> AV:
     """Apply `function(pair, pair, step)` to single images, which have one step each."""
 
     def rows(av: AV) -> AV:

@@ -64,6 +64,15 @@ class KLVAE(nn.Module):
         self.from_latent = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self.decoder = Decoder(config)
 
+    def forward(
+        self,
+        image: Float[Tensor, "batch channel height width"],
+        noise: Float[Tensor, "batch latent_channel latent_height latent_width"],
+    ) -> tuple[Float[Tensor, "batch channel height width"], DiagonalGaussian]:
+        """A training pass: reconstruction through a drawn latent, and the posterior."""
+        posterior = self.posterior(image)
+        return self.decode(self.config.latent_scale * posterior.sample(noise)), posterior
+
     def posterior(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
         """Distribution of the unscaled latent of images in [-1, 1].
 

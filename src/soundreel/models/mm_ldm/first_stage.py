@@ -1,0 +1,57 @@
+"""From clips to the images MM-LDM's first stage encodes, and what a first stage must offer."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from soundreel.audio.mel_image import MelImageConfig, encode_mel_image
+from soundreel.types import AV
+
+
+class FirstStage(Protocol):
+    """An image autoencoder: `KLVAE` or `TAEF2`. Latents are scaled to about unit variance."""
+
+    def encode(
+        self,
+        image: Float[Tensor, "batch channel height width"],
+        noise: Float[Tensor, "batch latent_channel latent_height latent_width"] | None = None,
+    ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]: ...
+
+    def decode(
+        self, latent: Float[Tensor, "batch latent_channel latent_height latent_width"]
+    ) -> Float[Tensor, "batch channel height width"]: ...
+
+    def encode_frames(
+        self,
+        video: Float[Tensor, "batch frame channel height width"],
+        noise: Float[Tensor, "batch frame latent_channel latent_height latent_width"] | None = None,
+        *,
+        chunk: int = 16,
+    ) -> Float[Tensor, "batch frame latent_channel latent_height latent_width"]: ...
+
+    def decode_frames(
+        self,
+        latent: Float[Tensor, "batch frame latent_channel latent_height latent_width"],
+        *,
+        chunk: int = 16,
+    ) -> Float[Tensor, "batch frame channel height width"]: ...
+
+
+def clip_images(clips: AV, mel: MelImageConfig) -> AV:
+    """Frames as they are, and the sound as a mel image of the frames' size; channels are averaged.
+
+    Args:
+        clips: video `batch frame channel height width`, audio `batch channel sample`; either may
+            be absent.
+
+    Returns:
+        video unchanged, audio `batch channel height width`, both in [-1, 1].
+    """
+    if clips.audio is None:
+        return clips
+    # A spectrogram in bfloat16 would lose its quiet half.
+    with torch.autocast(clips.device.type, enabled=False):
+        image = encode_mel_image(clips.audio.float().mean(dim=1), mel)
+    return AV(clips.video, image.to(clips.device))

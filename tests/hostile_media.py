@@ -1,7 +1,7 @@
 """Builders of small media files that are broken, odd or lie about themselves.
 
-`HOSTILE` maps a file name to the function that writes it; `build_hostile_folder` writes them all. The
-fixture `hostile_media` gives this module to tests.
+`HOSTILE` maps a file name to the function that writes it; `build_hostile_folder` writes them all.
+The fixture `hostile_media` gives this module to tests.
 """
 
 import struct

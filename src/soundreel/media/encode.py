@@ -100,7 +100,7 @@ def write_mp4(
         )
     enlarged = None if frames is None else (_playable(frame) for frame in frames)
     clipped = None if waveform is None else _clipped(waveform, path)
-    with _complete_file(path) as target:
+    with complete_file(path) as target:
         _mux(str(target), _MP4, enlarged, clipped, Fraction(frame_rate), sample_rate)
 
 
@@ -120,7 +120,7 @@ def write_mkv(
         MediaError: if the file cannot be written.
     """
     _check_mkv_frame_rate(frame_rate)
-    with _complete_file(path) as target:
+    with complete_file(path) as target:
         _mux(str(target), _MKV, frames, waveform, Fraction(frame_rate), sample_rate)
 
 
@@ -139,7 +139,7 @@ def encode_mkv_bytes(
 
 def write_wav(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
     """32-bit float PCM in a WAV file, bit by bit."""
-    with _complete_file(path) as target:
+    with complete_file(path) as target:
         _mux(str(target), _WAV, None, waveform, Fraction(1), sample_rate)
 
 
@@ -162,8 +162,8 @@ def _mux(
         raise ValueError("there is no frame to write; give None as frames for sound alone")
     options = {}
     if kind.container == "mp4":
-        # MP4 tells lengths in units of the movie's time scale: take one that counts samples exactly.
-        scale = sample_rate if waveform is not None else 1000
+        # MP4 tells lengths in units of the movie's time scale; the usual 1 ms is too coarse.
+        scale = sample_rate if waveform is not None else frame_rate.numerator
         options = {"movflags": "+faststart", "movie_timescale": str(scale)}
     with av.open(target, "w", format=kind.container, options=options) as container:
         container.flags |= av.container.Flags.bitexact.value
@@ -281,7 +281,7 @@ def _clipped(waveform: Waveform, path: str | Path) -> Waveform:
 
 
 @contextmanager
-def _complete_file(path: str | Path) -> Iterator[Path]:
+def complete_file(path: str | Path) -> Iterator[Path]:
     """A name to write to; the file gets its own name when the block ends well, else it vanishes."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from soundreel.diffusion.process import NoiseLevel, PredictionType, to_x0
@@ -26,11 +26,9 @@ class Prediction:
     variance_output: AV | None = None
 
 
-Timestep = Int[Tensor, " batch"] | Float[Tensor, " batch"]
-"""Steps counted in the original chain; whole numbers unless a solver works between the steps."""
-
-Denoiser = Callable[[AV, Timestep], AV | Prediction]
-"""`denoiser(xt, timestep)`. A plain `AV` is understood as a `Prediction` without variance."""
+Denoiser = Callable[[AV, Int[Tensor, " batch"]], AV | Prediction]
+"""`denoiser(xt, timestep)`, with the timestep counted in the original chain. A plain `AV` is
+understood as a `Prediction` without variance."""
 
 CleanEstimator = Callable[[AV], Prediction]
 """Clean estimate of a noisy pair at a fixed noise level, as a `Prediction` of type x0."""
@@ -59,7 +57,7 @@ def as_prediction(output: AV | Prediction) -> Prediction:
 def estimate_x0(
     denoiser: Denoiser,
     xt: AV,
-    timestep: Timestep,
+    timestep: Int[Tensor, " batch"],
     level: NoiseLevel,
     prediction_type: PredictionType,
     guide: Guide | None = None,

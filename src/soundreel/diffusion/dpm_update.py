@@ -41,8 +41,8 @@ class Evaluation:
             (DPM-Solver++).
         thresholding: limit clean estimates to [-1, 1] by clipping (`"static"`) or by dividing each
             sample by its 0.995 quantile where that exceeds 1 (`"dynamic"`); x0 form only.
-        official_times: give the network whole steps, cut off, as MM-Diffusion's solver does (see
-            `VPTime`); else the exact position between two steps.
+        official_times: cut off the steps that the network is given, as MM-Diffusion's solver does
+            (see `VPTime`), instead of rounding them.
         prediction_type: what the network estimates.
     """
 

@@ -3,7 +3,10 @@
 Zero-shot conditions of joint models are in `zero_shot`.
 """
 
-from soundreel.diffusion.denoiser import Denoiser, Prediction, Timestep, as_prediction
+from jaxtyping import Int
+from torch import Tensor
+
+from soundreel.diffusion.denoiser import Denoiser, Prediction, as_prediction
 from soundreel.types import AV
 
 
@@ -25,7 +28,7 @@ def classifier_free(
     if video_scale == audio_scale == 1:
         return conditional
 
-    def denoiser(xt: AV, timestep: Timestep) -> Prediction:
+    def denoiser(xt: AV, timestep: Int[Tensor, " batch"]) -> Prediction:
         with_condition = as_prediction(conditional(xt, timestep))
         null = as_prediction(unconditional(xt, timestep))
         guided = guided_output(

@@ -9,10 +9,9 @@ Source: Lu et al. 2022 (DPM-Solver), section 2 and appendix D.
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from soundreel.diffusion.denoiser import Timestep
 from soundreel.diffusion.process import NoiseLevel
 from soundreel.diffusion.schedules import Schedule
 
@@ -27,9 +26,9 @@ class VPTime:
 
     Args:
         device: where the values live.
-        official: give the network whole steps, cut off, as MM-Diffusion's solver does. Because
-            which step a time is cut to depends on rounding, everything is float32 then, as there;
-            otherwise float64.
+        official: cut off the steps that the network is given, as MM-Diffusion's solver does,
+            instead of rounding them. Because which step a time is cut to depends on the last bit,
+            everything is float32 then, as there; otherwise float64.
 
     Raises:
         ValueError: the schedule was shortened; a solver chooses its own steps.
@@ -83,11 +82,11 @@ class VPTime:
             return self._even(ends, num_intervals)
         raise ValueError(f"spacing is 'log_snr', 'uniform' or 'quadratic', got {spacing!r}")
 
-    def network_timestep(self, time: Float[Tensor, " batch"]) -> Timestep:
-        """The step a network is given: (time - 1/N) N, as float32, or cut to a whole number."""
+    def network_timestep(self, time: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """The whole step a network is given: (time - 1/N) N, rounded, or cut off if `official`."""
         step = (time - self.first) * self.num_timesteps
         step = step.clamp(0, self.num_timesteps - 1)
-        return step.long() if self.official else step.float()
+        return step.long() if self.official else step.round().long()
 
     def _variance(self, log_alpha: Times) -> Times:
         if self.official:

@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -160,33 +160,35 @@ def _convert(
         known={entry.group: entry.split for entry in entries},
     )
     last = {record.split: record for entry in entries for record in entry.clips}
-    writers = {
-        split: ShardWriter(
-            root, split, max_bytes=options.shard_size_mb * 2**20, last=last.get(split)
-        )
-        for split in sorted({splits[source.group] for source in todo} | last.keys())
-    }
     num_clips = sum(len(entry.clips) for entry in entries)
-    results = convert_all(todo, options, root / SPOOL_FOLDER, num_workers)
-    for num_done, (source, result) in enumerate(zip(todo, results, strict=True), 1):
-        split = splits[source.group]
-        clips = _store(source, split, result, writers[split])
-        num_clips += len(clips)
-        journal.append(
-            SourceEntry(
-                source=source.name,
-                group=source.group,
-                split=split,
-                label=source.label,
-                file_bytes=_file_bytes(source.path),
-                clips=clips,
-                skipped=result.skipped,
+    max_bytes = options.shard_size_mb * 2**20
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                closing(ShardWriter(root, split, max_bytes=max_bytes, last=last.get(split)))
             )
+            for split in sorted({splits[source.group] for source in todo} | last.keys())
+        }
+        results = stack.enter_context(
+            closing(convert_all(todo, options, root / SPOOL_FOLDER, num_workers))
         )
-        if progress is not None:
-            progress(num_done, len(todo), num_clips)
-    for writer in writers.values():
-        writer.close()
+        for num_done, (source, result) in enumerate(zip(todo, results, strict=True), 1):
+            split = splits[source.group]
+            clips = _store(source, split, result, writers[split])
+            num_clips += len(clips)
+            journal.append(
+                SourceEntry(
+                    source=source.name,
+                    group=source.group,
+                    split=split,
+                    label=source.label,
+                    file_bytes=_file_bytes(source.path),
+                    clips=clips,
+                    skipped=result.skipped,
+                )
+            )
+            if progress is not None:
+                progress(num_done, len(todo), num_clips)
 
 
 def _store(

@@ -6,8 +6,9 @@ process of its own, and the one that crashes again is left out.
 """
 
 import logging
+import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -40,16 +41,16 @@ def convert_all(
     waiting = deque(sources)
     while waiting:
         unfinished = yield from _convert_in_pool(waiting, options, spool, num_workers)
-        for source in unfinished:
-            yield _convert_alone(source, options, spool)
+        while unfinished:
+            yield from _convert_one_by_one(unfinished, options, spool)
 
 
 def _convert_in_pool(
     waiting: deque[Source], options: PrepareOptions, spool: Path, num_workers: int
-) -> Iterator[Conversion]:
+) -> Generator[Conversion, None, deque[Source]]:
     """Results until all is done or the pool breaks; returns what was under way then."""
     under_way: deque[tuple[Source, Future[Conversion]]] = deque()
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with _pool(num_workers) as pool:
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < AHEAD * num_workers:
@@ -60,18 +61,34 @@ def _convert_in_pool(
                 yield result
         except BrokenProcessPool:
             log.warning("a worker crashed; trying its sources one at a time")
-            return [source for source, _ in under_way]
+            return deque(source for source, _ in under_way)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return []
+    return deque()
 
 
-def _convert_alone(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_convert_safely, source, options, spool).result()
-        except BrokenProcessPool:
-            return Conversion(skipped=(Skip(reason="crashes the decoder"),))
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    """Worker processes that die at Ctrl-C, without a word; this process reports it."""
+    return ProcessPoolExecutor(
+        num_workers,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def _convert_one_by_one(
+    waiting: deque[Source], options: PrepareOptions, spool: Path
+) -> Iterator[Conversion]:
+    """Results of a single worker, up to and including the source that makes it crash."""
+    with _pool(1) as pool:
+        while waiting:
+            source = waiting.popleft()
+            try:
+                yield pool.submit(_convert_safely, source, options, spool).result()
+            except BrokenProcessPool:
+                yield Conversion(skipped=(Skip(reason="crashes the decoder"),))
+                return
 
 
 def _convert_safely(source: Source, options: PrepareOptions, spool: Path) -> Conversion:

@@ -60,10 +60,10 @@ class UpscaleConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         stride = math.ceil(_NUM_TRAIN_TIMESTEPS / self.num_steps)
-        if len(range(0, _NUM_TRAIN_TIMESTEPS, stride)) != self.num_steps:
+        if self.num_steps == 1 or len(range(0, _NUM_TRAIN_TIMESTEPS, stride)) != self.num_steps:
             raise ValueError(
                 f"no stride cuts the chain of {_NUM_TRAIN_TIMESTEPS} steps to {self.num_steps}; "
-                "use a number up to 32, or 50, 100, 200"
+                "use a number from 2 to 32, or 50, 100, 200"
             )
 
 

@@ -1,30 +1,21 @@
 """The training objective of the super-resolution stage."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
 from soundreel.models.mm_diffusion.super_resolution import super_resolution_denoiser
-from soundreel.training.objectives import TrainingLoss, draw_timesteps, log_means
-from soundreel.types import AV
+from soundreel.training.objectives import TrainingBatch, TrainingLoss, draw_timesteps, log_means
 
 
-class ImagePairBatch(Protocol):
+@runtime_checkable
+class ImagePairBatch(TrainingBatch, Protocol):
     """What the objective reads of a batch: large images in `av.video`, small ones in `low_res`."""
-
-    @property
-    def av(self) -> AV: ...
-
-    @property
-    def label(self) -> Int[Tensor, " batch"]: ...
-
-    @property
-    def sample_index(self) -> int: ...
 
     @property
     def low_res(self) -> Float[Tensor, "batch channel low_height low_width"]: ...
@@ -49,8 +40,10 @@ class SuperResolutionObjective:
         self._rescale_vb = rescale_vb
 
     def __call__(
-        self, network: nn.Module, batch: ImagePairBatch, noise: PerSampleNoise
+        self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
     ) -> TrainingLoss:
+        if not isinstance(batch, ImagePairBatch):
+            raise TypeError(f"super-resolution learns from image pairs, got a {type(batch)}")
         timestep = draw_timesteps(noise, len(self._schedule)).to(batch.av.device)
         low_res = batch.low_res.to(batch.av.device)
         terms = diffusion_loss(

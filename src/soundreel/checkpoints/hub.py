@@ -1,0 +1,96 @@
+"""Model folders on the Hugging Face Hub: `owner/name`, optionally with `@revision`.
+
+Only the files of the model folder format travel, JSON and safetensors, so nothing that is
+downloaded can run code. Needs the `hub` extra; a local folder needs nothing.
+"""
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.store import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    load_model_index,
+    load_state,
+)
+
+SAFE_FILES = (INDEX_FILE, f"*/{CONFIG_FILE}", f"*/{WEIGHTS_FILE}", "README.md", "LICENSE*")
+_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def resolve_model(name_or_path: str | Path) -> Path:
+    """The folder of a model: a local one, or one downloaded from the Hub into its cache.
+
+    Raises:
+        CheckpointError: neither a local model folder nor a Hub repository that holds one.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        load_model_index(path)
+        return path
+    match = _HUB_NAME.fullmatch(str(name_or_path))
+    if match is None or path.is_file():
+        raise CheckpointError(
+            f"{name_or_path}: no such model folder; give a folder with a {INDEX_FILE}, "
+            "or a Hub name such as owner/name"
+        )
+    hub = _huggingface_hub()
+    try:
+        folder = hub.snapshot_download(
+            match["repo"], revision=match["revision"], allow_patterns=list(SAFE_FILES)
+        )
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{name_or_path}: no such local folder, and not fetched from the Hub ({reason})"
+        ) from error
+    load_model_index(Path(folder))
+    return Path(folder)
+
+
+def upload_model(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Put a model folder on the Hub, creating the repository if needed.
+
+    Args:
+        repository: `owner/name`.
+
+    Returns:
+        The address of the upload.
+
+    Raises:
+        CheckpointError: the folder is incomplete, or the Hub refuses.
+    """
+    folder = Path(folder)
+    for name in load_model_index(folder).components:
+        load_state(folder, name)
+        if not (folder / name / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{folder / name / CONFIG_FILE}: file not found")
+    hub = _huggingface_hub()
+    api = hub.HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=list(SAFE_FILES),
+            commit_message="Upload a Soundreel model",
+        )
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{repository}: the Hub refused the upload ({reason})") from error
+    return str(commit)
+
+
+def _huggingface_hub() -> ModuleType:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise CheckpointError(
+            "reading from the Hub needs the package huggingface_hub; "
+            "install it with: pip install 'soundreel[hub]'"
+        ) from error
+    return huggingface_hub

@@ -253,24 +253,25 @@ class CrossModalAttention(nn.Module):
             )
         v_query, v_key, v_value = self.video_qkv(self.video_norm(video)).flatten(1, 3).chunk(3, -1)
         a_query, a_key, a_value = self.audio_qkv(self.audio_norm(audio)).chunk(3, dim=-1)
-        audio_keys = audio_window_index(f, s, self.window, window_shift, audio.device)  # f k
-        frame_keys = frame_window_index(f, self.window, window_shift, audio.device)  # f window
+        whole = self.window == f and s == f * a  # every token sees all: one window, no copies
+        groups = 1 if whole else f
 
-        def audio_window(tokens: Tensor) -> Tensor:
-            return tokens[:, audio_keys].flatten(0, 1)  # (b f) k c
+        def windows(tokens: Tensor) -> Tensor:
+            if whole:
+                return tokens
+            return cyclic_windows(tokens, f, self.window, window_shift).flatten(0, 1)  # (b f) k c
 
-        def frame_window(tokens: Tensor) -> Tensor:
-            frames = rearrange(tokens, "b (f n) c -> b f n c", f=f)
-            return frames[:, frame_keys].flatten(2, 3).flatten(0, 1)  # (b f) k c
+        def per_group(tokens: Tensor) -> Tensor:
+            return rearrange(tokens, "b (g t) c -> (b g) t c", g=groups)
 
-        query = rearrange(v_query, "b (f n) c -> (b f) n c", f=f)
-        seen = attend(query, audio_window(a_key), audio_window(a_value), self.num_heads)
-        seen = self.video_out(rearrange(seen, "(b f) n c -> b f n c", b=b))
-        new_video = video + seen.reshape(video.shape)
+        query = per_group(v_query)
+        seen = attend(query, windows(a_key), windows(a_value), self.num_heads)
+        new_video = video + self.video_out(seen.reshape(video.shape))
 
-        key, value = frame_window(v_key), frame_window(v_value)
-        query = rearrange(a_query[:, : f * a], "b (f a) c -> (b f) a c", f=f)
-        heard = rearrange(attend(query, key, value, self.num_heads), "(b f) a c -> b (f a) c", b=b)
+        key, value = windows(v_key), windows(v_value)
+        query = per_group(a_query[:, : f * a])
+        heard = attend(query, key, value, self.num_heads)
+        heard = rearrange(heard, "(b g) t c -> b (g t) c", b=b)
         if s > f * a:
             last = [rearrange(t, "(b f) k c -> b f k c", b=b)[:, -1] for t in (key, value)]
             rest = attend(a_query[:, f * a :], last[0], last[1], self.num_heads)
@@ -278,18 +279,20 @@ class CrossModalAttention(nn.Module):
         return AV(new_video, audio + self.audio_out(heard))
 
 
-def audio_window_index(
-    num_frames: int, num_samples: int, window: int, shift: int, device: torch.device | None = None
-) -> Tensor:
-    """Samples seen by the pixels of each frame: integer tensor `frame key`."""
-    per_frame = num_samples // num_frames
-    start = (torch.arange(num_frames, device=device) + shift) * per_frame
-    return (start[:, None] + torch.arange(window * per_frame, device=device)) % num_samples
+def cyclic_windows(
+    tokens: Float[Tensor, "batch token channel"], num_frames: int, window: int, shift: int
+) -> Float[Tensor, "batch frame key channel"]:
+    """For each frame i the tokens `((i + shift) * a + r) mod T`, r < window * a, a = floor(T / F).
 
-
-def frame_window_index(
-    num_frames: int, window: int, shift: int, device: torch.device | None = None
-) -> Tensor:
-    """Frames seen by the samples of each segment: integer tensor `frame window`."""
-    start = torch.arange(num_frames, device=device) + shift
-    return (start[:, None] + torch.arange(window, device=device)) % num_frames
+    Whole segments are rolled and stacked, which copies contiguous memory forwards and backwards;
+    only a token count that the frames do not divide needs an index.
+    """
+    total = tokens.shape[1]
+    per_frame = total // num_frames
+    if total == num_frames * per_frame:
+        segments = rearrange(tokens, "b (f a) c -> b f a c", f=num_frames)
+        rolled = [segments.roll(-(shift + r), dims=1) for r in range(window)]
+        return torch.cat(rolled, dim=2)
+    start = (torch.arange(num_frames, device=tokens.device) + shift) * per_frame
+    index = start[:, None] + torch.arange(window * per_frame, device=tokens.device)
+    return tokens[:, index % total]

@@ -1,0 +1,231 @@
+"""The training loop. It knows nothing of video or audio; an objective does.
+
+Progress is counted in samples, so neither the batch size nor the number of machines moves a
+schedule. All randomness of a sample follows from (seed, its number), so a resumed run repeats an
+uninterrupted one bit for bit on the CPU.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.training.meters import Meters, Tracker
+from soundreel.training.objectives import TrainingBatch
+from soundreel.training.player import Player
+from soundreel.training.signals import StopRequest
+from soundreel.training.state import save_training_state
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How to train, whatever the model.
+
+    Attributes:
+        total_samples: training clips to see in all.
+        global_batch_size: clips per optimizer step.
+        micro_batch_size: clips that go through the network at once; divides `global_batch_size`.
+        learning_rate: of AdamW, constant after `warmup_samples` of linear increase.
+        ema_decay: of the averaged weights per step; 0 keeps none.
+        max_grad_norm: clip the gradient's norm to this; 0 does not clip.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        checkpoint_activations: recompute activations in the backward pass; less memory, more time.
+        *_every: samples between log lines, checkpoints and previews (0: no previews).
+        keep_checkpoints: how many checkpoints to keep.
+        seed: of initial weights, data order, noise and dropout.
+        num_threads: CPU threads; 0 leaves PyTorch's choice.
+    """
+
+    total_samples: int = 12_800_000
+    global_batch_size: int = 128
+    micro_batch_size: int = 4
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_samples: int = 0
+    ema_decay: float = 0.9999
+    max_grad_norm: float = 0.0
+    precision: str = "float32"
+    checkpoint_activations: bool = False
+    log_every: int = 1280
+    save_every: int = 64_000
+    preview_every: int = 64_000
+    keep_checkpoints: int = 2
+    seed: int = 0
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("total_samples", "global_batch_size", "micro_batch_size", "log_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("learning_rate", "save_every", "keep_checkpoints"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} must be a multiple of"
+                f" micro_batch_size {self.micro_batch_size}"
+            )
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+
+    @property
+    def grad_accum_steps(self) -> int:
+        return self.global_batch_size // self.micro_batch_size
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient became infinite or not a number; nothing was updated."""
+
+
+def fit(
+    players: list[Player],
+    batches: Iterator[TrainingBatch],
+    config: TrainConfig,
+    *,
+    checkpoints: Path,
+    samples_seen: int = 0,
+    trackers: list[Tracker] | None = None,
+    preview: Callable[[int], None] | None = None,
+    is_main: bool = True,
+) -> int:
+    """Train until `total_samples`, or until SIGTERM or Ctrl-C; then save.
+
+    Args:
+        players: networks that learn in turn from each batch.
+        batches: endless micro-batches that start at sample `samples_seen`.
+        checkpoints: folder of the training state.
+        trackers: get one dictionary of numbers each `log_every` samples.
+        preview: called with the samples seen each `preview_every` samples.
+        is_main: whether this process writes checkpoints, logs and previews.
+
+    Returns:
+        Samples seen; less than `total_samples` if it was asked to stop.
+
+    Raises:
+        NonFiniteLossError: before the step that would have used the value.
+    """
+    meters = Meters(config.total_samples, samples_seen)
+    with StopRequest() as stop:
+        while samples_seen < config.total_samples and not stop.requested:
+            rate = _learning_rate(config, samples_seen)
+            step_batches = list(islice(batches, config.grad_accum_steps))
+            for player in players:
+                _step(player, step_batches, config, rate, meters)
+            before, samples_seen = samples_seen, samples_seen + config.global_batch_size
+            meters.advance(samples_seen)
+
+            def due(every: int, before: int = before, now: int = samples_seen) -> bool:
+                return every > 0 and now // every > before // every
+
+            if is_main and due(config.log_every):
+                line = meters.flush(learning_rate=rate)
+                for tracker in trackers or ():
+                    tracker(line)
+            if is_main and due(config.save_every):
+                save_training_state(checkpoints, players, samples_seen, config.keep_checkpoints)
+            if is_main and preview is not None and due(config.preview_every):
+                started = time.monotonic()
+                preview(samples_seen)
+                meters.exclude(time.monotonic() - started)
+    if is_main:
+        save_training_state(checkpoints, players, samples_seen, config.keep_checkpoints)
+        if stop.requested:
+            logger.info("stopped and saved at %d samples", samples_seen)
+    return samples_seen
+
+
+def _step(
+    player: Player,
+    batches: list[TrainingBatch],
+    config: TrainConfig,
+    learning_rate: float,
+    meters: Meters,
+) -> None:
+    """One optimizer step of one player, over all micro-batches."""
+    player.network.train()
+    player.optimizer.zero_grad(set_to_none=True)
+    for batch in batches:
+        device = batch.av.device
+        with (
+            seeded_dropout(config.seed, batch.sample_index),
+            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
+        ):
+            result = player.objective(player.network, batch, batch_noise(config.seed, batch))
+        if not math.isfinite(float(result.loss.detach())):
+            raise NonFiniteLossError(_diagnosis(player, batch, result.means))
+        (result.loss / len(batches)).backward()
+        meters.add(player.name, result.means)
+    parameters = [p for p in player.network.parameters() if p.grad is not None]
+    norm = _grad_norm(parameters, config.max_grad_norm)
+    if not math.isfinite(norm):
+        raise NonFiniteLossError(
+            f"{player.name}: the gradient's norm is {norm} near sample {batches[0].sample_index}"
+            " although the loss is finite; lower learning_rate, set max_grad_norm, or use float32"
+        )
+    meters.add(player.name, {"grad_norm": (norm, 1)})
+    for group in player.optimizer.param_groups:
+        group["lr"] = learning_rate
+    player.optimizer.step()
+    if player.ema is not None:
+        player.ema.update()
+
+
+def batch_noise(seed: int, batch: TrainingBatch) -> PerSampleNoise:
+    """The noise of a batch: sample n always gets that of (seed, n), whatever the batch size."""
+    first = batch.sample_index
+    return PerSampleNoise([derived_seed(seed, n) for n in range(first, first + len(batch.label))])
+
+
+def derived_seed(*numbers: int) -> int:
+    """A 63-bit seed that depends on all the numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class seeded_dropout:  # noqa: N801 - a context manager, named as a verb phrase
+    """Dropout has no generator argument: give it the global one, seeded, and put that back after."""
+
+    def __init__(self, seed: int, sample_index: int) -> None:
+        self._seed = derived_seed(seed, sample_index, 1)
+        self._fork = torch.random.fork_rng()
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *details: object) -> None:
+        self._fork.__exit__(None, None, None)
+
+
+def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
+    if samples_seen >= config.warmup_samples:
+        return config.learning_rate
+    return config.learning_rate * (samples_seen + 1) / config.warmup_samples
+
+
+def _grad_norm(parameters: list[Tensor], limit: float) -> float:
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf, foreach=True))
+
+
+def _diagnosis(player: Player, batch: TrainingBatch, means: dict[str, tuple[float, int]]) -> str:
+    bad = [name for name, (value, _) in means.items() if not math.isfinite(value)]
+    data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
+    broken = [n for n, p in player.network.named_parameters() if not p.isfinite().all()]
+    return (
+        f"{player.name}: loss is not finite at samples {batch.sample_index}.."
+        f"{batch.sample_index + len(batch.label) - 1} (clips {list(getattr(batch, 'keys', []))});"
+        f" terms {bad}; the batch is {data}; parameters not finite: {broken[:4] or 'none'}."
+        " Nothing was updated; resume from the last checkpoint with a lower learning_rate,"
+        " max_grad_norm=1 or precision=float32"
+    )

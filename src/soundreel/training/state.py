@@ -1,0 +1,96 @@
+"""Everything a run needs to go on as if it had never stopped, as safetensors and JSON.
+
+checkpoints/000025600/     samples seen so far
+  state.json               counters
+  <player>.safetensors     a network's parameters
+  <player>.ema.safetensors their averages
+  <player>.optimizer.safetensors
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from soundreel.training.player import Player
+
+
+def save_training_state(folder: Path, players: list[Player], samples_seen: int, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep`.
+
+    It is written under a temporary name, flushed and renamed, so a crash leaves the last one whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{samples_seen:09d}"
+    temporary = folder / f".writing-{target.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for player in players:
+        _save(player.network.state_dict(), temporary / f"{player.name}.safetensors")
+        if player.ema is not None:
+            _save(player.ema.state_dict(), temporary / f"{player.name}.ema.safetensors")
+        _save(_optimizer_state(player), temporary / f"{player.name}.optimizer.safetensors")
+    _write_json(temporary / "state.json", {"samples_seen": samples_seen})
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(p.parent for p in folder.glob("[0-9]*/state.json"))
+
+
+def load_training_state(checkpoint: Path, players: list[Player]) -> int:
+    """Restore the players from a checkpoint; returns the samples seen."""
+    for player in players:
+        player.network.load_state_dict(load_file(checkpoint / f"{player.name}.safetensors"))
+        if player.ema is not None:
+            player.ema.load_state_dict(load_file(checkpoint / f"{player.name}.ema.safetensors"))
+        _load_optimizer_state(
+            player, load_file(checkpoint / f"{player.name}.optimizer.safetensors")
+        )
+    return int(json.loads((checkpoint / "state.json").read_text())["samples_seen"])
+
+
+def _optimizer_state(player: Player) -> dict[str, Tensor]:
+    """The optimizer's tensors under `parameter|slot`, in place of its positional numbers."""
+    names = [name for name, p in player.network.named_parameters() if p.requires_grad]
+    state = player.optimizer.state_dict()["state"]
+    return {
+        f"{name}|{slot}": torch.as_tensor(value)
+        for index, name in enumerate(names)
+        for slot, value in state.get(index, {}).items()
+    }
+
+
+def _load_optimizer_state(player: Player, tensors: dict[str, Tensor]) -> None:
+    names = [name for name, p in player.network.named_parameters() if p.requires_grad]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, slot = key.rpartition("|")
+        state.setdefault(names.index(name), {})[slot] = tensor
+    whole = player.optimizer.state_dict()
+    player.optimizer.load_state_dict({**whole, "state": state})
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, path)
+    _flush(path)
+
+
+def _write_json(path: Path, value: dict[str, int]) -> None:
+    path.write_text(json.dumps(value) + "\n")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,54 @@
+"""Where the numbers of a run go: JSON lines always, TensorBoard if installed and asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from soundreel.training.meters import Tracker
+
+
+class JsonLines:
+    """Appends one JSON object a call; on resuming, drops the lines past the checkpoint."""
+
+    def __init__(self, path: Path, samples_seen: int = 0) -> None:
+        self._path = path
+        kept = [line for line in read_log(path) if line["samples"] <= samples_seen]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.rename(path)
+
+    def __call__(self, numbers: Mapping[str, float]) -> None:
+        rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Lines of a run's log; a last line cut off by a crash is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def tensorboard_tracker(folder: Path) -> Tracker:
+    """Scalars for TensorBoard (the `tensorboard` extra).
+
+    Raises:
+        ImportError: if TensorBoard is not installed.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder))
+
+    def track(numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            if name != "samples":
+                writer.add_scalar(name, value, int(numbers["samples"]))
+        writer.flush()
+
+    return track

@@ -1,0 +1,1 @@
+"""Rendered scenes with known truth: drawn and sounded from one event list, with numpy alone."""

@@ -1,4 +1,4 @@
-"""Reading the MM-LDM reference tensors, and the whole autoencoder built from them."""
+"""Reading the reference tensors, and the networks built from them."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.models.mm_diffusion.official_keys import from_official
 from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.official_configs import autoencoder_config
 from soundreel.models.mm_ldm.official_keys import (
@@ -105,5 +107,50 @@ def reference_autoencoder(mm_ldm_reference) -> Callable[[Reference, int], MultiM
             model.video_prompt.copy_(prompts[0])
             model.audio_prompt.copy_(prompts[1])
         return model
+
+    return build
+
+
+def _coupled_unet_config(flags):
+    """`CoupledUNetConfig` from the flags of the official code."""
+
+    def numbers(text):
+        return tuple(int(n) for n in text.split(",") if int(n) > 0)
+
+    frames, video_channels, *_ = flags["video_size"]
+    return CoupledUNetConfig(
+        num_frames=frames,
+        video_channels=video_channels,
+        audio_channels=flags["audio_size"][0],
+        width=flags["num_channels"],
+        channel_mult=numbers(flags["channel_mult"]),
+        num_res_blocks=flags["num_res_blocks"],
+        video_attention_factors=numbers(flags["video_attention_resolutions"]),
+        audio_attention_factors=numbers(flags["audio_attention_resolutions"]),
+        cross_attention_factors=numbers(flags["cross_attention_resolutions"]),
+        cross_attention_windows=numbers(flags["cross_attention_windows"]),
+        shift_windows=flags["cross_attention_shift"],
+        middle_cross_attention=flags["cross_attention_windows"] == "1,4,8",
+        num_heads=flags["num_heads"],
+        cross_head_width=max(0, flags["num_head_channels"]),
+        scale_shift_norm=flags["use_scale_shift_norm"],
+        learned_variance=flags["learn_sigma"],
+        dropout=flags["dropout"],
+    )
+
+
+@pytest.fixture(scope="session")
+def reference_coupled_unet(parity_folder) -> Callable[[str], CoupledUNet]:
+    """`reference_coupled_unet("unet_main")`: the tiny network with its reference weights."""
+
+    def build(name):
+        folder = parity_folder("mm_diffusion")
+        for suffix in ("json", "weights.safetensors"):
+            if not (folder / f"{name}.{suffix}").is_file():
+                pytest.skip(f"{name}.{suffix} is not in {folder}")
+        flags = json.loads((folder / f"{name}.json").read_text())["flags"]
+        network = CoupledUNet(_coupled_unet_config(flags)).eval()
+        network.load_state_dict(from_official(load_file(folder / f"{name}.weights.safetensors")))
+        return network
 
     return build

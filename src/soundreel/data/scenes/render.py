@@ -113,6 +113,11 @@ class RenderOptions:
             self.frame_rate.numerator
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON knows them; the frame rate as a string such as "30000/1001"."""
+        values: dict[str, Any] = asdict(self)
+        return values | {"frame_rate": str(self.frame_rate), "kinds": list(self.kinds)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedClip:
@@ -140,9 +145,6 @@ class RenderedClip:
 
     def truth(self) -> dict[str, Any]:
         """Everything but pictures and sound, ready for JSON."""
-        options: dict[str, Any] = asdict(self.options)
-        options["frame_rate"] = str(self.options.frame_rate)
-        options["kinds"] = list(self.options.kinds)
         return {
             "kind": self.kind,
             "label": self.label,
@@ -153,7 +155,7 @@ class RenderedClip:
             "activity_hz": ACTIVITY_HZ,
             "activity": [round(float(a), 4) for a in self.activity],
             "parameters": self.parameters,
-            "options": options,
+            "options": self.options.to_json(),
         }
 
 

@@ -1,0 +1,67 @@
+"""`soundreel render`: a folder of clips with their truth, resumable, never mixed."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from soundreel.cli.render import render
+from soundreel.clip import Clip
+from soundreel.data.scenes.render import RenderOptions, render_clip
+
+SMALL = {
+    "size": 32,
+    "duration_s": 0.8,
+    "frame_rate": Fraction(10),
+    "kinds": ("bells", "rain"),
+    "workers": 0,
+}
+
+
+def test_clips_lie_in_folders_by_class_with_their_truth(tmp_path):
+    render(tmp_path / "set", count=3, seed=4, **SMALL)
+    names = sorted(str(p.relative_to(tmp_path / "set")) for p in tmp_path.glob("set/*/*"))
+    assert names == [
+        "bells/000000.json",
+        "bells/000000.mkv",
+        "bells/000002.json",
+        "bells/000002.mkv",
+        "rain/000001.json",
+        "rain/000001.mkv",
+    ]
+    options = RenderOptions(num_frames=8, height=32, width=32, kinds=("bells", "rain"))
+    expected = render_clip(options, 4, 2)
+    clip = Clip.load(tmp_path / "set" / "bells" / "000002.mkv")
+    assert np.array_equal(clip.frames, expected.frames)
+    assert np.abs(clip.waveform - expected.waveform).max() < 1 / 16_000
+    truth = json.loads((tmp_path / "set" / "bells" / "000002.json").read_text())
+    assert truth == json.loads(json.dumps(expected.truth()))
+    index = json.loads((tmp_path / "set" / "scenes.json").read_text())
+    assert index["seed"] == 4
+
+
+def test_a_repeated_call_renders_only_what_is_missing(tmp_path):
+    render(tmp_path / "set", count=2, **SMALL)
+    kept = tmp_path / "set" / "bells" / "000000.mkv"
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "set" / "rain" / "000001.json").unlink()
+    render(tmp_path / "set", count=3, **SMALL)
+    assert kept.stat().st_mtime_ns == before
+    assert len(list(tmp_path.glob("set/*/*.json"))) == 3
+
+
+def test_another_seed_is_not_mixed_into_a_folder(tmp_path):
+    render(tmp_path / "set", count=1, **SMALL)
+    with pytest.raises(ValueError, match="another seed or other options"):
+        render(tmp_path / "set", count=1, seed=1, **SMALL)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match="no folder of rendered scenes"):
+        render(tmp_path / "notes", count=1, **SMALL)
+
+
+def test_playable_files_can_be_asked_for(tmp_path):
+    render(tmp_path / "set", count=1, file_format="mp4", **SMALL)
+    clip = Clip.load(tmp_path / "set" / "bells" / "000000.mp4")
+    assert clip.duration_s == pytest.approx(0.8)

@@ -178,6 +178,8 @@ def _told_label(
     if decoder.learned_null_class:
         told = keep & (label >= 0)
         return torch.where(told, label, torch.full_like(label, decoder.null_class))
+    if not bool(keep.all()):
+        raise ValueError("class_drop_probability needs a decoder with learned_null_class=True")
     if bool((label < 0).any()):
         raise ValueError(
             "a clip has no label, but the decoder needs one; set learned_null_class=True, or "

@@ -7,7 +7,7 @@ reshaped accordingly.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -153,31 +153,6 @@ KL_VAE_COMPVIS: Rules = (
 )
 
 
-def kl_vae_diffusers_rules(num_levels: int) -> Rules:
-    """Rules for a KL-VAE in the layout of diffusers, which counts the decoder's levels upwards."""
-    ups = [
-        (rf"^decoder\.levels\.{level}\.", f"decoder.up_blocks.{num_levels - 1 - level}.")
-        for level in range(num_levels)
-    ]
-    return (
-        (r"^to_moments\.", "quant_conv."),
-        (r"^from_latent\.", "post_quant_conv."),
-        *ups,
-        (r"^encoder\.levels\.", "encoder.down_blocks."),
-        (r"(down_blocks\.\d+)\.blocks\.", r"\1.resnets."),
-        (r"(up_blocks\.\d+)\.blocks\.", r"\1.resnets."),
-        (r"(down_blocks\.\d+)\.resample\.", r"\1.downsamplers.0."),
-        (r"(up_blocks\.\d+)\.resample\.", r"\1.upsamplers.0."),
-        (r"\.middle\.block1\.", ".mid_block.resnets.0."),
-        (r"\.middle\.block2\.", ".mid_block.resnets.1."),
-        (r"\.middle\.attention\.norm\.", ".mid_block.attentions.0.group_norm."),
-        (r"\.middle\.attention\.out\.", ".mid_block.attentions.0.to_out.0."),
-        (r"\.middle\.attention\.(\w)\w+\.", r".mid_block.attentions.0.to_\1."),
-        (r"\.skip\.", ".conv_shortcut."),
-        (r"\.norm_out\.", ".conv_norm_out."),
-    )
-
-
 def official_key(key: str, rules: Rules) -> str:
     """The published name of one of our parameters."""
     for pattern, replacement in rules:
@@ -198,15 +173,18 @@ def key_table(module: nn.Module, rules: Rules) -> dict[str, str]:
 
 
 def from_official(
-    module: nn.Module, state: Mapping[str, Tensor], rules: Rules
+    module: nn.Module, state: Mapping[str, Tensor], rules: Rules, skip: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """Published tensors under our names and in our shapes, ready for `load_state_dict`.
+
+    Args:
+        skip: names of ours that the file is not expected to hold.
 
     Raises:
         ValueError: if a tensor is absent, left over or of another size; the message lists the
             first few names.
     """
-    table = key_table(module, rules)
+    table = {k: v for k, v in key_table(module, rules).items() if k not in skip}
     absent = sorted(set(table.values()) - set(state))
     extra = sorted(set(state) - set(table.values()))
     if absent or extra:

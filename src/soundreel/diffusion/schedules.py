@@ -230,7 +230,8 @@ def _offset_stride(num_timesteps: int, count: int) -> list[int]:
             f"'compvis{count}' keeps at most half of {num_timesteps} timesteps; ask for "
             f"{num_timesteps // 2} or fewer"
         )
-    return [step + 1 for step in range(0, num_timesteps, num_timesteps // count)]
+    # The published code would go one step beyond the chain where a stride ends exactly at its end.
+    return list(range(1, num_timesteps, num_timesteps // count))
 
 
 def _fractional_strides(num_timesteps: int, counts: Sequence[int]) -> list[int]:

@@ -1,0 +1,297 @@
+"""MM-LDM from clip to latents and back, and from noise to clips.
+
+    clip -> frames and mel image -> first-stage latents -> perceptual latents z_v, z_a  (encode)
+    noise -> joint generator -> z_v, z_a                                                (generate)
+    z_v, z_a -> signal decoder -> first-stage latents -> frames, mel image -> clip      (decode)
+
+A known modality keeps its true latent in decoding and its true signal in the clip that comes out.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from soundreel.audio.griffin_lim import log_mel_to_waveform
+from soundreel.audio.mel_image import decode_mel_image, fit_length
+from soundreel.clip import Clip
+from soundreel.data.latents import PerceptualStats
+from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
+from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.models.mm_ldm.decoding import DecodingConfig, decode, starting_noise
+from soundreel.models.mm_ldm.first_stage import clip_images
+from soundreel.models.mm_ldm.generator import Generator
+from soundreel.models.mm_ldm.sampling import SamplingConfig, sample_latents
+from soundreel.models.vocoder import Vocoder
+from soundreel.pipelines.mm_ldm_settings import (
+    FirstStageNetwork,
+    MMLDMSettings,
+    Progress,
+    Scales,
+    check_parts,
+    fit_clip,
+    num_steps_per_batch,
+    step_counter,
+    with_overrides,
+)
+from soundreel.types import AV, ClipSpec
+
+
+class MMLDMPipeline:
+    """The networks of MM-LDM, ready to encode, decode and generate.
+
+    Args:
+        generator: None for a pipeline that only encodes and decodes.
+        stats: of the latents the generator was trained on; identity before they are measured.
+        vocoder: None synthesises sound by Griffin-Lim.
+
+    Raises:
+        ValueError: two parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipSpec,
+        first_stage: FirstStageNetwork,
+        autoencoder: MultiModalAutoencoder,
+        generator: Generator | None = None,
+        stats: PerceptualStats | None = None,
+        vocoder: Vocoder | None = None,
+        settings: MMLDMSettings | None = None,
+    ) -> None:
+        self.clip = clip
+        self.first_stage = first_stage
+        self.autoencoder = autoencoder
+        self.generator = generator
+        self.stats = PerceptualStats(autoencoder.config.latents) if stats is None else stats
+        self.vocoder = vocoder
+        self.settings = MMLDMSettings() if settings is None else settings
+        check_parts(clip, first_stage, autoencoder, generator, vocoder, self.settings)
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.video_prompt.device
+
+    def to(self, device: torch.device | str) -> "MMLDMPipeline":
+        """Move every network; returns the pipeline itself."""
+        parts = (self.first_stage, self.autoencoder, self.generator, self.stats, self.vocoder)
+        for module in parts:
+            if module is not None:
+                module.to(device)
+        return self
+
+    def encode(self, clip: Clip) -> AV:
+        """Latents of the clip's first window, as the generator sees them, with a batch of one.
+
+        Raises:
+            ValueError: the clip is shorter than a window.
+        """
+        return self.encode_av(fit_clip(clip, self.clip, self.settings.framing).to_av(self.clip))
+
+    @torch.no_grad()
+    def encode_av(self, av: AV) -> AV:
+        """Posterior means of pixels and waveforms, standardised; any modality may be absent.
+
+        Args:
+            av: video `batch frame channel height width`, audio `batch 1 sample`, in [-1, 1].
+        """
+        latents = AV(None, None)
+        with self._autocast():
+            if av.video is not None:
+                key_frames = self.autoencoder.select_key_frames(av.video).to(self.device)
+                images = self.first_stage.encode_frames(key_frames, chunk=self.settings.image_chunk)
+                latents = latents.replace("video", self.autoencoder.video_encoder(images).mean)
+            if av.audio is not None:
+                picture = clip_images(AV(None, av.audio), self.settings.mel_image)["audio"]
+                image = self.first_stage.encode(picture.to(self.device))
+                latents = latents.replace("audio", self.autoencoder.audio_encoder(image).mean)
+        return self.stats.standardize(latents)
+
+    @torch.no_grad()
+    def decode_av(
+        self,
+        latents: AV,
+        noise: NoiseSource,
+        *,
+        wanted: Sequence[str] = ("video", "audio"),
+        decoding: DecodingConfig | None = None,
+        label: Int[Tensor, " batch"] | None = None,
+        callback: Callable[[], None] | None = None,
+    ) -> AV:
+        """Pixels and waveforms of standardised latents, on the CPU.
+
+        Args:
+            latents: both modalities; each one's decoding looks at the other's.
+            noise: of the signal decoder, one source per batch.
+            wanted: modalities to decode.
+            label: class numbers; predicted from the latents if they are not given.
+            callback: called after each step of each chunk of frames.
+        """
+        decoding = self.settings.decoding if decoding is None else decoding
+        xt = starting_noise(
+            self.autoencoder, latents.batch_size, self.clip.num_frames, noise, decoding
+        )
+        for modality in ("video", "audio"):
+            if modality not in wanted:
+                xt = xt.replace(modality, None)
+        with self._autocast():
+            signals = decode(
+                self.autoencoder,
+                self.stats.restore(latents),
+                xt,
+                self.settings.diffusion.build(),
+                decoding,
+                label=label,
+                callback=None if callback is None else lambda *_: callback(),
+            )
+            video = audio = None
+            if signals.video is not None:
+                chunk = self.settings.image_chunk
+                video = self.first_stage.decode_frames(signals.video, chunk=chunk)
+                video = video.float().clamp(-1, 1).cpu()
+            if signals.audio is not None:
+                audio = self.first_stage.decode(signals.audio).float()
+        # Outside of mixed precision: quiet parts of a spectrogram need all bits.
+        return AV(video, None if audio is None else self._to_waveform(audio))
+
+    def reconstruct(self, clip: Clip, *, seed: int = 0) -> Clip:
+        """The clip's first window through encoder and decoder.
+
+        Raises:
+            ValueError: the clip lacks a modality, or is shorter than a window.
+        """
+        latents = self.encode(clip)
+        if len(latents.present) < 2:
+            raise ValueError(f"reconstruction needs frames and sound, got {latents.present}")
+        return self._clips(self.decode_av(latents, PerSampleNoise([seed])))[0]
+
+    def generate(
+        self,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        video: Clip | None = None,
+        audio: Clip | None = None,
+        label: int | None = None,
+        text: Float[Tensor, "token context_dim"] | None = None,
+        num_steps: int | None = None,
+        guidance_scale: Scales | None = None,
+        decoder_num_steps: int | None = None,
+        decoder_guidance_scale: Scales | None = None,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> list[Clip]:
+        """Clips with sound; or sound for a silent clip, or pictures for a sound.
+
+        Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
+
+        Args:
+            video: a clip whose frames are kept and given sound.
+            audio: a clip whose sound is kept and given frames.
+            label: class number; needed if the generator was trained with classes.
+            text: a text encoder's token states, in place of the learned prompt.
+            num_steps, guidance_scale: of the generator.
+            decoder_num_steps, decoder_guidance_scale: of the signal decoder.
+            batch_size: clips that are sampled at once.
+
+        Raises:
+            ValueError: both modalities are given, or a setting is out of range.
+        """
+        known, signal = self._known(video, audio)
+        if self.generator is None:
+            raise ValueError("this pipeline has no generator; it can only encode and decode")
+        if count < 1 or batch_size < 1:
+            raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
+        self._check_label(label)
+        sampling = with_overrides(self.settings.sampling, num_steps, guidance_scale)
+        decoding = with_overrides(self.settings.decoding, decoder_num_steps, decoder_guidance_scale)
+        wanted = [name for name in ("video", "audio") if name not in known.present]
+        frames = self.clip.num_frames if "video" in wanted else 1
+        steps = num_steps_per_batch(self.settings.diffusion.build(), sampling, decoding, frames)
+        advance = step_counter(-(-count // batch_size) * steps, progress)
+        clips = []
+        for first in range(0, count, batch_size):
+            seeds = range(seed + first, seed + min(first + batch_size, count))
+            latents, noise, labels = self._sample(
+                self.generator, known, seeds, label, text, sampling, advance
+            )
+            decoded = self.decode_av(
+                latents, noise, wanted=wanted, decoding=decoding, label=labels, callback=advance
+            )
+            for name in signal.present:
+                rows = signal[name].expand(len(seeds), *signal[name].shape[1:])
+                decoded = decoded.replace(name, rows)
+            clips += self._clips(decoded)
+        return clips
+
+    def _sample(
+        self,
+        generator: Generator,
+        known: AV,
+        seeds: Sequence[int],
+        label: int | None,
+        text: Float[Tensor, "token context_dim"] | None,
+        sampling: SamplingConfig,
+        advance: Callable[[], None],
+    ) -> tuple[AV, NoiseSource, Int[Tensor, " batch"] | None]:
+        """Latents of one batch, the noise source to go on with, and labels."""
+        noise, batch_size = PerSampleNoise(seeds), len(seeds)
+        shapes = generator.config.latents
+        xt = noise(
+            AV(
+                torch.empty(batch_size, *shapes.video_shape, device=self.device),
+                torch.empty(batch_size, *shapes.audio_shape, device=self.device),
+            )
+        )
+        labels = None if label is None else torch.full((batch_size,), label, device=self.device)
+        with self._autocast():
+            latents = sample_latents(
+                generator,
+                xt,
+                self.settings.diffusion.build(),
+                sampling,
+                prediction_type=self.settings.diffusion.prediction_type,
+                condition=known.map(lambda x: x.expand(batch_size, -1, -1, -1)),
+                label=labels,
+                text=text,
+                callback=lambda *_: advance(),
+            )
+        return latents, noise, labels
+
+    def _known(self, video: Clip | None, audio: Clip | None) -> tuple[AV, AV]:
+        """Latents of a given modality, and its signal as it goes into the result."""
+        if video is not None and audio is not None:
+            raise ValueError("both modalities are given; leave one out, or use reconstruct()")
+        given = video if video is not None else audio
+        if given is None:
+            return AV(None, None), AV(None, None)
+        name = "audio" if video is None else "video"
+        if (given.waveform if name == "audio" else given.frames) is None:
+            raise ValueError(f"the clip given as {name} has none")
+        fitted = fit_clip(given, self.clip, self.settings.framing).to_av(self.clip)
+        signal = AV(None, None).replace(name, fitted[name])
+        return self.encode_av(signal), signal
+
+    def _to_waveform(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Mel image to `batch 1 sample`, on the CPU."""
+        log_mel = decode_mel_image(image, self.settings.mel_image)
+        if self.vocoder is None:
+            waveform = log_mel_to_waveform(log_mel, self.settings.mel_image.mel)
+        else:
+            waveform = self.vocoder(log_mel)[:, 0]
+        return fit_length(waveform.cpu(), self.clip.num_samples)[:, None]
+
+    def _clips(self, av: AV) -> list[Clip]:
+        return Clip.from_av(av, self.clip.frame_rate, self.clip.sample_rate)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _check_label(self, label: int | None) -> None:
+        own = 0 if self.generator is None else self.generator.config.num_classes
+        num_classes = max(own, self.autoencoder.config.decoder.num_classes)
+        if label is not None and label not in range(num_classes):
+            raise ValueError(f"label {label} is not among this model's {num_classes} classes")

@@ -1,0 +1,167 @@
+"""Settings of an MM-LDM pipeline beside its networks, and whether its parts fit together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+import torch
+
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.clip import Clip
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.media.letterbox import letterbox
+from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.models.mm_ldm.decoding import DecodingConfig
+from soundreel.models.mm_ldm.generator import Generator
+from soundreel.models.mm_ldm.kl_vae import KLVAE
+from soundreel.models.mm_ldm.sampling import SamplingConfig
+from soundreel.models.taef2 import TAEF2
+from soundreel.models.vocoder import Vocoder
+from soundreel.types import ClipSpec
+
+FirstStageNetwork = KLVAE | TAEF2
+Steps = TypeVar("Steps", SamplingConfig, DecodingConfig)
+Progress = Callable[[int, int], None]
+"""`progress(done, total)` after each sampling step of each batch. Raise in it to stop."""
+
+Scales = float | tuple[float, float]
+"""One guidance scale, or one for video and one for audio; 1 turns guidance off."""
+
+
+def _published_diffusion() -> DiffusionConfig:
+    return DiffusionConfig(schedule="scaled-linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMLDMSettings:
+    """What the networks' own configurations do not say; the defaults are the published ones.
+
+    Attributes:
+        diffusion: the noise process; its `prediction_type` is the generator's.
+        sampling, decoding: defaults of the generator and of the signal decoder.
+        framing: how clips of another shape are fitted: cut at the sides, or with black around.
+        class_names: in the order of the labels.
+        image_chunk: images that go through the first stage at once; bounds memory.
+        precision: "bfloat16" runs the networks under automatic mixed precision.
+    """
+
+    mel_image: MelImageConfig = field(default_factory=MelImageConfig)
+    diffusion: DiffusionConfig = field(default_factory=_published_diffusion)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    framing: Literal["center", "letterbox"] = "center"
+    class_names: tuple[str, ...] = ()
+    image_chunk: int = 16
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def with_overrides(config: Steps, num_steps: int | None, guidance_scale: Scales | None) -> Steps:
+    """The settings with what is not None exchanged."""
+    if num_steps is not None:
+        config = replace(config, num_steps=num_steps)
+    if guidance_scale is not None:
+        both = isinstance(guidance_scale, tuple)
+        video, audio = guidance_scale if both else (float(guidance_scale),) * 2
+        config = replace(config, video_guidance_scale=video, audio_guidance_scale=audio)
+    return config
+
+
+def num_steps_per_batch(
+    chain: Schedule, sampling: SamplingConfig, decoding: DecodingConfig, num_frames: int
+) -> int:
+    """Steps of generator and signal decoder for one batch of clips."""
+    drawn, decoded = (len(respace(chain, f"compvis{c.num_steps}")) for c in (sampling, decoding))
+    return drawn + -(-num_frames // decoding.frame_chunk) * decoded
+
+
+def step_counter(total: int, progress: Progress | None) -> Callable[[], None]:
+    """Something to call after each step, whoever takes it."""
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
+def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]) -> Clip:
+    """The clip at the model's rates and size, mono where the model is.
+
+    Raises:
+        ValueError: the clip is shorter than one frame.
+    """
+    if framing == "letterbox" and clip.frames is not None:
+        frames = torch.from_numpy(clip.frames).movedim(-1, 1)
+        boxed = letterbox(frames, spec.height).movedim(1, -1).contiguous()
+        clip = replace(clip, frames=boxed.numpy())
+    return clip.resample(
+        frame_rate=spec.frame_rate,
+        sample_rate=spec.sample_rate,
+        size=(spec.height, spec.width),
+        num_channels=None if clip.waveform is None else spec.num_channels,
+    )
+
+
+def check_parts(
+    clip: ClipSpec,
+    first_stage: FirstStageNetwork,
+    autoencoder: MultiModalAutoencoder,
+    generator: Generator | None,
+    vocoder: Vocoder | None,
+    settings: MMLDMSettings,
+) -> None:
+    """Raise `ValueError` with both values where two parts do not fit."""
+    config, mel = autoencoder.config, settings.mel_image
+    factor = first_stage.config.factor
+    pairs: list[tuple[str, object, str, object]] = [
+        ("clip.num_channels", clip.num_channels, "a mel image's", 1),
+        ("clip.num_frames", clip.num_frames, "the autoencoder's", config.num_frames),
+        (
+            "clip.height",
+            clip.height,
+            "the video encoder's",
+            config.video_encoder.image_size * factor,
+        ),
+        ("clip.width", clip.width, "the clip's height", clip.height),
+        (
+            "mel_image.image_size",
+            mel.image_size,
+            "the audio encoder's",
+            config.audio_encoder.image_size * factor,
+        ),
+        ("mel_image.sample_rate", mel.sample_rate, "the clip's", clip.sample_rate),
+        ("mel_image.num_samples", mel.num_samples, "the clip's", clip.num_samples),
+        (
+            "first_stage.latent_channels",
+            first_stage.config.latent_channels,
+            "the encoders'",
+            config.video_encoder.image_channels,
+        ),
+    ]
+    if generator is not None:
+        pairs += [
+            ("generator.latents", generator.config.latents, "the autoencoder's", config.latents),
+            (
+                "generator.modalities",
+                generator.config.modalities,
+                "a pipeline's",
+                ("video", "audio"),
+            ),
+        ]
+    if vocoder is not None:
+        pairs += [
+            ("vocoder.num_mels", vocoder.config.num_mels, "the mel image's", mel.mel.num_mels),
+            (
+                "vocoder.hop_length",
+                vocoder.config.hop_length,
+                "the mel image's",
+                mel.mel.hop_length,
+            ),
+        ]
+    wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
+    if wrong:
+        raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")

@@ -99,9 +99,9 @@ def make_pipeline(*, num_classes=2, vocoder=True, **settings):
         first_stage = KLVAE(
             KLVAEConfig(latent_channels=3, width=32, channel_mult=(1, 1, 2), num_res_blocks=1)
         )
-        for module in (autoencoder, generator):
+        for module, strength in ((autoencoder, 0.05), (generator, 0.3)):
             for parameter in module.parameters():
-                parameter.data += 0.02 * torch.randn_like(parameter)
+                parameter.data += strength * torch.randn_like(parameter)
         parts = {
             "clip": SPEC,
             "first_stage": first_stage.eval(),

@@ -1,7 +1,7 @@
 """Where stage 2 of MM-LDM gets its first-stage latents: from pixels, or from a cache of moments."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from soundreel.audio.mel_image import MelImageConfig
-from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.noise import NoiseSource
 from soundreel.models.mm_ldm.first_stage import FirstStage, clip_images
 from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.training.objectives import TrainingBatch
@@ -29,6 +29,7 @@ class Signals:
     targets: AV
 
 
+@runtime_checkable
 class SignalSource(Protocol):
     """Gives the latents of a batch, and the images to compare decoded ones with."""
 
@@ -37,7 +38,7 @@ class SignalSource(Protocol):
         batch: TrainingBatch,
         key_frames: tuple[int, ...],
         frames: Int[Tensor, "batch frame"],
-        noise: PerSampleNoise,
+        noise: NoiseSource,
     ) -> Signals: ...
 
     def images(self, batch: TrainingBatch, frames: Int[Tensor, "batch frame"]) -> AV: ...
@@ -65,7 +66,7 @@ class PixelSource:
         batch: TrainingBatch,
         key_frames: tuple[int, ...],
         frames: Int[Tensor, "batch frame"],
-        noise: PerSampleNoise,
+        noise: NoiseSource,
     ) -> Signals:
         video = batch.av["video"]
         num_keys = len(key_frames)
@@ -105,7 +106,7 @@ class CachedSource:
         batch: TrainingBatch,
         key_frames: tuple[int, ...],
         frames: Int[Tensor, "batch frame"],
-        noise: PerSampleNoise,
+        noise: NoiseSource,
     ) -> Signals:
         moments = self._moments(batch.av)
         mean = moments.map(lambda x: x.chunk(2, dim=-3)[0])

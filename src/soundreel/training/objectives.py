@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from soundreel.diffusion.schedules import Schedule
 from soundreel.types import AV
 
 
+@runtime_checkable
 class TrainingBatch(Protocol):
     """What an objective may read of a batch."""
 

@@ -1,6 +1,6 @@
 """From clips to the images MM-LDM's first stage encodes, and what a first stage must offer."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from soundreel.audio.mel_image import MelImageConfig, encode_mel_image
 from soundreel.types import AV
 
 
+@runtime_checkable
 class FirstStage(Protocol):
     """An image autoencoder: `KLVAE` or `TAEF2`. Latents are scaled to about unit variance."""
 

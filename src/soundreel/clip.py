@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -113,7 +112,7 @@ class Clip:
         sample_rate: int | None = None,
         num_channels: int | None = None,
         framing: Framing | None = None,
-    ) -> Self:
+    ) -> "Clip":
         """Read a piece of a media file, of any container FFmpeg knows.
 
         Args:
@@ -177,7 +176,7 @@ class Clip:
         else:
             raise ValueError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 
-    def cut(self, start_s: Seconds, duration_s: Seconds) -> Self:
+    def cut(self, start_s: Seconds, duration_s: Seconds) -> "Clip":
         """A piece of the clip, to the nearest frame (without frames: to the nearest sample).
 
         Frames a to b own the samples `frame_to_sample(a)` to `frame_to_sample(b)`, so that pieces
@@ -213,7 +212,7 @@ class Clip:
         sample_rate: int | None = None,
         size: tuple[int, int] | None = None,
         num_channels: int | None = None,
-    ) -> Self:
+    ) -> "Clip":
         """The same clip at other rates or sizes; what is None stays.
 
         A frame of the new rate is the old frame shown at its time; frames whose display time is not
@@ -334,7 +333,7 @@ def _stack(
 
 def _with_channels(
     waveform: Float32[np.ndarray, "channel sample"], num_channels: int
-) -> Float32[np.ndarray, "channel sample"]:
+) -> Float32[np.ndarray, "wanted_channel sample"]:
     if num_channels == len(waveform):
         return waveform
     if num_channels == 1:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ DECODE_FROM_START = Fraction(30)
 PREROLL = Fraction(1, 2)
 """Seconds decoded before a wanted sample, so that overlapping transforms have settled."""
 SEEK_LEADS = (PREROLL, Fraction(10))
-MAX_JITTER = Fraction(1, 50)
+MAX_JITTER = Fraction(1, 20)
 """Seconds by which a block's time may differ from the end of the one before without being a gap."""
 MAX_PADDING = 4096
 """Samples by which the last block of a codec may exceed the track."""
@@ -51,33 +52,40 @@ def native_blocks(
     """Blocks as (index of their first sample, samples), from at or before sample `first` on.
 
     Sample n lies at `n / rate` on the file's clock. Blocks do not overlap; between two there may be
-    a gap. Times are trusted only beyond 20 ms of disagreement, because many containers round them.
-    After a seek the place is as exact as the container's tick (Matroska: 1 ms; MP4, Ogg: exact).
+    a gap. Block follows block without regard to their times, unless these disagree by more than
+    50 ms: Matroska rounds them to 1 ms, and gives Vorbis blocks up to 20 ms late for seconds on
+    end. So Vorbis is always decoded from its beginning. After a seek the place of other codecs is
+    exact in MP4 and Ogg and to a millisecond in Matroska.
     """
     stream.codec_context.thread_count = 1  # callers decode many files side by side
     rate = stream.codec_context.sample_rate
-    if first > DECODE_FROM_START * rate:
+    if first > DECODE_FROM_START * rate and stream.codec_context.name != "vorbis":
         for lead in SEEK_LEADS:
             if not seek(container, stream, zero + Fraction(first, rate) - lead):
                 break
-            blocks = _placed(container, stream, zero)
+            blocks = _placed(container, stream, zero, settle=lead)
             head = next(blocks, None)
             if head is not None and head[0] <= first:
                 yield head
                 yield from blocks
                 return
         seek(container, stream, zero)
-    yield from _placed(container, stream, zero)
+    yield from _placed(container, stream, zero, settle=Fraction(0))
 
 
-def _placed(container: InputContainer, stream: AudioStream, zero: Fraction) -> Iterator[Block]:
+def _placed(
+    container: InputContainer, stream: AudioStream, zero: Fraction, *, settle: Fraction
+) -> Iterator[Block]:
     rate = stream.codec_context.sample_rate
     end = _padding_start(container, stream, zero)
-    position: int | None = None
-    for frame in _frames(container, stream):
-        samples = unpacked(frame)
-        if frame.pts is not None:
-            stamp = round((frame.pts * (frame.time_base or tick_of(stream)) - zero) * rate)
+    stamped = _stamped(container, stream, zero)
+    head, length = [], 0
+    while length < settle * rate and (block := next(stamped, None)) is not None:
+        head.append(block)
+        length += block[1].shape[1]
+    position = _steady_start(head, rate, tick_of(stream))
+    for stamp, samples in chain(head, stamped):
+        if stamp is not None:
             if position is None or stamp - position > MAX_JITTER * rate:
                 position = stamp
             elif position - stamp > MAX_JITTER * rate:
@@ -88,6 +96,34 @@ def _placed(container: InputContainer, stream: AudioStream, zero: Fraction) -> I
         if samples.shape[1]:
             yield position, samples
             position += samples.shape[1]
+
+
+def _stamped(
+    container: InputContainer, stream: AudioStream, zero: Fraction
+) -> Iterator[tuple[int | None, Samples]]:
+    """Blocks with the place that their own time gives them, if they have one."""
+    rate = stream.codec_context.sample_rate
+    for frame in _frames(container, stream):
+        time = None if frame.pts is None else frame.pts * (frame.time_base or tick_of(stream))
+        yield None if time is None else round((time - zero) * rate), unpacked(frame)
+
+
+def _steady_start(
+    blocks: list[tuple[int | None, Samples]], rate: int, tick: Fraction
+) -> int | None:
+    """Place of the first block after a seek, from the earliest that its successors allow.
+
+    Single times may be late, but not early beyond rounding by half a tick.
+    """
+    offsets: list[int] = []
+    length = 0
+    for stamp, samples in blocks:
+        if stamp is not None:
+            if offsets and abs(stamp - length - offsets[0]) > MAX_JITTER * rate:
+                break  # a gap: what follows says nothing of what is before
+            offsets.append(stamp - length)
+        length += samples.shape[1]
+    return min(offsets) + round(tick * rate) // 2 if offsets else None
 
 
 def _padding_start(container: InputContainer, stream: AudioStream, zero: Fraction) -> int | None:

@@ -265,7 +265,7 @@ def _check_mkv_frame_rate(frame_rate: Fraction | int) -> None:
         raise ValueError(f"Matroska holds up to {MAX_MKV_FRAME_RATE} frames/s, got {frame_rate}")
 
 
-def _playable(picture: Picture) -> Picture:
+def _playable(picture: Picture) -> UInt8[np.ndarray, "playable_height playable_width 3"]:
     factor = -(-MIN_MP4_SIDE // min(picture.shape[:2]))
     if factor > 1:
         picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,7 +1,7 @@
 """Which part of a picture is kept, and how it fills frames of a wanted size."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 Rectangle = tuple[int, int, int, int]
 
@@ -34,12 +34,12 @@ class Framing:
             raise ValueError(f"box is left, top, width, height within the picture, got {self.box}")
 
     @classmethod
-    def center_square(cls, size: int) -> Self:
+    def center_square(cls, size: int) -> "Framing":
         """The largest centred square, scaled to `size` x `size`."""
         return cls(kind="center", height=size, width=size)
 
     @classmethod
-    def letterbox(cls, size: int) -> Self:
+    def letterbox(cls, size: int) -> "Framing":
         """The whole picture within `size` x `size`, black around it."""
         return cls(kind="letterbox", height=size, width=size)
 

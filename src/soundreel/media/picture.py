@@ -50,14 +50,16 @@ class PictureConverter:
         return self._graph.pull().to_ndarray()
 
 
-def reframe(picture: Picture, framing: Framing) -> Picture:
+def reframe(
+    picture: Picture, framing: Framing
+) -> UInt8[np.ndarray, "framed_height framed_width 3"]:
     """Cut and scale one RGB array."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     frame.pts, frame.time_base = 0, Fraction(1)
     return PictureConverter(framing)(frame)
 
 
-def upright_turn(rotation: float) -> int:
+def upright_turn(rotation: float | int) -> int:
     """Degrees counter-clockwise that a picture must be turned, to the nearest quarter."""
     return round(rotation / 90) * 90 % 360
 

@@ -12,6 +12,7 @@ from math import gcd
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from jaxtyping import Float32
 
 from soundreel.media.audio_track import LAYOUTS, Block, Samples, unpacked
 
@@ -91,7 +92,7 @@ class AlignedResampler:
         yield from self.push(np.zeros((self.num_native_channels, lead), np.float32))
         yield from (self._spread(unpacked(out)) for out in self._converter.resample(None))
 
-    def _spread(self, samples: Samples) -> Samples:
+    def _spread(self, samples: Samples) -> Float32[np.ndarray, "spread sample"]:
         if samples.shape[0] == self.num_channels:
             return samples
         return np.repeat(samples, self.num_channels, axis=0)
@@ -151,7 +152,7 @@ def _converted(
 
 def resample_waveform(
     waveform: Samples, *, native_rate: int, sample_rate: int, num_samples: int
-) -> Samples:
+) -> Float32[np.ndarray, "channel resampled"]:
     """A whole waveform at another rate, silence beyond its end; each channel by itself."""
     channels = []
     for channel in waveform:

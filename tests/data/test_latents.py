@@ -5,6 +5,7 @@ import torch
 
 from soundreel.data.dataset import Sample
 from soundreel.data.latents import LatentDataset, PerceptualStats, cache_latents
+from soundreel.data.loader import Loader
 from soundreel.data.manifest import DataError
 from soundreel.types import AV, LatentSpec
 
@@ -126,3 +127,12 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path):
 def test_a_folder_without_cache_is_refused(tmp_path):
     with pytest.raises(DataError, match="no cached latents"):
         LatentDataset(tmp_path)
+
+
+def test_the_loader_batches_cached_latents(tmp_path):
+    dataset = make(tmp_path)
+    batch = next(iter(Loader(dataset, global_batch_size=3, seed=0, shuffle=False)))
+    assert batch.av["video"].shape == (3, *LATENTS.video_shape)
+    assert torch.equal(batch.av["audio"][2], dataset[2].av["audio"])
+    assert batch.label.tolist() == [0, 1, 0]
+    assert batch.keys == ("clip0",) * 3

@@ -7,6 +7,7 @@ of worker processes, of ranks and of batches before it change nothing.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,8 +15,17 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from soundreel.data.dataset import PreparedDataset, Sample
+from soundreel.data.dataset import Sample
 from soundreel.types import AV
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """Numbered windows with a random part, such as a `PreparedDataset` or a `LatentDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def draw(self, index: int, generator: torch.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +68,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: PreparedDataset,
+        dataset: Drawable,
         *,
         global_batch_size: int,
         seed: int,
@@ -119,7 +129,7 @@ class Loader:
 class _Numbered(Dataset):
     """A data set whose items are asked for with their sample number, which seeds their draws."""
 
-    def __init__(self, dataset: PreparedDataset, seed: int) -> None:
+    def __init__(self, dataset: Drawable, seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
 

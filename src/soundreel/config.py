@@ -4,14 +4,14 @@ Components own their configuration dataclasses; this module composes them and re
 """
 
 import json
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from soundreel.checkpoints.config_json import config_to_json
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.training.loop import TrainConfig
@@ -81,11 +81,6 @@ class MMDiffusionConfig:
             )
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain JSON values; fractions become integers or "numerator/denominator"."""
-    return _plain(TypeAdapter(type(config)).dump_python(config))
-
-
 def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     """Validate plain values against a configuration dataclass, strictly.
 
@@ -121,13 +116,13 @@ def merge_file(config: Config, path: Path) -> Config:
         return config
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(values).__name__}")
-    return from_dict(type(config), _merge(to_dict(config), values), str(path))
+    return from_dict(type(config), _merge(config_to_json(config), values), str(path))
 
 
 def save_json(config: Any, path: Path) -> None:
     """Write a configuration beside what it produced."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    temporary.write_text(json.dumps(config_to_json(config), indent=2) + "\n")
     temporary.rename(path)
 
 
@@ -138,21 +133,6 @@ def load_json(kind: type[Config], path: Path) -> Config:
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     return from_dict(kind, values, str(path))
-
-
-def with_size(config: MMDiffusionConfig, size: int) -> MMDiffusionConfig:
-    """The same run on square frames of another size."""
-    return replace(config, clip=config.clip.with_size(size))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else str(value)
-    return value
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

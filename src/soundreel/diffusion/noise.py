@@ -6,10 +6,17 @@ sampler never owns a random state.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from soundreel.types import AV
+
+
+def derived_seed(*numbers: int) -> int:
+    """A 63-bit seed that depends on all the numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
 
 NoiseSource = Callable[[AV], AV]
 """`noise(template)`: standard normal noise with the shapes, dtypes and device of the template."""

@@ -1,0 +1,1 @@
+"""Presets by name: functions that return a complete configuration."""

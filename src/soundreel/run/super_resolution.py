@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,13 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from soundreel.checkpoints.config_json import config_to_json
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
-from soundreel.config import ConfigError, load_json, save_json, to_dict
+from soundreel.config import ConfigError, load_json, save_json
 from soundreel.config_super_resolution import SuperResolutionRunConfig
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.degradation import image_pairs, reduce_images
+from soundreel.data.degradation import ImagePairs, image_pairs, reduce_images
 from soundreel.data.loader import Loader
 from soundreel.data.manifest import DatasetInfo
+from soundreel.diffusion.noise import derived_seed
 from soundreel.diffusion.schedules import linear_schedule
 from soundreel.media.encode import write_mkv
 from soundreel.media.pixels import video_to_frames
@@ -26,7 +29,8 @@ from soundreel.pipelines.super_resolution import (
     SuperResolutionPipeline,
     UpscaleConfig,
 )
-from soundreel.training.loop import derived_seed, fit
+from soundreel.run.mm_diffusion import prepare_machine
+from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.player import Player, make_player
 from soundreel.training.state import list_checkpoints, load_training_state
@@ -59,8 +63,7 @@ def train_super_resolution(
         DataError, ValueError: the data set does not fit the configuration.
     """
     _check_out(config, out, resume)
-    if config.train.num_threads:
-        torch.set_num_threads(config.train.num_threads)
+    prepare_machine(config.train.num_threads)
     dataset = _frames(config, data, config.data.split)
     player = build_player(config)
     checkpoints = out / "checkpoints"
@@ -82,7 +85,7 @@ def train_super_resolution(
 
     samples_seen = fit(
         [player],
-        image_pairs(loader, config.degradation, seed=config.train.seed),
+        map(_to(player.device), image_pairs(loader, config.degradation, seed=config.train.seed)),
         config.train,
         checkpoints=checkpoints,
         samples_seen=samples_seen,
@@ -94,11 +97,12 @@ def train_super_resolution(
 
 
 def build_player(config: SuperResolutionRunConfig) -> Player:
-    """A new network with its objective and optimizer; its weights follow from the seed."""
+    """A seeded new network, on CUDA if there is one, with its objective and optimizer."""
     with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(config.train.seed, 0))
+        torch.manual_seed(derived_seed(config.train.seed))
         network = SuperResolutionUNet(config.network)
     network.recompute = config.train.checkpoint_activations
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
     return make_player(
         COMPONENT,
         network,
@@ -113,7 +117,7 @@ def build_player(config: SuperResolutionRunConfig) -> Player:
 
 def averaged_network(player: Player, config: SuperResolutionRunConfig) -> SuperResolutionUNet:
     """A copy with the averaged weights, in evaluation mode."""
-    network = SuperResolutionUNet(config.network)
+    network = SuperResolutionUNet(config.network).to(player.device)
     network.load_state_dict((player.ema or player.network).state_dict())
     return network.eval()
 
@@ -157,9 +161,18 @@ def save_model(
         index = ModelIndex(
             system="mm-diffusion",
             components={COMPONENT: "super-resolution"},
-            settings={"training": to_dict(config), "samples_seen": samples_seen},
+            settings={"samples_seen": samples_seen},
         )
         save_model_index(temporary, index)
+
+
+def _to(device: torch.device) -> Callable[[ImagePairs], ImagePairs]:
+    return lambda pairs: replace(
+        pairs,
+        av=pairs.av.to(device, non_blocking=True),
+        low_res=pairs.low_res.to(device, non_blocking=True),
+        label=pairs.label.to(device),
+    )
 
 
 def _frames(config: SuperResolutionRunConfig, data: Path, split: str) -> PreparedDataset:
@@ -191,19 +204,23 @@ def _held_out_frames(config: SuperResolutionRunConfig, data: Path) -> Tensor:
 def _check_out(config: SuperResolutionRunConfig, out: Path, resume: bool) -> None:
     path = out / "config.json"
     if not path.exists():
+        if resume:
+            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
         return
     if not resume:
-        raise ConfigError(f"{out} already holds a run; pass --resume to go on, or another folder")
-    if _fixed(load_json(SuperResolutionRunConfig, path)) != _fixed(config):
+        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
+    before, now = _fixed(load_json(SuperResolutionRunConfig, path)), _fixed(config)
+    if before != now:
+        parts = ", ".join(name for name in now if before[name] != now[name])
         raise ConfigError(
-            f"{out} was started with another configuration, see {path}; resume with that one, or "
-            "start in another folder"
+            f"{out}: was begun with another configuration ({parts} differ from {path}); "
+            "resume with the same, or start a new run elsewhere"
         )
 
 
 def _fixed(config: SuperResolutionRunConfig) -> dict[str, object]:
     """The part of a configuration that a resumed run must not change."""
-    values = to_dict(config)
+    values = config_to_json(config)
     del values["preview"]
     free = ("total_samples", "log_every", "save_every", "preview_every", "keep_checkpoints")
     values["train"] = {k: v for k, v in values["train"].items() if k not in (*free, "num_threads")}

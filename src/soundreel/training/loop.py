@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.training.meters import Meters, Tracker
 from soundreel.training.objectives import TrainingBatch
 from soundreel.training.player import Player
@@ -188,13 +187,8 @@ def batch_noise(seed: int, batch: TrainingBatch) -> PerSampleNoise:
     return PerSampleNoise([derived_seed(seed, n) for n in range(first, first + len(batch.label))])
 
 
-def derived_seed(*numbers: int) -> int:
-    """A 63-bit seed that depends on all the numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
 class seeded_dropout:  # noqa: N801 - a context manager, named as a verb phrase
-    """Dropout has no generator argument: give it the global one, seeded, and put that back after."""
+    """Dropout takes no generator: seed the global one for it, and put that back after."""
 
     def __init__(self, seed: int, sample_index: int) -> None:
         self._seed = derived_seed(seed, sample_index, 1)

@@ -26,6 +26,10 @@ class Player:
     optimizer: torch.optim.Optimizer
     ema: EMA | None
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
 
 def make_player(
     name: str,

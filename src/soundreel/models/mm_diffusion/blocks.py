@@ -244,8 +244,8 @@ class CrossModalAttention(nn.Module):
 
     def forward(self, x: AV, window_shift: int) -> AV:
         video, audio = x["video"], x["audio"]
-        b, f, h, w, _ = video.shape
-        n, s = h * w, audio.shape[1]
+        b, f = video.shape[:2]
+        s = audio.shape[1]
         a = s // f
         if not 1 <= self.window <= f or a == 0:
             raise ValueError(

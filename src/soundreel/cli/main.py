@@ -1,0 +1,104 @@
+"""`soundreel COMMAND ...`: finds the command, runs it, turns errors into one line and exit code 2.
+
+Nothing heavy is imported before a command is known, so that `soundreel --help` answers at once.
+"""
+
+import logging
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "generate": "make clips with sound from a trained model",
+    "prepare": "turn a folder of videos into a checked data set",
+    "train": "train a model on a prepared data set",
+    "info": "describe a model, a run, a data set or a clip",
+    "upscale": "enlarge clips with a super-resolution model",
+    "import": "turn official checkpoints into a model folder",
+    "export": "write a model folder back as an official checkpoint",
+    "render": "render scenes with sound and exact event times",
+    "sync": "measure how well a video's sound fits its picture",
+    "evaluate": "compare generated clips with real ones",
+}
+
+
+def main() -> None:
+    """Entry point of the `soundreel` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        write(_help())
+        return 0
+    if arguments[0] == "--version":
+        from soundreel import __version__
+
+        write(f"soundreel {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        return fail(f"unknown command {name!r}; one of: {', '.join(COMMANDS)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("jaxtyping").setLevel(logging.WARNING)
+    try:
+        return _run_command(name, arguments[1:])
+    except KeyboardInterrupt:
+        write("stopped", error=True)
+        return 130
+    except SystemExit as stop:  # tyro has printed what is wrong
+        return stop.code if isinstance(stop.code, int) else 2
+    except Exception as error:
+        if os.environ.get("SOUNDREEL_DEBUG") or not _is_users(error):
+            raise
+        return fail(str(error))
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    # `import` is a keyword, so its module and function end in an underscore.
+    attribute = f"{name}_" if name == "import" else name
+    command = getattr(import_module(f"soundreel.cli.{attribute}"), attribute)
+    if name == "train":  # its flags depend on the preset
+        return command(arguments) or 0
+    import tyro
+
+    return tyro.cli(command, args=arguments, prog=f"soundreel {name}", use_underscores=False) or 0
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the message says all: an error of ours, a wrong value, or a file that cannot be had."""
+    from soundreel.checkpoints.errors import CheckpointError
+    from soundreel.data.manifest import DataError
+    from soundreel.media.errors import MediaError
+    from soundreel.training.loop import NonFiniteLossError
+
+    expected = (CheckpointError, DataError, MediaError, NonFiniteLossError, ValueError, OSError)
+    return isinstance(error, expected)
+
+
+def fail(message: str) -> int:
+    """Write an error as one line; the exit code of a command that failed."""
+    write(f"soundreel: {' '.join(message.split())}", error=True)
+    return 2
+
+
+def write(text: str, *, error: bool = False) -> None:
+    """A line for the user."""
+    (sys.stderr if error else sys.stdout).write(text + "\n")
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: soundreel COMMAND [options]",
+            "",
+            "Train, sample and evaluate models that generate video and its sound together.",
+            "",
+            *lines,
+            "",
+            "soundreel COMMAND --help explains one command. Errors end with exit code 2.",
+        ]
+    )

@@ -1,0 +1,183 @@
+"""A training run of the Coupled U-Net, from a prepared data set to a model folder."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from soundreel.clip import Clip
+from soundreel.config import ConfigError, MMDiffusionConfig, load_json, save_json
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.loader import Batch, Loader
+from soundreel.diffusion.noise import derived_seed
+from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
+from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.training.loop import fit
+from soundreel.training.meters import Tracker
+from soundreel.training.objectives import mm_diffusion_objective
+from soundreel.training.player import Player, make_player
+from soundreel.training.state import list_checkpoints, load_training_state
+from soundreel.training.trackers import JsonLines
+
+
+def train_mm_diffusion(
+    config: MMDiffusionConfig,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    trackers: Callable[[], list[Tracker]] = list,
+) -> int:
+    """Train, log, preview; leave `out/model`, a folder that `soundreel.load` opens.
+
+    `out` gets `config.json`, `log.jsonl`, `checkpoints/`, `previews/` and, at the end or when told
+    to stop, `model/` with the averaged weights.
+
+    Args:
+        data: folder made by `soundreel prepare`.
+        resume: go on from the newest checkpoint in `out`. The configuration must be the same but
+            for `train.total_samples`, threads, and how often it logs, saves and previews.
+        trackers: makes further receivers of the logged numbers, once the run is known to start.
+
+    Returns:
+        Clips seen; less than `train.total_samples` if it was told to stop.
+
+    Raises:
+        ConfigError: `out` holds a run already, or one with another configuration.
+        DataError, ValueError: the data set does not fit the configuration.
+    """
+    check_out(config, out, resume=resume)
+    dataset = PreparedDataset(
+        data,
+        spec=config.clip,
+        split=config.data.split,
+        stride=config.data.stride,
+        flip_probability=config.data.flip_probability,
+        cache=config.data.cache,
+    )
+    prepare_machine(config.train.num_threads)
+    player = build_player(config)
+    newest = list_checkpoints(out / "checkpoints")[-1:]
+    samples_seen = load_training_state(newest[0], [player]) if newest else 0
+    loader = Loader(
+        dataset,
+        global_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+        start_sample=samples_seen,
+        num_workers=config.data.num_workers,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    save_json(config, out / "config.json")
+
+    def preview(samples: int) -> None:
+        pipeline = averaged_pipeline(config, player, samples)
+        clips = pipeline.generate(
+            count=config.preview.count, seed=config.train.seed, num_steps=config.preview.num_steps
+        )
+        save_preview(clips, out / "previews", samples)
+
+    samples_seen = fit(
+        [player],
+        map(_to(player.device), loader),
+        config.train,
+        checkpoints=out / "checkpoints",
+        samples_seen=samples_seen,
+        trackers=[JsonLines(out / "log.jsonl", samples_seen), *trackers()],
+        preview=preview,
+    )
+    averaged_pipeline(config, player, samples_seen).save(out / "model")
+    return samples_seen
+
+
+def check_out(config: MMDiffusionConfig, out: Path, *, resume: bool) -> None:
+    """Stop before any work if `out` does not fit what is asked.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    before = out / "config.json"
+    if not before.exists():
+        if resume:
+            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
+        return
+    if not resume:
+        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
+    earlier = load_json(MMDiffusionConfig, before)
+    if _essence(earlier) != _essence(config):
+        parts = [
+            name
+            for name in ("clip", "unet", "diffusion", "data", "train")
+            if getattr(_essence(earlier), name) != getattr(_essence(config), name)
+        ]
+        raise ConfigError(
+            f"{out}: was begun with another configuration ({', '.join(parts)} differ from"
+            f" {before}); resume with the same, or start a new run elsewhere"
+        )
+
+
+def _essence(config: MMDiffusionConfig) -> MMDiffusionConfig:
+    """The configuration without what may change between the parts of a run."""
+    free = ("total_samples", "num_threads", "log_every", "save_every", "preview_every")
+    default = type(config.train)()
+    train = replace(
+        config.train,
+        keep_checkpoints=default.keep_checkpoints,
+        **{name: getattr(default, name) for name in free},
+    )
+    data = replace(config.data, cache=True, num_workers=0)
+    return replace(config, train=train, data=data, preview=type(config.preview)())
+
+
+def prepare_machine(num_threads: int) -> None:
+    """Threads as asked; numbers too small for normal floats become 0, which CPUs are faster with."""
+    torch.set_flush_denormal(True)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+
+
+def build_player(config: MMDiffusionConfig) -> Player:
+    """The network with seeded initial weights, on CUDA if there is one, and its optimizer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(config.train.seed))
+        unet = CoupledUNet(config.unet)
+    unet.checkpoint_activations = config.train.checkpoint_activations
+    unet.to("cuda" if torch.cuda.is_available() else "cpu")
+    return make_player(
+        "unet",
+        unet,
+        mm_diffusion_objective(
+            config.diffusion.build(),
+            prediction_type=config.diffusion.prediction_type,
+            variance="learned_range" if config.unet.learned_variance else "fixed_large",
+        ),
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+        ema_decay=config.train.ema_decay,
+    )
+
+
+def averaged_pipeline(
+    config: MMDiffusionConfig, player: Player, samples_seen: int
+) -> MMDiffusionPipeline:
+    """A pipeline on a copy of the network with the averaged weights, if an average is kept."""
+    unet = CoupledUNet(config.unet).to(player.device)
+    unet.load_state_dict((player.network if player.ema is None else player.ema).state_dict())
+    settings = MMDiffusionSettings(diffusion=config.diffusion, samples_seen=samples_seen)
+    return MMDiffusionPipeline(unet, config.clip, settings)
+
+
+def save_preview(clips: list[Clip], folder: Path, samples_seen: int) -> None:
+    """Clips as MP4 files and one contact sheet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, clip in enumerate(clips):
+        clip.save(folder / f"{samples_seen:09d}-{index}.mp4")
+    titles = [f"{samples_seen} training clips, sample {index}" for index in range(len(clips))]
+    write_contact_sheet(folder / f"{samples_seen:09d}.png", clips, titles=titles)
+
+
+def _to(device: torch.device) -> Callable[[Batch], Batch]:
+    return lambda batch: replace(
+        batch, av=batch.av.to(device, non_blocking=True), label=batch.label.to(device)
+    )

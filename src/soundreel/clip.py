@@ -126,11 +126,11 @@ class Clip:
             MediaError: if the file cannot be read, or the piece reaches beyond its end.
             ValueError: if the duration holds no frame.
         """
-        info = probe(source)
         start = Fraction(start)
         wanted = None if duration is None else Fraction(duration)
         if wanted is not None and wanted <= 0:
             raise ValueError(f"duration must be positive, got {duration} s")
+        info = probe(source)
         frame_rate = Fraction(frame_rate or info.frame_rate or DEFAULT_FRAME_RATE)
         sample_rate = sample_rate or info.sample_rate or DEFAULT_SAMPLE_RATE
         frames = None

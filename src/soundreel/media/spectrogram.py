@@ -35,7 +35,7 @@ class MelPicture:
     pixels: UInt8[np.ndarray, "height width 3"]
     max_hz: float
 
-    def row_of(self, hz: float) -> int | None:
+    def row_of(self, hz: float | int) -> int | None:
         """Row at which a frequency lies; None above the band."""
         if hz > self.max_hz:
             return None

@@ -1,0 +1,224 @@
+"""The layers of the package: who may import whom, and what may be imported where."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "soundreel"
+
+LAYERS = {
+    "types": 0,
+    "diffusion": 1,
+    "audio": 1,
+    "nn": 1,
+    "models": 2,
+    "media": 2,
+    "clip": 2,
+    "checkpoints": 3,
+    "data": 3,
+    "metrics": 3,
+    "training": 4,
+    "pipelines": 4,
+    "config": 5,
+    "presets": 5,
+    "run": 5,
+    "cli": 6,
+    "app": 6,
+    "study": 6,
+}
+CORE = {"torch", "numpy", "einops", "jaxtyping", "safetensors"}
+HOMES = {
+    "av": ("media",),
+    "PIL": ("media", "data"),
+    "tyro": ("cli",),
+    "rich": ("cli",),
+    "gradio": ("app",),
+    "torchvision": (),
+    "torchaudio": (),
+}
+"""Where these may be imported, and nowhere else."""
+
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+"""Where the name of a distribution is not that of its package."""
+
+
+@dataclass(frozen=True)
+class Import:
+    file: Path
+    line: int
+    module: str
+
+    @property
+    def unit(self) -> str:
+        """The part of the package that imports."""
+        return unit_of(self.file.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+
+    @property
+    def target(self) -> str | None:
+        """The part of the package that is imported; None for other packages."""
+        names = self.module.split(".")
+        return unit_of(names[1]) if names[0] == "soundreel" and len(names) > 1 else None
+
+    @property
+    def package(self) -> str | None:
+        """Name of an imported third-party package; None for our own and the standard library."""
+        name = self.module.split(".")[0]
+        return None if name == "soundreel" or name in sys.stdlib_module_names else name
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.module}"
+
+
+def unit_of(name: str) -> str:
+    return "config" if name.startswith("config") else name
+
+
+def imports_in(file: Path, text: str) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            if node.module == "soundreel":  # `from soundreel import config` names a module
+                yield from (
+                    Import(file, node.lineno, f"soundreel.{alias.name}")
+                    for alias in node.names
+                    if (PACKAGE / alias.name).is_dir() or (PACKAGE / f"{alias.name}.py").is_file()
+                )
+            else:
+                yield Import(file, node.lineno, node.module or "")
+
+
+def is_upward(found: Import) -> bool:
+    return found.target is not None and LAYERS[found.target] > LAYERS[found.unit]
+
+
+def is_misplaced(found: Import) -> bool:
+    """A package outside its home, or anything but the core where only the core may be."""
+    if found.package is None:
+        return False
+    if found.package in HOMES:
+        return found.unit not in HOMES[found.package]
+    is_core_only = LAYERS[found.unit] <= 2 or found.unit == "training"
+    return is_core_only and found.package not in CORE
+
+
+def torch_loads(text: str) -> list[tuple[int, bool]]:
+    """Line of each use of `torch.load`, and whether it is a call with weights_only=True."""
+    tree = ast.parse(text)
+    safe = {
+        node.func
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and any(
+            keyword.arg == "weights_only"
+            and isinstance(keyword.value, ast.Constant)
+            and keyword.value.value is True
+            for keyword in node.keywords
+        )
+    }
+    loads = [
+        (node.lineno, node in safe)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr == "load"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "torch"
+    ]
+    return loads + [
+        (node.lineno, False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "torch"
+        and any(alias.name == "load" for alias in node.names)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[Path, str]:
+    files = {file: file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
+    assert len(files) > 100
+    return files
+
+
+@pytest.fixture(scope="module")
+def imports(sources: dict[Path, str]) -> list[Import]:
+    # The package's own __init__ exports names of all layers, lazily.
+    inner = {f: text for f, text in sources.items() if f.parent != PACKAGE or f.name[0] != "_"}
+    return [found for file, text in inner.items() for found in imports_in(file, text)]
+
+
+def test_every_part_of_the_package_has_a_layer(sources):
+    parts = {f.relative_to(PACKAGE).parts[0].removesuffix(".py") for f in sources}
+    assert {unit_of(name) for name in parts if name[0] != "_"} <= LAYERS.keys()
+
+
+def test_no_module_imports_a_higher_layer(imports):
+    assert [str(found) for found in imports if is_upward(found)] == []
+
+
+def test_packages_are_imported_only_where_they_belong(imports):
+    assert [str(found) for found in imports if is_misplaced(found)] == []
+
+
+def test_every_imported_package_is_declared(imports):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    declared = {
+        requirement.split(">=")[0].lower()
+        for requirement in [*project["dependencies"], *(r for extra in extras for r in extra)]
+    } | {"scenedetect"}  # from scenedetect-headless
+    used = {found.package for found in imports if found.package}
+    assert {DISTRIBUTIONS.get(name, name).lower() for name in used} <= declared
+
+
+def test_pickles_are_read_only_on_import_and_never_with_code(sources):
+    for file, text in sources.items():
+        is_importer = file.parent.name == "checkpoints" and file.name.startswith("import_")
+        for line, is_safe in torch_loads(text):
+            assert is_importer, f"{file}:{line}: torch.load outside checkpoints/import_*"
+            assert is_safe, f"{file}:{line}: torch.load without weights_only=True"
+
+
+def test_house_rules_that_only_text_shows(sources):
+    for file, text in sources.items():
+        assert text.isascii(), f"{file} is not ASCII"
+        assert file.stem not in ("utils", "common", "misc"), file
+        # It would switch off the shape checks of the tests.
+        assert "from __future__ import annotations" not in text, file
+
+
+def test_the_checks_find_what_they_look_for():
+    def found(unit: str, line: str) -> Import:
+        (only,) = imports_in(PACKAGE / unit / "some.py", line)
+        return only
+
+    assert is_upward(found("types.py", "from soundreel.diffusion.ddim import ddim"))
+    assert is_upward(found("models", "import soundreel.training.loop"))
+    assert is_upward(found("training", "from soundreel import config"))
+    assert not is_upward(found("training", "from soundreel.models.taef2 import TAEF2"))
+    assert is_misplaced(found("data", "import av.container"))
+    assert is_misplaced(found("pipelines", "from rich.progress import Progress"))
+    assert is_misplaced(found("metrics", "import torchvision"))
+    assert is_misplaced(found("training", "import pydantic"))
+    assert is_misplaced(found("models", "from PIL import Image"))
+    assert not is_misplaced(found("config.py", "import pydantic"))
+    assert not is_misplaced(found("media", "import av"))
+    assert torch_loads("import torch\ntorch.load(x)") == [(2, False)]
+    assert torch_loads("torch.load(x, weights_only=True)") == [(1, True)]
+    assert torch_loads("from torch import load") == [(1, False)]
+
+
+def test_tracked_files_stay_small():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert sum(f.stat().st_size for f in files if f.is_file()) < 60 * 2**20

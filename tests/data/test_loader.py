@@ -65,7 +65,7 @@ def test_every_epoch_holds_each_window_once_in_another_order(dataset):
     assert ordered[:13] == ordered[13:]
 
 
-@pytest.mark.parametrize("start", [4, 12, 40, 4000])
+@pytest.mark.parametrize("start", [4, 12, 200])
 def test_resuming_gives_the_batches_an_uninterrupted_run_would_have_seen(dataset, start):
     whole = _take(Loader(dataset, global_batch_size=4, seed=7), start // 4 + 3)[start // 4 :]
     resumed = _take(Loader(dataset, global_batch_size=4, seed=7, start_sample=start), 3)

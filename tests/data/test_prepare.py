@@ -214,7 +214,7 @@ def test_the_aist_recipe_keeps_all_cameras_on_a_dance_in_one_split(tmp_path, mak
     ]
     for name in names:
         make_video(tmp_path / "in" / name)
-    options = replace(RECIPES["aist"], height=8, width=8, test=2)
+    options = replace(RECIPES["aist"], height=8, width=8, test=2.0)
     info = prepare_dataset(tmp_path / "in", tmp_path / "out", options).info
     assert info.classes == tuple(f"BR{music}" for music in range(6))
     splits = {record.source: record.split for record in load_manifest(tmp_path / "out")}

@@ -14,7 +14,7 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.data.workers import convert_all
 
-OPTIONS = PrepareOptions(height=8, width=8, test=2)
+OPTIONS = PrepareOptions(height=8, width=8, test=2.0)
 
 KILLED_RUN = """
 import os, signal, sys
@@ -40,7 +40,7 @@ owner, name = {
 }[where]
 setattr(owner, name, killer(getattr(owner, name), calls))
 prepare_dataset(
-    Path(sys.argv[1]), Path(sys.argv[2]), PrepareOptions(height=8, width=8, test=2)
+    Path(sys.argv[1]), Path(sys.argv[2]), PrepareOptions(height=8, width=8, test=2.0)
 )
 """
 
@@ -134,6 +134,12 @@ def test_other_options_or_another_source_are_refused_unless_overwritten(videos, 
     assert DatasetInfo.load(tmp_path / "out").height == 16
 
 
+def test_options_that_left_nothing_usable_may_be_changed_freely(videos, tmp_path):
+    with pytest.raises(DataError, match="nothing usable"):
+        prepare_dataset(videos, tmp_path / "out", replace(OPTIONS, min_size=500))
+    assert prepare_dataset(videos, tmp_path / "out", OPTIONS).info.counts["clips"] == 6
+
+
 def test_a_source_that_changed_is_noticed(videos, tmp_path, make_video):
     prepare_dataset(videos, tmp_path / "out", OPTIONS)
     make_video(videos / "3.mkv", duration_s=3.0)
@@ -163,10 +169,10 @@ def test_worker_processes_make_the_same_data_set(videos, tmp_path):
         tmp_path / "two",
         OPTIONS,
         num_workers=2,
-        progress=lambda done, total, clips: seen.append((done, total, clips)),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert _content(tmp_path / "two") == _content(tmp_path / "one")
-    assert (seen[-1], len(seen)) == ((7, 7, 6), 7)
+    assert (seen[-1], len(seen)) == ((7, 7), 7)
 
 
 CRASHING_RUN = """

@@ -19,11 +19,11 @@ def test_shares_are_held_out_within_chance():
 
 
 def test_numbers_are_held_out_exactly():
-    splits = list(_split(NAMES, test=32, valid=5).values())
+    splits = list(_split(NAMES, test=32.0, valid=5.0).values())
     assert (splits.count("test"), splits.count("valid"), splits.count("train")) == (32, 5, 1963)
 
 
-@pytest.mark.parametrize("amounts", [{"test": 0.1, "valid": 0.1}, {"test": 30, "valid": 7}])
+@pytest.mark.parametrize("amounts", [{"test": 0.1, "valid": 0.1}, {"test": 30.0, "valid": 7.0}])
 def test_more_sources_move_none(amounts):
     first = _split(NAMES[:1500], **amounts)
     grown = _split(NAMES, known=first, **amounts)
@@ -37,10 +37,10 @@ def test_shares_do_not_even_need_the_earlier_result():
 
 
 def test_the_seed_chooses_and_the_order_does_not():
-    one = _split(NAMES, test=32)
-    assert _split(reversed(NAMES), test=32) == one
-    assert _split(NAMES, test=32, seed=1) != one
+    one = _split(NAMES, test=32.0)
+    assert _split(reversed(NAMES), test=32.0) == one
+    assert _split(NAMES, test=32.0, seed=1) != one
 
 
 def test_more_asked_for_than_there_are_is_all():
-    assert set(_split(["a", "b"], test=5).values()) == {"test"}
+    assert set(_split(["a", "b"], test=5.0).values()) == {"test"}

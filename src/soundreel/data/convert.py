@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from soundreel.data.cuts import CutDetector
+from soundreel.data.cuts import find_cuts
 from soundreel.data.journal import Skip
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source
@@ -56,11 +56,19 @@ def convert(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
     stem = hashlib.sha256(source.name.encode()).hexdigest()[:16]
     framing = framing_of(options)
     try:
-        problem, start = _examine(source, options, framing)
+        if source.problem:
+            return Conversion(skipped=(Skip(reason=source.problem),))
+        info = probe(source.path)
+        problem = _header_problem(info, options, framing)
         if problem:
             return Conversion(skipped=(Skip(reason=problem),))
+        start = _start(source, info)
+        cuts: set[int] = set()
+        if options.scene_cuts == "split":
+            times = find_cuts(source.path, info, start, source.end_s)
+            cuts = {math.ceil((time - start) * options.rate) for time in times}
         sound = _Sound(source, options, start)
-        for first, pictures in _shots(source, options, framing, start):
+        for first, pictures in _shots(source, options, framing, start, cuts):
             begin = start + first / options.rate
             reached = begin + len(pictures) / options.rate
             waveform = sound.take(first, len(pictures))
@@ -88,18 +96,18 @@ def framing_of(options: PrepareOptions) -> Framing:
     )
 
 
-def _examine(source: Source, options: PrepareOptions, framing: Framing) -> tuple[str, Fraction]:
-    """Why the source is left out, as far as its header tells ("" if it is not), and where it
-    begins.
+def _start(source: Source, info: MediaInfo) -> Fraction:
+    """Where both picture and sound have begun, so that nothing has to be made up."""
+    return max(
+        source.start_s or Fraction(0),
+        info.video_start or Fraction(0),
+        info.audio_start or Fraction(0),
+    )
 
-    It begins where both picture and sound have begun, so that nothing has to be made up.
-    """
-    start = source.start_s or Fraction(0)
-    if source.problem:
-        return source.problem, start
-    info = probe(source.path)
-    problem = _track_problem(info) or _filter_problem(info, options) or _box_problem(info, framing)
-    return problem, max(start, info.video_start or Fraction(0), info.audio_start or Fraction(0))
+
+def _header_problem(info: MediaInfo, options: PrepareOptions, framing: Framing) -> str:
+    """Why a source is left out, as far as its header tells; empty if it is not."""
+    return _track_problem(info) or _filter_problem(info, options) or _box_problem(info, framing)
 
 
 def _track_problem(info: MediaInfo) -> str:
@@ -126,19 +134,15 @@ def _box_problem(info: MediaInfo, framing: Framing) -> str:
 
 
 def _shots(
-    source: Source, options: PrepareOptions, framing: Framing, start: Fraction
+    source: Source, options: PrepareOptions, framing: Framing, start: Fraction, cuts: set[int]
 ) -> Iterator[tuple[int, list[Picture]]]:
-    """Frames of consecutive clips, with the number of the first; split at cuts if asked."""
-    is_cut = None
-    if options.scene_cuts == "split":
-        is_cut = CutDetector(options.scene_threshold, options.rate)
+    """Frames of consecutive clips, with the number of the first; a clip ends before each cut."""
     held: list[Picture] = []
     count = 0
     for picture in read_frames(source.path, frame_rate=options.rate, start=start, framing=framing):
         if source.end_s is not None and start + (count + 1) / options.rate > source.end_s:
             break
-        begins_shot = is_cut is not None and is_cut(picture)
-        if held and (begins_shot or len(held) == options.clip_num_frames):
+        if held and (count in cuts or len(held) == options.clip_num_frames):
             yield count - len(held), held
             held = []
         held.append(picture)

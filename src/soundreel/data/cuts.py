@@ -3,12 +3,19 @@
 import importlib
 import importlib.util
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from soundreel.data.manifest import DataError
+from soundreel.media.decode import read_frames
+from soundreel.media.framing import Framing
+from soundreel.media.probe import MediaInfo
+
+HEIGHT = 90
+"""Pixels to which pictures are reduced for the search."""
+MAX_FRAME_RATE = Fraction(30)
 
 
 def require_scene_detection() -> None:
@@ -20,23 +27,29 @@ def require_scene_detection() -> None:
         )
 
 
-class CutDetector:
-    """Tells for each frame, given in order, whether a new shot begins with it.
+def find_cuts(path: Path, info: MediaInfo, start: Fraction, end: Fraction | None) -> list[Fraction]:
+    """Times at which a new shot begins, in seconds on the file's clock.
 
-    The measure is PySceneDetect's content detector: mean absolute change of hue, saturation and
-    brightness against the frame before, each 0 to 255. It sees the prepared frames, at the prepared
-    rate. Fades are not found.
+    The measure is PySceneDetect's adaptive detector with its defaults: the change of hue,
+    saturation and brightness between two frames must stand out from that of the frames around them,
+    so that fast motion and flashes are no cuts. It needs the source's own frame rate, hence a pass
+    of its own over the video. Fades are not found.
+
+    Args:
+        start, end: the piece to search; None is the end of the file.
     """
-
-    def __init__(self, threshold: float, frame_rate: Fraction) -> None:
-        require_scene_detection()
-        scenedetect: Any = importlib.import_module("scenedetect")
-        self._detector = scenedetect.ContentDetector(threshold=threshold, min_scene_len=0)
-        self._time = lambda number: scenedetect.FrameTimecode(number, float(frame_rate))
-        self._number = 0
-
-    def __call__(self, frame: UInt8[np.ndarray, "height width 3"]) -> bool:
-        blue_first = np.ascontiguousarray(frame[:, :, ::-1])
-        cuts = self._detector.process_frame(self._time(self._number), blue_first)
-        self._number += 1
-        return bool(cuts)
+    scenedetect: Any = importlib.import_module("scenedetect")
+    detector = scenedetect.AdaptiveDetector(min_scene_len=1)
+    rate = min(info.frame_rate or MAX_FRAME_RATE, MAX_FRAME_RATE)
+    width = max(1, round(HEIGHT * info.width / info.height))
+    framing = Framing(kind="letterbox", height=HEIGHT, width=width)
+    cuts: list[Fraction] = []
+    for number, picture in enumerate(
+        read_frames(path, frame_rate=rate, start=start, framing=framing)
+    ):
+        if end is not None and start + number / rate > end:
+            break
+        blue_first = np.ascontiguousarray(picture[:, :, ::-1])
+        time = scenedetect.FrameTimecode(number, float(rate))
+        cuts += [start + cut.frame_num / rate for cut in detector.process_frame(time, blue_first)]
+    return cuts

@@ -60,15 +60,25 @@ class Journal:
         self._path = root / JOURNAL_FILE
         self.entries: dict[str, SourceEntry] = {}
         header = {"format_version": FORMAT_VERSION, **json.loads(json.dumps(header))}
-        lines = self._complete_lines()
-        if lines:
-            self._check(json.loads(lines[0]), header)
-            for line in lines[1:]:
-                entry = SourceEntry.parse(line)
-                self.entries[entry.source] = entry
-        self._file = self._path.open("ab")
-        if not lines:
+        begun = self._load(header)
+        self._file = self._path.open("ab" if begun else "wb")
+        if not begun:
             self._write(header)
+
+    def _load(self, header: dict[str, Any]) -> bool:
+        """Read what is done; False if there is nothing worth keeping."""
+        lines = self._complete_lines()
+        entries = [SourceEntry.parse(line) for line in lines[1:]]
+        differences = _differences(json.loads(lines[0]), header) if lines else []
+        if differences and any(entry.clips for entry in entries):
+            raise DataError(
+                f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
+                "another destination, the same options, or --overwrite to begin again"
+            )
+        if not lines or differences:
+            return False
+        self.entries = {entry.source: entry for entry in entries}
+        return True
 
     def _complete_lines(self) -> list[str]:
         """The lines that were written whole; the rest of the file is cut off."""
@@ -80,25 +90,6 @@ class Journal:
             with self._path.open("r+b") as file:
                 file.truncate(end)
         return content[:end].decode().splitlines()
-
-    def _check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Raise if the destination was begun with something else, naming what."""
-        found_options, wanted_options = found.get("options", {}), wanted.get("options", {})
-        differences = [
-            f"{name} was {found_options.get(name)!r}, is now {wanted_options.get(name)!r}"
-            for name in sorted(found_options.keys() | wanted_options.keys())
-            if found_options.get(name) != wanted_options.get(name)
-        ]
-        differences += [
-            f"{name} was {found.get(name)!r}, is now {wanted[name]!r}"
-            for name in wanted
-            if name != "options" and found.get(name) != wanted[name]
-        ]
-        if differences:
-            raise DataError(
-                f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
-                "another destination, the same options, or --overwrite to begin again"
-            )
 
     def append(self, entry: SourceEntry) -> None:
         """Record a source whose clips are on disk."""
@@ -112,3 +103,13 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two headers differ in, option by option."""
+    flat = [{**header, **header.get("options", {})} for header in (found, wanted)]
+    return [
+        f"{name} was {flat[0].get(name)!r}, is now {flat[1].get(name)!r}"
+        for name in sorted(flat[0].keys() | flat[1].keys())
+        if name != "options" and flat[0].get(name) != flat[1].get(name)
+    ]

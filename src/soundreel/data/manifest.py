@@ -79,7 +79,7 @@ class DatasetInfo:
     classes: tuple[str, ...]
     origin: str
     options: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int | float] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def spec(self, num_frames: int) -> ClipSpec:

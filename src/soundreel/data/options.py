@@ -39,9 +39,6 @@ class PrepareOptions:
     """Leave out clips whose loudness (RMS, dB below full scale) is lower than this."""
     scene_cuts: Literal["keep", "split"] = "keep"
     """split: find cuts and let no clip span one."""
-    scene_threshold: float = 27.0
-    """Change between adjacent frames (0 to 255, mean over hue, saturation and brightness) that
-    counts as a cut."""
 
     labels: Literal["none", "folder", "pattern", "list"] = "none"
     """Where the class of a video is from: the name of its folder, the first group of
@@ -125,5 +122,5 @@ AUDIOSET = PrepareOptions(labels="list", min_frame_rate=25.0, min_size=360, sile
 as MM-Diffusion chose its 20,000 clips. The paper names no numbers: 25 frames per second, 360 pixels
 and -60 dB are ours."""
 
-RECIPES = {"none": PrepareOptions(), "landscape": LANDSCAPE, "aist": AIST, "audioset": AUDIOSET}
-"""Starting points for the options, by name."""
+RECIPES = {"plain": PrepareOptions(), "landscape": LANDSCAPE, "aist": AIST, "audioset": AUDIOSET}
+"""Starting points for the options, by name; `plain` are the defaults."""

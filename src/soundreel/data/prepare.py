@@ -40,8 +40,8 @@ from soundreel.data.workers import convert_all
 SPOOL_FOLDER = ".spool"
 LOCK_FILE = ".lock"
 
-Progress = Callable[[int, int, int], None]
-"""Called with sources done, sources in all, and clips made so far."""
+Progress = Callable[[int, int], None]
+"""Called with the number of sources done, and of those to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +160,6 @@ def _convert(
         known={entry.group: entry.split for entry in entries},
     )
     last = {record.split: record for entry in entries for record in entry.clips}
-    num_clips = sum(len(entry.clips) for entry in entries)
     max_bytes = options.shard_size_mb * 2**20
     with ExitStack() as stack:
         writers = {
@@ -175,7 +174,6 @@ def _convert(
         for num_done, (source, result) in enumerate(zip(todo, results, strict=True), 1):
             split = splits[source.group]
             clips = _store(source, split, result, writers[split])
-            num_clips += len(clips)
             journal.append(
                 SourceEntry(
                     source=source.name,
@@ -188,7 +186,7 @@ def _convert(
                 )
             )
             if progress is not None:
-                progress(num_done, len(todo), num_clips)
+                progress(num_done, len(todo))
 
 
 def _store(

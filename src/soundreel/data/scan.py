@@ -6,6 +6,7 @@ lists of AudioSet (comment lines, then id, start, end, labels) are read too, see
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
             )
         sources = _scan_folder(origin, options, exclude.resolve())
     elif origin.suffix.lower() == ".csv" and origin.is_file():
-        sources = _scan_list(origin, options)
+        sources = _scan_list(origin, options, exclude.resolve())
     elif origin.exists():
         raise DataError(f"{origin} is neither a folder nor a CSV list of videos")
     else:
@@ -65,12 +66,8 @@ def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
 
 def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
     sources = []
-    for path in origin.rglob("*"):
-        relative = path.relative_to(origin)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or not path.is_file() or path.resolve().is_relative_to(exclude):
-            continue
-        name = relative.as_posix()
+    for path in _files(origin, exclude):
+        name = path.relative_to(origin).as_posix()
         label, problem = _label(name, "", options)
         sources.append(
             Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)
@@ -78,9 +75,23 @@ def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[S
     return sources
 
 
-def _scan_list(origin: Path, options: PrepareOptions) -> list[Source]:
+def _files(folder: Path, exclude: Path) -> Iterator[Path]:
+    """Files that are not hidden, through links to folders too, each folder once."""
+    seen = {exclude}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = Path(parent).resolve()
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
+
+
+def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
     sources: dict[str, Source] = {}
-    for number, row in _rows(origin):
+    for number, row in _rows(origin, exclude):
         where = f"{origin}, line {number}"
         given = row["path"].strip()
         start_s, end_s = (_seconds(row.get(column), where) for column in ("start_s", "end_s"))
@@ -103,12 +114,12 @@ def _scan_list(origin: Path, options: PrepareOptions) -> list[Source]:
     return list(sources.values())
 
 
-def _rows(origin: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and columns of a list, AudioSet's included."""
     with origin.open(encoding="utf-8-sig", newline="") as file:
         lines = list(file)
     if any(line.startswith("#") and "YTID" in line for line in lines):
-        yield from _audioset_rows(origin, lines)
+        yield from _audioset_rows(origin, lines, exclude)
         return
     reader = csv.DictReader(lines)
     known = {"path", "label", "start_s", "end_s", "source"}
@@ -126,7 +137,9 @@ def _rows(origin: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield reader.line_num, {"start_s": "", "end_s": ""} | row
 
 
-def _audioset_rows(origin: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _audioset_rows(
+    origin: Path, lines: list[str], exclude: Path
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of AudioSet's segment lists: id, start, end in seconds, quoted labels.
 
     The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and
@@ -134,8 +147,8 @@ def _audioset_rows(origin: Path, lines: list[str]) -> Iterator[tuple[int, dict[s
     segment itself. The first label is the class; a list may give one id more than once.
     """
     files: dict[str, list[tuple[str, bool]]] = {}
-    for path in sorted(origin.parent.rglob("*")):
-        if path.is_file() and path.suffix.lower() not in ("", ".csv", ".json", ".txt"):
+    for path in sorted(_files(origin.parent, exclude)):
+        if path.suffix.lower() not in ("", ".csv", ".json", ".txt"):
             name = path.relative_to(origin.parent).as_posix()
             cut = re.fullmatch(r"(.{11})_[\d._]+", path.stem)
             files.setdefault(cut[1] if cut else path.stem, []).append((name, cut is not None))

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def convert_all(
     sources: Sequence[Source], options: PrepareOptions, spool: Path, num_workers: int
-) -> Iterator[Conversion]:
+) -> Generator[Conversion, None, None]:
     """What came of each source, in their order.
 
     Args:

@@ -1,0 +1,69 @@
+"""`soundreel prepare SRC DEST [RECIPE]`: videos in, checked data set out."""
+
+import os
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from soundreel.cli.progress import progress_bar
+from soundreel.data.describe import describe
+from soundreel.data.manifest import SKIPPED_FILE
+from soundreel.data.options import RECIPES, PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+
+_SUMMARIES = {
+    "plain": "No classes; every option as given.",
+    "landscape": "A folder a class, as the Landscape data set comes.",
+    "aist": "AIST++: class is the music, all cameras on a dance in one split.",
+    "audioset": "A list of AudioSet segments; only fast, large, audible ones.",
+}
+
+
+def _recipe(name: str, options: PrepareOptions) -> Any:
+    """The type of the options, given on the command line on top of a recipe."""
+    subcommand = tyro.conf.subcommand(
+        name=name, default=options, description=_SUMMARIES[name], prefix_name=False
+    )
+    return Annotated[PrepareOptions, subcommand]
+
+
+Recipe: Any = reduce(or_, (_recipe(name, options) for name, options in RECIPES.items()))
+
+
+@tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)
+def prepare(
+    src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
+    dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")],
+    options: Annotated[Recipe, tyro.conf.arg(name="")] = RECIPES["plain"],
+    *,
+    workers: int = os.cpu_count() or 1,
+    overwrite: bool = False,
+) -> None:
+    """Turn a folder or CSV list of videos into a checked data set of short clips.
+
+    Run it again to continue after an interruption or to add new files. DEST/skipped.csv tells what
+    was left out, and why.
+
+    Args:
+        src: folder of videos (searched recursively), or CSV list with the column path and, if
+            wanted, label, start_s, end_s, source.
+        dest: folder of the data set; made if absent.
+        options: a recipe, whose options can each be changed by a flag.
+        workers: processes that decode; 0 decodes in the main one.
+        overwrite: delete the data set that DEST holds.
+    """
+    with progress_bar("preparing") as advance:
+        report = prepare_dataset(
+            src, dest, options, num_workers=workers, overwrite=overwrite, progress=advance
+        )
+    out = Console(soft_wrap=True, highlight=False)
+    if report.num_converted == 0:
+        out.print("Nothing to do: everything was prepared before.")
+    for name, value in describe(dest).items():
+        out.print(f"{name}: {value}", markup=False)
+    if report.info.counts["skipped"]:
+        out.print(f"Left out, with reasons: {dest / SKIPPED_FILE}", markup=False)

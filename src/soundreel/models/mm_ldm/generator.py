@@ -365,6 +365,8 @@ class Generator(nn.Module):
         context_kept: Bool[Tensor, " batch"] | None = None,
         text: Float[Tensor, "batch token context_dim"] | None = None,
         label: Int[Tensor, " batch"] | None = None,
+        history_tokens: Float[Tensor, "batch history_token context_dim"] | None = None,
+        taps: Sequence[Float[Tensor, "batch all_tokens dim"]] = (),
     ) -> Prediction:
         """Predict the model output for noisy latents.
 
@@ -373,6 +375,8 @@ class Generator(nn.Module):
             context_kept: False in a row makes its prompt zero and its class unknown (null branch).
             text: token states of a text encoder that take the place of the learned prompt.
             label: class indices; needed if, and only if, the configuration has classes.
+            history_tokens, taps: what a `HistoryEncoder` knows of the clip before: further context
+                tokens, and what is added to the blocks' outputs.
 
         Raises:
             ValueError: labels without classes in the configuration, or classes without labels.
@@ -387,7 +391,9 @@ class Generator(nn.Module):
         if label is not None:
             label = torch.where(context_kept, label, self.config.num_classes)
         context = self.context(context_kept, text)
-        output = self.transformer(xt, timestep, context, condition, label)
+        if history_tokens is not None:
+            context = torch.cat([context, history_tokens], dim=1)
+        output = self.transformer(xt, timestep, context, condition, label, taps)
         if not self.config.learned_variance:
             return Prediction(output)
         return Prediction(

@@ -144,6 +144,8 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         write_mkv(path, picture, None, 1000, 16_000)
     with pytest.raises(ValueError, match="1 to 8 channels"):
         write_mkv(path, None, np.zeros((9, 100), np.float32), 10, 16_000)
+    with pytest.raises(ValueError, match="at least 2 pixels wide"):
+        write_mkv(path, picture[:, :, :1], None, 10, 16_000)
     with pytest.raises(ValueError, match="frames differ in size"):
         write_mkv(path, [picture[0], picture[0, :4]], None, 10, 16_000)
     assert list(tmp_path.iterdir()) == []

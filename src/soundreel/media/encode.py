@@ -23,6 +23,7 @@ from jaxtyping import Float32, UInt8
 from soundreel.media.audio_track import LAYOUTS
 from soundreel.media.errors import MediaError
 from soundreel.media.picture import filter_chain
+from soundreel.media.probe import FRAME_RATE_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,10 @@ SMPTE_170M, LIMITED_RANGE = 6, 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Format:
-    """Container and codecs; `samples` is the sample format the audio codec takes."""
+    """Container and codecs with their options."""
 
     container: str
     audio: str
-    samples: str
     audio_options: dict[str, str] = field(default_factory=dict)
     video: str = ""
     pixels: str = ""
@@ -54,7 +54,6 @@ class _Format:
 _MP4 = _Format(
     container="mp4",
     audio="aac",
-    samples="fltp",
     audio_options={"b": "160k"},
     video="libx264",
     pixels="yuv420p",
@@ -63,12 +62,11 @@ _MP4 = _Format(
 _MKV = _Format(
     container="matroska",
     audio="pcm_f32le",
-    samples="flt",
     video="ffv1",
     pixels="bgr0",
     video_options={"level": "3", "slicecrc": "1", "g": "1"},
 )
-_WAV = _Format(container="wav", audio="pcm_f32le", samples="flt")
+_WAV = _Format(container="wav", audio="pcm_f32le")
 
 
 def write_mp4(
@@ -113,7 +111,7 @@ def write_mkv(
 ) -> None:
     """FFV1 (RGB) and 32-bit float PCM in Matroska: read back bit by bit as it was written.
 
-    Args: as for `write_mp4`, for frames of any size and any sample rate.
+    Args: as for `write_mp4`, for frames at least 2 pixels wide and any sample rate.
 
     Raises:
         ValueError: if there is nothing to write, or the frame rate exceeds 500.
@@ -160,6 +158,8 @@ def _mux(
     first = next(pictures, None)
     if frames is not None and first is None:
         raise ValueError("there is no frame to write; give None as frames for sound alone")
+    if kind.video == "ffv1" and first is not None and first.shape[1] < 2:
+        raise ValueError(f"FFV1 holds pictures at least 2 pixels wide, got {first.shape[1]}")
     options = {}
     if kind.container == "mp4":
         # MP4 tells lengths in units of the movie's time scale; the usual 1 ms is too coarse.
@@ -181,10 +181,10 @@ def _mux(
                     due = convert.count * sample_rate * frame_rate.denominator
                     due = due // frame_rate.numerator // AUDIO_BLOCK * AUDIO_BLOCK
                     part = waveform[:, written : max(due, written)]
-                    written = _write_audio(container, audio, kind, part, written)
+                    written = _write_audio(container, audio, part, written)
             container.mux(video.encode(None))
         if waveform is not None and audio is not None:
-            _write_audio(container, audio, kind, waveform[:, written:], written)
+            _write_audio(container, audio, waveform[:, written:], written)
             container.mux(audio.encode(None))
 
 
@@ -195,6 +195,7 @@ def _add_video(
         VideoStream,
         container.add_stream(kind.video, rate=frame_rate, options=kind.video_options),
     )
+    stream.metadata[FRAME_RATE_TAG] = str(frame_rate)
     context = stream.codec_context
     context.height, context.width, _ = picture.shape
     context.pix_fmt = kind.pixels
@@ -243,16 +244,13 @@ _TO_CODEC = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_colo
 
 
 def _write_audio(
-    container: OutputContainer, stream: AudioStream, kind: _Format, part: Waveform, start: int
+    container: OutputContainer, stream: AudioStream, part: Waveform, start: int
 ) -> int:
     """Encode the samples that follow `start`; returns where they end."""
     for begin in range(0, part.shape[1], AUDIO_BLOCK):
-        block = np.ascontiguousarray(part[:, begin : begin + AUDIO_BLOCK])
-        if kind.samples == "flt":
-            block = np.ascontiguousarray(block.T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            block, format=kind.samples, layout=stream.codec_context.layout.name
-        )
+        packed = np.ascontiguousarray(part[:, begin : begin + AUDIO_BLOCK].T).reshape(1, -1)
+        layout = stream.codec_context.layout.name
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
         frame.sample_rate = stream.codec_context.sample_rate
         frame.time_base = Fraction(1, frame.sample_rate)
         frame.pts = start + begin

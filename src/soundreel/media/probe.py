@@ -19,6 +19,8 @@ from soundreel.media.errors import Source, source_name
 from soundreel.media.picture import upright_turn
 
 MAX_FRAME_RATE = 1000
+FRAME_RATE_TAG = "FRAME_RATE"
+"""Tag with the exact rate: Matroska itself tells the duration of a frame in whole nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +86,19 @@ def probe(source: Source) -> MediaInfo:
 
 def average_frame_rate(stream: VideoStream) -> Fraction | None:
     """Frames per second as the header tells; a guess if it tells none or an absurd one."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0 < rate <= MAX_FRAME_RATE:
-            return Fraction(rate)
+    for told in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if told is not None and 0 < told <= MAX_FRAME_RATE:
+            tagged = _tagged_rate(stream.metadata.get(FRAME_RATE_TAG, ""))
+            is_same = tagged is not None and abs(tagged / told - 1) < Fraction(1, 100_000)
+            return tagged if is_same else Fraction(told)
     return None
+
+
+def _tagged_rate(text: str) -> Fraction | None:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _duration(container: InputContainer, zero: Fraction) -> Fraction | None:

@@ -1,7 +1,7 @@
 """What every layer shares: the pair `AV`, and the sizes and rates of a clip or of its latents.
 
-Every length, rate and shape is derived here, in integers or exact fractions, so that no other module
-multiplies a duration in float seconds by a rate.
+Every length, rate and shape is derived here, in integers or exact fractions, so that no other
+module multiplies a duration in float seconds by a rate.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class AV:
         yield self.audio
 
     def map(self, function: Callable[..., Tensor], *others: "AV | Number | None") -> "AV":
-        """Apply `function(own, *other's)` to each modality that is present; numbers are broadcast."""
+        """Apply `function(own, *other's)` to each modality present; numbers are broadcast."""
         return AV(
             *(
                 None
@@ -118,8 +118,8 @@ class AV:
 class ClipSpec:
     """Sizes and rates of the clips a model works on.
 
-    The k-th frame is shown from `k / frame_rate` on; sample n is taken at `n / sample_rate`; both on
-    one clock that starts at 0. All conversions are exact.
+    The k-th frame is shown from `k / frame_rate` on; sample n is taken at `n / sample_rate`; both
+    on one clock that starts at 0. All conversions are exact.
 
     Units: `frame_rate` in frames per second (any rational), `sample_rate` in Hz, sizes in pixels.
     """
@@ -161,7 +161,7 @@ class ClipSpec:
         return (self.num_channels, self.num_samples)
 
     def frame_to_sample(self, frame: int) -> int:
-        """First sample at or before the start of a frame: floor(frame * sample_rate / frame_rate)."""
+        """First sample of a frame: floor(frame * sample_rate / frame_rate)."""
         return frame_to_sample(frame, self.frame_rate, self.sample_rate)
 
     def num_windows(self, num_frames: int, stride: int = 1) -> int:

@@ -67,7 +67,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the message says all: an error of ours, a wrong value, or a file that cannot be had."""
+    """Whether the message says all: an error of ours, a wrong value, or an unusable file."""
     from soundreel.checkpoints.errors import CheckpointError
     from soundreel.data.manifest import DataError
     from soundreel.media.errors import MediaError

@@ -1,4 +1,4 @@
-"""`soundreel train PRESET --data D --out RUN [--resume] [--config FILE] [--train.learning-rate ...]`."""
+"""`soundreel train PRESET --data D --out RUN [--resume] [--config FILE] [--SETTING VALUE ...]`."""
 
 import sys
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def show_progress(numbers: Mapping[str, float]) -> None:
     losses = "  ".join(
         f"{name.partition('/')[2]} {value:.4f}"
         for name, value in numbers.items()
-        if "/" in name and not name[-3:-1] == "_q"
+        if "/" in name and name[-3:-1] != "_q"
     )
     minutes, seconds = divmod(round(numbers["time_left_s"]), 60)
     sys.stderr.write(

@@ -131,7 +131,7 @@ def _essence(config: MMDiffusionConfig) -> MMDiffusionConfig:
 
 
 def prepare_machine(num_threads: int) -> None:
-    """Threads as asked; numbers too small for normal floats become 0, which CPUs are faster with."""
+    """Threads as asked; denormal numbers become 0, which CPUs are faster with."""
     torch.set_flush_denormal(True)
     if num_threads:
         torch.set_num_threads(num_threads)

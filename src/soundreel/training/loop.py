@@ -8,7 +8,7 @@ uninterrupted one bit for bit on the CPU.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -208,11 +208,11 @@ def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
     return config.learning_rate * (samples_seen + 1) / config.warmup_samples
 
 
-def _grad_norm(parameters: list[Tensor], limit: float) -> float:
+def _grad_norm(parameters: Iterable[Tensor], limit: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf, foreach=True))
 
 
-def _diagnosis(player: Player, batch: TrainingBatch, means: dict[str, tuple[float, int]]) -> str:
+def _diagnosis(player: Player, batch: TrainingBatch, means: Mapping[str, tuple[float, int]]) -> str:
     bad = [name for name, (value, _) in means.items() if not math.isfinite(value)]
     data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
     broken = [n for n, p in player.network.named_parameters() if not p.isfinite().all()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from soundreel.diffusion.losses import VarianceType, diffusion_loss, quarter_mea
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
+from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.types import AV
 
 
@@ -62,7 +63,8 @@ def mm_diffusion_objective(
     """
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        unet = network.module if isinstance(network, DistributedDataParallel) else network
+        wrapped = isinstance(network, DistributedDataParallel)
+        unet = cast(CoupledUNet, network.module if wrapped else network)
         timestep = draw_timesteps(noise, len(schedule)).to(batch.av.device)
         shifts = unet.draw_window_shifts(noise.generators[0])
 

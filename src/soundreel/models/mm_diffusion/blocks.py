@@ -1,4 +1,4 @@
-"""Building blocks of MM-Diffusion's Coupled U-Net (Ruan et al., CVPR 2023, section 3.2 and supplement).
+"""Building blocks of MM-Diffusion's Coupled U-Net (Ruan et al., CVPR 2023, 3.2 and supplement).
 
 Inside the network everything is channels last, because convolution and matrix libraries are fastest
 there and no layer then needs a copy: video is `b f h w c`, audio is `b s c`.
@@ -47,7 +47,7 @@ class TokenGroupNorm(nn.Module):
 
 
 class VideoConv(nn.Module):
-    """3x3 convolution within each frame, then width 3 over frames ("2d+1d"), or one 3x3x3 ("3d")."""
+    """3x3 convolution within each frame, then 3 wide over frames ("2d+1d"); or 3x3x3 ("3d")."""
 
     def __init__(self, in_channels: int, out_channels: int, kind: str = "2d+1d") -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class VideoConv(nn.Module):
 
 
 class AudioConv(nn.Conv1d):
-    """Dilated convolution of width 3 over the samples of `b s c`, zero-padded to the same length."""
+    """Dilated convolution of width 3 over the samples of `b s c`, zero-padded at both ends."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
@@ -114,13 +114,13 @@ def resample_audio(x: Float[Tensor, "b s c"], direction: str | None) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """Softmax attention of `b q (head d)` over `b k (head d)`; heads are contiguous channel ranges."""
+    """Softmax attention of `b q (head d)` over `b k (head d)`; a head is a range of channels."""
     q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=num_heads) for x in (query, key, value))
     return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
 
 
 class SelfAttention(nn.Module):
-    """y = x + proj(attention(qkv(norm(x)))) over the tokens of each row; q, k, v split before heads."""
+    """y = x + proj(attention(qkv(norm(x)))) over each row's tokens; q, k, v split before heads."""
 
     def __init__(self, channels: int, num_heads: int, num_groups: int) -> None:
         super().__init__()
@@ -132,7 +132,8 @@ class SelfAttention(nn.Module):
         self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Float[Tensor, "row token channel"]) -> Tensor:
-        return x + self.out(attend(*self.qkv(self.norm(x)).chunk(3, dim=-1), self.num_heads))
+        query, key, value = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        return x + self.out(attend(query, key, value, self.num_heads))
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -164,7 +165,7 @@ class ResidualBlockConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Residual block of both branches; one embedding projection serves both (section 3.2, figure 3)."""
+    """Residual block of both branches; one embedding projection serves both (3.2, figure 3)."""
 
     def __init__(self, config: ResidualBlockConfig) -> None:
         super().__init__()
@@ -225,9 +226,9 @@ class CrossModalAttention(nn.Module):
     """Windowed cross-modal attention with random shift (section 3.3, "RS-MMA").
 
     With n positions per frame, a = floor(S / F) samples per frame, window w and shift s: the pixels
-    of frame i attend to the samples `(i + s) * a + r mod S` for r < w * a, and the samples of segment
-    i attend to the pixels of the frames `i + s, ..., i + s + w - 1 mod F`. The last segment includes
-    the samples left over when F does not divide S. Nothing attends within its own modality.
+    of frame i attend to the samples `(i + s) * a + r mod S` for r < w * a, and the samples of
+    segment i attend to the pixels of the frames `i + s, ..., i + s + w - 1 mod F`. The last segment
+    takes the samples left over when F does not divide S. Nothing attends within its own modality.
     """
 
     def __init__(self, channels: int, window: int, num_heads: int, num_groups: int) -> None:

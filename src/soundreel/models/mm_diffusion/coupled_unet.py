@@ -1,8 +1,8 @@
 """MM-Diffusion's Coupled U-Net: one denoiser for frames and waveform (Ruan et al., CVPR 2023).
 
-Architecture after section 3.2-3.3 and the supplement's Table 1. Where the published code differs from
-the text (audio dilations, heads of self-attention) the code's behaviour is kept, because published
-weights depend on it; docs/fidelity.md lists every case.
+Architecture after section 3.2-3.3 and the supplement's Table 1. Where the published code differs
+from the text (audio dilations, heads of self-attention) the code's behaviour is kept, because
+published weights depend on it; docs/fidelity.md lists every case.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class CoupledUNetConfig:
         num_frames: frames per clip; the middle block's window spans all of them.
         width: channels at full resolution; `channel_mult` multiplies it level by level.
         num_res_blocks: residual blocks per level, besides the resampling one.
-        *_attention_factors: downsampling factors (1, 2, 4, ...) at which a block has that attention.
+        *_attention_factors: downsampling factors (1, 2, 4, ...) where a block has that attention.
         cross_attention_windows: window in frames for each cross-attention factor.
         shift_windows: draw a window shift for every windowed block (random-shift attention).
         cross_head_width: channels per head in cross-modal attention; 0 uses `num_heads` heads.
@@ -240,12 +240,13 @@ class CoupledUNet(nn.Module):
 
     @property
     def shift_ranges(self) -> list[int]:
-        """Largest shift of each shifted cross-modal block, in call order (the middle never shifts)."""
+        """Largest shift of each shifted cross-modal block, in call order (not the middle's)."""
         entries = [*self.input_blocks, *self.output_blocks]
-        blocks = [b for entry in entries for b in entry if isinstance(b, CrossModalAttention)]
         return [
             self.config.num_frames - block.window if self.config.shift_windows else 0
-            for block in blocks
+            for entry in entries
+            for block in entry.children()
+            if isinstance(block, CrossModalAttention)
         ]
 
     def draw_window_shifts(self, generator: torch.Generator) -> list[int]:
@@ -292,11 +293,11 @@ class CoupledUNet(nn.Module):
             video.permute(0, 1, 4, 2, 3).to(xt["video"].dtype), audio.mT.to(xt["audio"].dtype)
         )
 
-    def _run(self, entry: nn.ModuleList, h: AV, embedding: Tensor, shifts: list[int] | None) -> AV:
+    def _run(self, entry: nn.Module, h: AV, embedding: Tensor, shifts: list[int] | None) -> AV:
         """One entry of the network; `shifts` (in call order) is consumed, None means no shift."""
         own = [
             shifts.pop(0) if shifts is not None and isinstance(block, CrossModalAttention) else 0
-            for block in entry
+            for block in entry.children()
         ]
         if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
             return _run_entry(entry, h, embedding, own)
@@ -329,8 +330,8 @@ class CoupledUNet(nn.Module):
             )
 
 
-def _run_entry(entry: nn.ModuleList, h: AV, embedding: Tensor, shifts: Sequence[int]) -> AV:
-    for block, shift in zip(entry, shifts, strict=True):
+def _run_entry(entry: nn.Module, h: AV, embedding: Tensor, shifts: Sequence[int]) -> AV:
+    for block, shift in zip(entry.children(), shifts, strict=True):
         if isinstance(block, CrossModalAttention):
             h = block(h, shift)
         elif isinstance(block, ResidualBlock):

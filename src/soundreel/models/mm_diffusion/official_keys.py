@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# (our name, official name, trailing axes of length 1 in the official weight), as regular expressions
+# As regular expressions: our name, official name, trailing axes of length 1 in the official weight
 # on the part of the key between the block prefix and ".weight" / ".bias".
 _LAYERS: tuple[tuple[str, str, int], ...] = (
     ("video_norm_in", "video_in_layers.0.GroupNorm", 0),
@@ -89,7 +89,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_cross(key: str, state: Mapping[str, Tensor], marker: str) -> bool:
-    """Whether a key belongs to a cross-modal block: its block then also holds the joint qkv layer."""
+    """Whether a key belongs to a cross-modal block, which also holds the joint qkv layer."""
     match = _BLOCK.match(key)
     return match is not None and f"{match[1]}.{marker}.weight" in state
 

@@ -1,0 +1,187 @@
+"""`soundreel info PATH`: what a model, a run, a prepared data set or a media file holds."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from safetensors import SafetensorError, safe_open
+
+from soundreel.checkpoints.store import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    ModelIndex,
+    load_model_index,
+)
+from soundreel.cli.main import write
+from soundreel.data.describe import describe
+from soundreel.data.manifest import DATASET_FILE
+from soundreel.media.probe import MediaInfo, probe
+from soundreel.training.state import list_checkpoints
+from soundreel.training.trackers import read_log
+
+RUN_CONFIG = "config.json"
+RUN_LOG = "log.jsonl"
+
+
+def info(path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]) -> None:
+    """Describe a model folder, a run folder, a prepared data set or a media file.
+
+    Args:
+        path: for example RUN/model, RUN, the folder that `soundreel prepare` made, or a clip.
+    """
+    show(_describe(path))
+
+
+def show(lines: dict[str, str]) -> None:
+    """A table on a terminal, `name: value` lines elsewhere."""
+    if not sys.stdout.isatty():
+        for name, value in lines.items():
+            write(f"{name}: {value}")
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in lines.items():
+        table.add_row(name, value)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _describe(path: Path) -> dict[str, str]:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.is_file():
+        return describe_media(probe(path))
+    if (path / INDEX_FILE).is_file():
+        return describe_model(path)
+    if (path / DATASET_FILE).is_file():
+        return describe(path)
+    if (path / RUN_CONFIG).is_file():
+        return describe_run(path)
+    raise ValueError(
+        f"{path}: neither a model ({INDEX_FILE}), a prepared data set ({DATASET_FILE}) nor a run"
+        f" ({RUN_CONFIG}) is in this folder"
+    )
+
+
+def describe_model(folder: Path) -> dict[str, str]:
+    """Clips, settings, and each network with its size and configuration.
+
+    Raises:
+        CheckpointError: the folder is incomplete or damaged.
+    """
+    index = load_model_index(folder)
+    lines = {"model": str(folder), "system": index.system, **_clip_lines(index)}
+    for name, kind in index.components.items():
+        parameters, num_bytes = _count_parameters(folder / name / WEIGHTS_FILE)
+        lines[name] = f"{kind}, {parameters:,} parameters, {num_bytes / 2**20:.1f} MiB"
+        lines |= _flat(_read_json(folder / name / CONFIG_FILE), f"{name}.")
+    return lines | _flat(index.settings, "")
+
+
+def describe_run(folder: Path) -> dict[str, str]:
+    """How far a run is, its first and last losses, and where its results are.
+
+    Raises:
+        CheckpointError: its configuration is damaged.
+    """
+    config = _read_json(folder / RUN_CONFIG)
+    total = config.get("train", {}).get("total_samples", 0)
+    checkpoints = list_checkpoints(folder / "checkpoints")
+    log = read_log(folder / RUN_LOG)
+    seen = max([int(line["samples"]) for line in log] + [int(c.name) for c in checkpoints] + [0])
+    lines = {
+        "run": str(folder),
+        "system": str(config.get("system", "unknown")),
+        "samples seen": f"{seen:,} of {total:,}" + ("" if seen < total else ", finished"),
+    }
+    if log:
+        shown = [name for name in log[-1] if "/" in name and name[-3:-1] != "_q"]
+        for name in shown:
+            lines[name] = f"{log[0].get(name, math.nan):.4f} at first, {log[-1][name]:.4f} now"
+        lines["speed"] = f"{log[-1]['samples_per_s']:.2f} samples per second"
+    lines["checkpoints"] = ", ".join(c.name for c in checkpoints) or "none"
+    previews = sorted((folder / "previews").glob("*.png"))
+    lines["last preview"] = str(previews[-1]) if previews else "none"
+    model = folder / "model"
+    lines["model"] = str(model) if (model / INDEX_FILE).is_file() else "none yet"
+    return lines
+
+
+def describe_media(media: MediaInfo) -> dict[str, str]:
+    """Tracks of a media file, as its header tells."""
+    lines = {"file": media.path}
+    if media.duration is not None:
+        lines["duration"] = f"{float(media.duration):.3f} s"
+    lines["picture"] = "none"
+    if media.has_video:
+        rate = "unknown" if media.frame_rate is None else f"{float(media.frame_rate):.6g}"
+        turned = f", turned by {media.rotation} degrees" if media.rotation else ""
+        lines["picture"] = (
+            f"{media.width}x{media.height} at {rate} frames per second, {media.video_codec}{turned}"
+        )
+    lines["sound"] = "none"
+    if media.has_audio:
+        plural = "s" if media.num_channels > 1 else ""
+        lines["sound"] = (
+            f"{media.sample_rate} Hz, {media.num_channels} channel{plural}, {media.audio_codec}"
+        )
+    if media.video_start is not None and media.audio_start is not None:
+        lead = float(media.audio_start - media.video_start)
+        if lead:
+            lines["sound begins"] = f"{abs(lead):.3f} s {'after' if lead > 0 else 'before'} picture"
+    return lines
+
+
+def _clip_lines(index: ModelIndex) -> dict[str, str]:
+    clip = index.clip
+    if clip is None:
+        return {}
+    return {
+        "clip": f"{clip.num_frames} frames of {clip.width}x{clip.height} at {clip.frame_rate} per"
+        f" second; {clip.num_samples} samples at {clip.sample_rate} Hz; {clip.duration_s:g} s"
+    }
+
+
+def _count_parameters(path: Path) -> tuple[int, int]:
+    """Numbers in a safetensors file and its size in bytes, without reading the tensors.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    return sum(math.prod(shape) for shape in shapes), path.stat().st_size
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
+    """Nested settings as dotted names."""
+    lines = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines |= _flat(value, f"{prefix}{name}.")
+        else:
+            is_list = isinstance(value, list)
+            lines[f"{prefix}{name}"] = ", ".join(map(str, value)) if is_list else str(value)
+    return lines

@@ -1,6 +1,7 @@
 """`soundreel generate MODEL --out DIR`: clips and a contact sheet from a trained model."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,14 @@ from soundreel.cli.progress import progress_bar
 from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.pipelines.load import load
+from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments:
     """Make clips with sound and write them as MP4 files with a contact sheet."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model folder, for example RUN/model, or owner/name on the Hub."""
     out: Path
     """Folder for the clips; made if absent."""
@@ -42,8 +44,13 @@ def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) ->
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a file; give a folder")
     pipeline = load(arguments.model)
+    sample = pipeline.generate
+    if arguments.sampler is not None:
+        if not isinstance(pipeline, MMDiffusionPipeline):
+            raise ValueError(f"--sampler: {arguments.model} has one sampler only; leave it out")
+        sample = partial(pipeline.generate, sampler=arguments.sampler)
     with progress_bar("sampling") as advance:
-        clips = pipeline.generate(
+        clips = sample(
             count=arguments.count,
             seed=arguments.seed,
             num_steps=arguments.num_steps,

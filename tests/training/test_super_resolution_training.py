@@ -13,6 +13,7 @@ from soundreel.clip import Clip
 from soundreel.config import ConfigError, DataConfig, PreviewConfig, from_dict
 from soundreel.config_super_resolution import SuperResolutionRunConfig
 from soundreel.data.degradation import DegradationConfig, ImagePairs
+from soundreel.data.loader import Batch
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.diffusion.noise import PerSampleNoise
@@ -70,7 +71,9 @@ def data(tmp_path_factory):
         sound = np.random.default_rng(number).uniform(-0.5, 0.5, (1, 9600)).astype(np.float32)
         Clip(frames, sound, Fraction(10), 16_000).save(folder / f"{number}.mkv")
     root = tmp_path_factory.mktemp("prepared") / "data"
-    options = PrepareOptions(height=32, width=32, min_duration_s=0.1, clip_duration_s=1.0, valid=1)
+    options = PrepareOptions(
+        height=32, width=32, min_duration_s=0.1, clip_duration_s=1.0, valid=1.0
+    )
     prepare_dataset(folder, root, options, num_workers=1)
     return root
 
@@ -152,8 +155,11 @@ def test_the_objective_counts_both_terms_and_refuses_other_batches():
     result = SuperResolutionObjective(linear_schedule())(network, batch, PerSampleNoise(range(4)))
     total = result.means["mse_video"][0] + result.means["vb_video"][0]
     assert float(result.loss.detach()) == pytest.approx(total, rel=1e-5)
+    windows = Batch(
+        av=batch.av, label=batch.label, keys=batch.keys, start_frames=(0,) * 4, sample_index=0
+    )
     with pytest.raises(TypeError, match="learns from image pairs"):
-        SuperResolutionObjective(linear_schedule())(network, "no batch", PerSampleNoise(range(4)))
+        SuperResolutionObjective(linear_schedule())(network, windows, PerSampleNoise(range(4)))
 
 
 def test_presets_have_the_stated_sizes_and_survive_plain_values():

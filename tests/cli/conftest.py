@@ -1,0 +1,93 @@
+"""A small data set and a run on it, made once: what commands are pointed at."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soundreel.clip import Clip
+from soundreel.config import DataConfig, MMDiffusionConfig, PreviewConfig
+from soundreel.data.options import PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig
+from soundreel.run.mm_diffusion import train_mm_diffusion
+from soundreel.training.loop import TrainConfig
+from soundreel.types import ClipSpec
+
+FRAME_RATE = Fraction(10)
+SAMPLE_RATE = 8_000
+
+
+def small_config() -> MMDiffusionConfig:
+    clip = ClipSpec(
+        num_frames=4, height=16, width=16, frame_rate=FRAME_RATE, sample_rate=SAMPLE_RATE
+    )
+    return MMDiffusionConfig(
+        clip=clip,
+        unet=CoupledUNetConfig(
+            num_frames=4,
+            width=8,
+            channel_mult=(1, 2),
+            num_res_blocks=1,
+            video_attention_factors=(),
+            cross_attention_factors=(2,),
+            cross_attention_windows=(2,),
+            num_heads=1,
+            cross_head_width=0,
+            num_groups=4,
+            dropout=0.0,
+        ),
+        # With epsilon the clips of so young a network would be pure black and white.
+        diffusion=DiffusionConfig(prediction_type="v"),
+        data=DataConfig(stride=2),
+        train=TrainConfig(
+            total_samples=8,
+            global_batch_size=2,
+            micro_batch_size=2,
+            log_every=4,
+            save_every=4,
+            preview_every=8,
+        ),
+        preview=PreviewConfig(count=1, num_steps=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 2 s, prepared at 16x16 pixels."""
+    root = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        frames = rng.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+        waveform = rng.uniform(-0.5, 0.5, (1, 16_000)).astype(np.float32)
+        path = root / "videos" / ("dog" if index else "cat") / f"{index}.mkv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Clip(frames, waveform, FRAME_RATE, SAMPLE_RATE).save(path)
+    options = PrepareOptions(
+        height=16, width=16, sample_rate=SAMPLE_RATE, labels="folder", min_duration_s=1.0
+    )
+    prepare_dataset(root / "videos", root / "data", options, num_workers=0)
+    return root / "data"
+
+
+@pytest.fixture(scope="session")
+def small_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 8 clips; its model is in the folder `model`."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train_mm_diffusion(small_config(), small_dataset, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def unfinished_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has seen 4 of 8 clips when it is looked at."""
+    out = tmp_path_factory.mktemp("runs") / "unfinished"
+    config = small_config()
+    half = replace(config, train=replace(config.train, total_samples=4, preview_every=0))
+    train_mm_diffusion(half, small_dataset, out)
+    text = (out / "config.json").read_text()
+    (out / "config.json").write_text(text.replace('"total_samples": 4', '"total_samples": 8'))
+    return out

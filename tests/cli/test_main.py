@@ -1,0 +1,115 @@
+"""The front door: help, unknown commands, errors."""
+
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import pytest
+
+from soundreel.cli.main import COMMANDS, run
+
+HELP = "from soundreel.cli.main import run; run(['--help'])"
+
+
+def test_help_comes_in_half_a_second():
+    def seconds() -> float:
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-c", HELP], capture_output=True, check=True)
+        return time.monotonic() - started
+
+    # The best of several, for other work on the machine counts too.
+    assert min(seconds() for _ in range(8)) < 0.5
+
+
+def test_help_imports_nothing_heavy():
+    code = f"{HELP}; import sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "soundreel.cli.main" in loaded
+    assert not loaded & {"torch", "numpy", "av", "tyro", "rich", "pydantic"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(arguments, capsys):
+    assert run(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_the_version_is_told(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("soundreel 0.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    attribute = f"{name}_" if name == "import" else name
+    assert callable(getattr(import_module(f"soundreel.cli.{attribute}"), attribute))
+    assert run([name, "--help"]) == 0
+    assert f"usage: soundreel {name}" in capsys.readouterr().out
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a failed command."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("soundreel: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_an_unknown_command_is_one_line_with_the_known_ones(capsys):
+    assert run(["genrate"]) == 2
+    line = error_line(capsys)
+    assert "'genrate'" in line
+    assert "generate" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["info", "nowhere"], "nowhere"),
+        (["generate", "nowhere/at/all", "--out", "x"], "nowhere/at/all"),
+        (["generate", "nowhere", "--out", "x", "--sampler", "euler"], "euler"),
+        (["train", "mm-diffusion-huge", "--data", "d", "--out", "o"], "mm-diffusion-huge"),
+        (["train", "mm-diffusion-tiny", "--config", "no.yaml"], "no.yaml"),
+        (["prepare", "nowhere", "dest"], "nowhere"),
+        (["upscale", "nowhere.mp4", "--model", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    assert named in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_flag_is_exit_code_2(capsys):
+    assert run(["generate", "model", "--out", "x", "--cuont", "3"]) == 2
+    assert "--cuont" in capsys.readouterr().err
+
+
+def test_a_file_of_another_kind_is_no_media_file(capsys, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no film")
+    assert run(["info", str(text)]) == 2
+    assert "notes.txt" in error_line(capsys)
+
+
+def test_a_defect_of_ours_is_not_hidden(monkeypatch):
+    def broken(arguments: list[str]) -> int:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("soundreel.cli.train.train", broken)
+    with pytest.raises(KeyError):
+        run(["train", "mm-diffusion-tiny"])
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("soundreel.cli.train.train", interrupted)
+    assert run(["train", "mm-diffusion-tiny"]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -1,0 +1,89 @@
+"""`soundreel train` as a user runs it, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from soundreel.cli.main import run
+from soundreel.presets.registry import PRESETS
+
+SMALL = """
+clip: {num_frames: 4, height: 16, width: 16, sample_rate: 8000}
+unet:
+  num_frames: 4
+  channel_mult: [1, 2]
+  video_attention_factors: []
+  cross_attention_factors: [2]
+  cross_attention_windows: [2]
+  cross_head_width: 0
+train: {total_samples: 8, log_every: 4, preview_every: 0}
+"""
+
+
+def soundreel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    code = "from soundreel.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def train(config: Path, data: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    where = ("--config", config, "--data", data, "--out", out)
+    return soundreel("train", "mm-diffusion-tiny", *where, *flags)
+
+
+def test_help_names_every_preset(capsys):
+    assert run(["train"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PRESETS)
+
+
+def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    out = tmp_path / "run"
+    done = train(config, small_dataset, out, "--train.total-samples", "4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"model: {out / 'model'}\n"
+    assert done.stderr.count("mse_video") == 1
+    told = soundreel("info", out).stdout
+    assert "samples seen: 4 of 4, finished" in told
+
+    again = train(config, small_dataset, out)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert again.stderr.count("\n") == 1
+
+    resumed = train(config, small_dataset, out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "samples seen: 8 of 8, finished" in soundreel("info", out).stdout
+    assert "unet.width: 8" in soundreel("info", out / "model").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("unet: {widht: 8}", "unet.widht"),
+        ("train: {learning_rate: fast}", "train.learning_rate"),
+        ("unet: [1", "YAML"),
+        ("clip: {num_frames: 8}", "unet.num_frames"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_the_key(text, named, tmp_path, capsys):
+    config = tmp_path / "wrong.yaml"
+    config.write_text(text)
+    assert run(["train", "mm-diffusion-tiny", "--config", str(config)]) == 2
+    line = capsys.readouterr().err
+    assert named in line
+    assert line.count("\n") == 1
+
+
+def test_an_absent_data_set_is_one_line_and_nothing_is_written(tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    done = train(config, tmp_path / "nowhere", tmp_path / "run")
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

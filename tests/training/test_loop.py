@@ -1,0 +1,242 @@
+import json
+import math
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from soundreel.training.loop import NonFiniteLossError, TrainConfig, fit
+from soundreel.training.objectives import TrainingLoss
+from soundreel.training.player import make_player
+from soundreel.training.state import list_checkpoints, load_training_state
+from soundreel.training.trackers import JsonLines, read_log
+from soundreel.types import AV
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    av: AV
+    label: torch.Tensor
+    sample_index: int
+
+
+def toy_batches(size, start=0):
+    """Endless batches whose content depends on the sample's number alone."""
+    while True:
+        numbers = torch.arange(start, start + size)
+        x = torch.stack([torch.sin(n * torch.arange(1.0, 5.0)) for n in numbers])
+        yield ToyBatch(AV(x[:, None, None, None], x[:, None]), numbers, start)
+        start += size
+
+
+def toy_player(ema_decay=0.9):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 4))
+
+    def objective(network, batch, noise):
+        x = batch.av["audio"][:, 0]
+        target = x.flip(-1) + 0.01 * noise(AV(None, x))["audio"]
+        errors = (network(x) - target).square().mean(dim=1)
+        return TrainingLoss(errors.mean(), {"mse": (float(errors.detach().mean()), len(errors))})
+
+    return make_player("toy", network, objective, learning_rate=1e-2, ema_decay=ema_decay)
+
+
+def toy_config(**changes):
+    settings = {
+        "total_samples": 64,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "learning_rate": 1e-2,
+        "log_every": 8,
+        "save_every": 64,
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def run(config, folder, player, start=0, **options):
+    batches = toy_batches(config.micro_batch_size, start)
+    return fit(
+        [player], batches, config, checkpoints=folder / "checkpoints", samples_seen=start, **options
+    )
+
+
+def state_of(player):
+    tensors = {**player.network.state_dict()}
+    tensors |= {f"ema.{k}": v for k, v in player.ema.state_dict().items()}
+    for index, slots in player.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
+    return tensors
+
+
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
+    whole = toy_player()
+    run(toy_config(), tmp_path / "whole", whole, trackers=[JsonLines(tmp_path / "whole.jsonl")])
+
+    first = toy_player()
+    half = toy_config(total_samples=32)
+    run(half, tmp_path / "parts", first, trackers=[JsonLines(tmp_path / "parts.jsonl")])
+    second = toy_player()
+    newest = list_checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+    seen = load_training_state(newest, [second])
+    assert seen == 32
+    log = JsonLines(tmp_path / "parts.jsonl", seen)
+    run(toy_config(), tmp_path / "parts", second, start=seen, trackers=[log])
+
+    expected, got = state_of(whole), state_of(second)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    curves = [
+        [(line["samples"], line["toy/mse"]) for line in read_log(tmp_path / f"{name}.jsonl")]
+        for name in ("whole", "parts")
+    ]
+    assert len(curves[0]) == 8
+    assert curves[0] == curves[1]
+
+
+def test_the_loss_falls(tmp_path):
+    config = toy_config(total_samples=4000, save_every=4000, log_every=200)
+    run(config, tmp_path, toy_player(), trackers=[JsonLines(tmp_path / "log.jsonl")])
+    losses = [line["toy/mse"] for line in read_log(tmp_path / "log.jsonl")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_accumulated_gradients_equal_one_large_batch(tmp_path):
+    states = []
+    for micro in (2, 8):
+        player = toy_player()
+        player.network[1].p = 0.0  # dropout masks belong to a micro-batch
+        run(toy_config(micro_batch_size=micro), tmp_path / str(micro), player)
+        states.append(player.network.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_follows_its_formula(tmp_path):
+    player = toy_player(ema_decay=0.75)
+    expected = {name: p.detach().clone() for name, p in player.network.named_parameters()}
+
+    class Check:
+        def __call__(self, numbers):
+            for name, p in player.network.named_parameters():
+                expected[name] = 0.75 * expected[name] + 0.25 * p.detach()
+
+    run(toy_config(), tmp_path, player, trackers=[Check()])
+    for name, value in expected.items():
+        torch.testing.assert_close(player.ema.averages[name], value)
+
+
+def test_a_broken_loss_stops_before_the_step_and_says_where(tmp_path):
+    player = toy_player()
+    before = {k: v.clone() for k, v in player.network.state_dict().items()}
+
+    def poisoned():
+        for batch in toy_batches(4):
+            if batch.sample_index == 4:
+                x = batch.av["audio"] * math.nan
+                batch = ToyBatch(AV(x[:, None], x), batch.label, batch.sample_index)
+            yield batch
+
+    with pytest.raises(NonFiniteLossError, match=r"samples 4\.\.7.*the batch is NOT finite"):
+        fit([player], poisoned(), toy_config(), checkpoints=tmp_path / "checkpoints")
+    after = player.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_broken_gradient_stops_before_the_step(tmp_path):
+    player = toy_player()
+
+    def objective(network, batch, noise):
+        zero = (network[0].weight - network[0].weight.detach()).sum()
+        return TrainingLoss(zero.sqrt(), {})  # 0, but its slope is infinite
+
+    broken = make_player("toy", player.network, objective, learning_rate=1e-2)
+    before = {k: v.clone() for k, v in player.network.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match="gradient's norm"):
+        run(toy_config(), tmp_path, broken)
+    after = player.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_returns(tmp_path, number):
+    player = toy_player()
+
+    def stop_at_24(numbers):
+        if numbers["samples"] == 24:
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    assert run(toy_config(), tmp_path, player, trackers=[stop_at_24]) == 24
+    assert signal.getsignal(number) == handler
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
+    other = toy_player()
+    assert load_training_state(newest, [other]) == 24
+    assert all(torch.equal(state_of(player)[k], v) for k, v in state_of(other).items())
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    run(toy_config(keep_checkpoints=2, save_every=16), tmp_path, toy_player())
+    assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == [
+        "000000048",
+        "000000064",
+    ]
+
+
+def test_a_half_written_checkpoint_is_not_one(tmp_path):
+    run(toy_config(), tmp_path, toy_player())
+    (tmp_path / "checkpoints" / ".writing-000000099").mkdir()
+    (tmp_path / "checkpoints" / "000000099").mkdir()  # no state.json: it is written last
+    assert list_checkpoints(tmp_path / "checkpoints")[-1].name == "000000064"
+
+
+def test_previews_come_at_their_samples_and_do_not_count_as_training_time(tmp_path):
+    seen = []
+    run(toy_config(preview_every=24), tmp_path, toy_player(), preview=seen.append)
+    assert seen == [24, 48]
+
+
+def test_warmup_raises_the_learning_rate_linearly(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    run(toy_config(warmup_samples=32), tmp_path, toy_player(), trackers=[log])
+    rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl")]
+    expected = [1e-2 * (seen + 1) / 32 for seen in (0, 8, 16, 24)] + [1e-2] * 4
+    assert rates == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    player = toy_player()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(toy_config(), tmp_path, player)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_log_cut_off_by_a_crash_is_mended_on_resuming(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps({"samples": float(n), "loss": 1.0}) for n in (8, 16, 24)]
+    path.write_text("\n".join(lines) + '\n{"samples": 3')
+    JsonLines(path, samples_seen=16)({"samples": 24.0, "loss": 0.5})
+    assert read_log(path) == [
+        {"samples": 8.0, "loss": 1.0},
+        {"samples": 16.0, "loss": 1.0},
+        {"samples": 24.0, "loss": 0.5},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"micro_batch_size": 3}, "multiple of micro_batch_size 3"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"precision": "float16"}, "'float32' or 'bfloat16'"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(changes, words):
+    with pytest.raises(ValueError, match=words):
+        toy_config(**changes)

@@ -198,6 +198,14 @@ def test_a_list_gives_labels_pieces_and_common_sources(tmp_path, make_video):
     assert "no label" in reasons["one.mkv@0-2"]
 
 
+def test_labels_that_are_left_unused_are_mentioned(tmp_path, make_video, caplog):
+    make_video(tmp_path / "in" / "one.mkv")
+    (tmp_path / "in" / "list.csv").write_text("path,label\none.mkv,rain\n")
+    info = prepare_dataset(tmp_path / "in" / "list.csv", tmp_path / "out", SMALL).info
+    assert info.classes == ()
+    assert "1 labels of the list are not used" in caplog.text
+
+
 def test_the_landscape_recipe_takes_classes_from_folders(tmp_path, make_video):
     for name in ("train/thunder/a.mkv", "train/raining/b.mkv", "train/raining/c.mkv", "stray.mkv"):
         make_video(tmp_path / "in" / name)
@@ -226,7 +234,8 @@ def test_the_audioset_recipe_reads_its_lists_and_keeps_large_fast_videos(tmp_pat
     whole, cut, small = "-0RWZT-miFs", "abc_DEF-123", "zzzzzzzzzzz"
     big = {"frame_rate": 25, "size": (360, 360)}
     make_video(tmp_path / "in" / f"{whole}.mkv", duration_s=4.0, **big)
-    make_video(tmp_path / "in" / "media" / f"{cut}_30.000.mkv", duration_s=2.0, **big)
+    make_video(tmp_path / "in" / "media" / f"{cut}_30000_32000.mkv", duration_s=2.0, **big)
+    make_video(tmp_path / "in" / "media" / f"{cut}_70.mkv", duration_s=2.0, **big)  # not listed
     make_video(tmp_path / "in" / f"{small}.mkv", duration_s=4.0, frame_rate=25)
     (tmp_path / "in" / "balanced.csv").write_text(
         "# Segments csv created Sun Mar  5 10:54:31 2017\n"

@@ -84,7 +84,7 @@ def test_a_killed_run_continues_to_the_same_data_set(videos, tmp_path, where, ca
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_RUN, videos, tmp_path / "out", where, str(calls)],
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
     assert killed.returncode == -9, killed.stderr.decode()
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -196,13 +196,14 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_its_worker_is_left_out_and_the_rest_is_not(videos, tmp_path):
     for name in ("1.mkv", "2.mkv", "5.mkv"):
         (videos / name).unlink()
     script = tmp_path / "run.py"
     script.write_text(CRASHING_RUN)
     run = subprocess.run(
-        [sys.executable, script, videos, tmp_path / "out"], capture_output=True, timeout=120
+        [sys.executable, script, videos, tmp_path / "out"], capture_output=True, timeout=300
     )
     assert run.returncode == 0, run.stderr.decode()
     sources = [record.source for record in load_manifest(tmp_path / "out")]

@@ -6,6 +6,7 @@ lists of AudioSet (comment lines, then id, start, end, labels) are read too, see
 """
 
 import csv
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from soundreel.data.manifest import DataError
 from soundreel.data.options import PrepareOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +94,14 @@ def _files(folder: Path, exclude: Path) -> Iterator[Path]:
 
 def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
     sources: dict[str, Source] = {}
+    num_labels_unused = 0
     for number, row in _rows(origin, exclude):
         where = f"{origin}, line {number}"
         given = row["path"].strip()
         start_s, end_s = (_seconds(row.get(column), where) for column in ("start_s", "end_s"))
         piece = "" if start_s is None and end_s is None else f"@{row['start_s']}-{row['end_s']}"
         label, problem = _label(given, (row.get("label") or "").strip(), options)
+        num_labels_unused += bool(row.get("label")) and options.labels == "none"
         if start_s is not None and end_s is not None and end_s <= start_s:
             problem = f"end_s {row['end_s']} is not after start_s {row['start_s']}"
         source = Source(
@@ -111,6 +116,10 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
         if source.name in sources:
             raise DataError(f"{where}: {source.name} is listed twice; remove one of the rows")
         sources[source.name] = source
+    if num_labels_unused:
+        log.warning(
+            "%d labels of the list are not used; --labels list uses them", num_labels_unused
+        )
     return list(sources.values())
 
 
@@ -143,15 +152,18 @@ def _audioset_rows(
     """Rows of AudioSet's segment lists: id, start, end in seconds, quoted labels.
 
     The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and
-    cut at the listed times; a file ID_REST.EXT (REST of digits, points and underscores) for the
-    segment itself. The first label is the class; a list may give one id more than once.
+    cut at the listed times; a file ID_START.EXT or ID_START_END.EXT (seconds or milliseconds) for
+    the segment itself. The first label is the class.
     """
-    files: dict[str, list[tuple[str, bool]]] = {}
+    whole: dict[str, str] = {}
+    cut: dict[tuple[str, float], str] = {}
     for path in sorted(_files(origin.parent, exclude)):
         if path.suffix.lower() not in ("", ".csv", ".json", ".txt"):
             name = path.relative_to(origin.parent).as_posix()
-            cut = re.fullmatch(r"(.{11})_[\d._]+", path.stem)
-            files.setdefault(cut[1] if cut else path.stem, []).append((name, cut is not None))
+            match = re.fullmatch(r"(.{11})_(\d+(?:\.\d+)?)(?:_[\d.]+)?", path.stem)
+            whole.setdefault(path.stem, name)
+            if match:
+                cut.setdefault((match[1], float(match[2])), name)
     for number, row in enumerate(csv.reader(lines, skipinitialspace=True), 1):
         if not row or row[0].startswith("#"):
             continue
@@ -159,9 +171,11 @@ def _audioset_rows(
             raise DataError(f"{origin}, line {number}: expected id, start, end, labels, got {row}")
         video_id, start_s, end_s, labels = row
         label = labels.split(",")[0]
-        for name, is_cut in files.get(video_id, [(f"{video_id}.mp4", False)]):
-            times = {"start_s": "", "end_s": ""} if is_cut else {"start_s": start_s, "end_s": end_s}
-            yield number, {"path": name, "label": label, "source": video_id} | times
+        begin = float(_seconds(start_s, f"{origin}, line {number}") or 0)
+        segment = cut.get((video_id, begin)) or cut.get((video_id, 1000 * begin))
+        times = {"start_s": "", "end_s": ""} if segment else {"start_s": start_s, "end_s": end_s}
+        name = segment or whole.get(video_id, f"{video_id}.mp4")
+        yield number, {"path": name, "label": label, "source": video_id} | times
 
 
 def _seconds(text: str | None, where: str) -> Fraction | None:

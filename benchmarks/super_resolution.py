@@ -56,7 +56,7 @@ def main() -> None:
     flop = counter.get_total_flops()
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{config.low_res_size} to {config.size} pixels, {parameters:,} parameters")
-    print(f"one step for one frame: {flop / 1e12:.3f} TFLOP")
+    print(f"one step for one frame: {flop / 1e9:.1f} GFLOP")
     clip_flop = flop * PUBLISHED_STEPS * CLIP_FRAMES
     print(
         f"{CLIP_FRAMES} frames at {PUBLISHED_STEPS} steps: {clip_flop / 1e12:.1f} TFLOP (computed)"

@@ -109,8 +109,9 @@ class BouncingBalls(DiscreteScene):
             width = ball.radius * (1 + 0.7 * height)
             canvas.ellipse(x, self.floor, width, 0.3 * width, (0.05, 0.05, 0.08), shade, 0.02)
             if age < 0.22:
-                spread, fade = ball.radius * (1 + 9 * age), (1 - age / 0.22) * min(1, speed / 2)
-                canvas.ring(x, self.floor, spread, 0.3 * spread, 0.012, (1, 1, 0.95), 0.75 * fade)
+                spread, fade = ball.radius * (1.5 + 7 * age), (1 - age / 0.22) * min(1, speed / 2)
+                canvas.ellipse(x, self.floor, spread, 0.3 * spread, (1, 1, 0.9), 0.35 * fade, 0.03)
+                canvas.ring(x, self.floor, spread, 0.3 * spread, 0.014, (1, 1, 0.95), 0.9 * fade)
             squash = 1 - 0.35 * np.exp(-age / 0.03) * min(1.0, speed / 2.5)
             canvas.sphere(
                 x, self.floor - height - ball.radius * squash, ball.radius, ball.colour, squash

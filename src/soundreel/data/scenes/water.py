@@ -73,14 +73,17 @@ class WaterDrops(DiscreteScene):
                 for lag in (0.0, 0.11, 0.22):
                     wave = age - lag
                     if wave > 0:
-                        reach = depth * (0.02 + 0.42 * wave)
+                        reach = depth * (0.05 + 0.36 * wave)
                         fade = size * max(0.0, 1 - wave / 1.15) ** 1.5
                         canvas.ring(event.x, event.y, reach, 0.32 * reach, 0.009, pale, 0.9 * fade)
             if 0 <= age < 0.3:
-                canvas.glow(event.x, event.y, 0.07 * size, pale, 0.9 * (1 - age / 0.3))
-                travel = self.splash[:, 1] * age * 0.55 * depth
+                spread = depth * (0.05 + 0.07 * size)
+                fade = (1 - age / 0.3) ** 1.5
+                canvas.ellipse(event.x, event.y, spread, 0.35 * spread, (1, 1, 1), fade, 0.02)
+                canvas.glow(event.x, event.y, 0.07 + 0.07 * size, pale, 0.5 * fade)
+                travel = self.splash[:, 1] * (age + 0.03) * 0.55 * depth
                 x = event.x + np.cos(self.splash[:, 0]) * travel
-                rise = 1.15 * self.splash[:, 1] * size * age - 3.6 * age * age
+                rise = 1.15 * self.splash[:, 1] * size * (age + 0.03) - 3.6 * age * age
                 canvas.particles(x, event.y - rise, 0.011, pale, 1.4 * (1 - age / 0.3))
 
     def sound(self, sound: Sound) -> None:

@@ -1,0 +1,1 @@
+"""How well sound and picture fit in time."""

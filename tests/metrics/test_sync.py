@@ -1,0 +1,263 @@
+"""Sync metrics on clips whose truth is known: flashes with clicks, rendered scenes, noise."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from soundreel.data.scenes.render import DISCRETE_KINDS, KINDS, RenderOptions, render_clip
+from soundreel.metrics.sync.av_align import (
+    DIALECTS,
+    av_align,
+    flow_peaks,
+    overlap,
+    pick_peaks,
+    published_onsets,
+)
+from soundreel.metrics.sync.calibration import auroc, auroc_interval, cut_pair
+from soundreel.metrics.sync.events import beat_alignment, match_events
+from soundreel.metrics.sync.flow import mean_flow, optical_flow
+from soundreel.metrics.sync.score import Sync, measure_sync, summarise
+from soundreel.metrics.sync.signals import SyncError, detect_motion_peaks, detect_onsets
+
+RATE = Fraction(25)
+SAMPLE_RATE = 16_000
+
+
+def clicks(times_s, duration_s=4.0, seed=0):
+    """Decaying noise bursts over a faint floor of noise."""
+    rng = np.random.default_rng(seed)
+    wave = 1e-3 * rng.standard_normal(int(duration_s * SAMPLE_RATE))
+    for time in times_s:
+        start = int(np.ceil(time * SAMPLE_RATE))
+        age = np.arange(len(wave) - start) / SAMPLE_RATE
+        wave[start:] += 0.5 * np.exp(-age / 0.03) * rng.standard_normal(len(age))
+    return np.clip(wave, -1, 1).astype(np.float32)[None]
+
+
+def flashes(times_s, duration_s=4.0):
+    """A patch that lights up at each time and fades."""
+    frames = np.full((int(duration_s * RATE), 32, 32, 3), 40, np.uint8)
+    for k in range(len(frames)):
+        ages = [float(k / RATE) - t for t in times_s if t <= float(k / RATE)]
+        if ages:
+            frames[k, 8:20, 8:20] = 40 + 200 * np.exp(-min(ages) / 0.15)
+    return frames
+
+
+IRREGULAR = [0.31, 0.9, 1.17, 1.95, 2.3, 3.11, 3.44]
+
+
+def test_onsets_of_clicks_are_found_to_a_few_milliseconds():
+    found = detect_onsets(clicks(IRREGULAR), SAMPLE_RATE)
+    assert len(found) == len(IRREGULAR)
+    assert np.abs(np.array(found) - IRREGULAR).max() < 0.008
+    assert abs(np.mean(np.array(found) - IRREGULAR)) < 0.004
+
+
+def test_motion_peaks_of_flashes_are_found_to_half_a_frame():
+    found = detect_motion_peaks(flashes(IRREGULAR), RATE)
+    assert len(found) == len(IRREGULAR)
+    assert np.abs(np.array(found) - IRREGULAR).max() <= 0.5 / 25 + 1e-9
+
+
+@pytest.mark.parametrize("offset_s", [-0.3, -0.12, 0.0, 0.07, 0.31])
+def test_offset_is_recovered_with_its_sign(offset_s):
+    late = clicks([t + offset_s for t in IRREGULAR])
+    result = measure_sync(flashes(IRREGULAR), RATE, late, SAMPLE_RATE)
+    assert result.offset_s == pytest.approx(offset_s, abs=0.02)
+    assert not result.is_ambiguous
+    if abs(offset_s) > 0.1:
+        assert result.score < 2
+    if offset_s == 0:
+        assert result.score > 5
+        assert result.p_value < 0.02
+
+
+def test_a_regular_beat_is_reported_as_ambiguous():
+    times = [0.1 + 0.4 * k for k in range(10)]
+    result = measure_sync(flashes(times), RATE, clicks(times), SAMPLE_RATE)
+    assert result.is_ambiguous
+    assert result.offset_s == pytest.approx(0, abs=0.02)
+
+
+def test_chance_scores_nothing_and_its_p_values_are_spread():
+    rng = np.random.default_rng(0)
+    scores, p_values = [], []
+    for _ in range(60):
+        seen, heard = (np.sort(rng.uniform(0.1, 3.9, 7)) for _ in range(2))
+        result = measure_sync(flashes(seen), RATE, clicks(heard), SAMPLE_RATE)
+        scores.append(result.score)
+        p_values.append(result.p_value)
+    assert abs(np.mean(scores)) < 0.4
+    assert 0.3 < np.mean(p_values) < 0.7
+    assert np.mean(np.array(p_values) <= 0.05) < 0.18
+
+
+def test_busy_noise_gains_by_av_align_but_not_by_the_recommended_score():
+    rng = np.random.default_rng(1)
+    busy = clicks(np.arange(0.05, 1.95, 0.09) + rng.uniform(0, 0.03, 22), duration_s=2.0)
+    sparse = clicks([0.6, 1.1, 1.7], duration_s=2.0)
+    options = RenderOptions(num_frames=50, height=32, width=32, frame_rate=RATE, kinds=("rain",))
+    frames = render_clip(options, 3, 0).frames
+    peaks = flow_peaks(mean_flow(frames), RATE)
+    published = [
+        overlap(published_onsets(wave, SAMPLE_RATE), peaks, RATE, reuses_peaks=True)
+        for wave in (busy, sparse)
+    ]
+    assert published[0] > published[1] + 0.2
+    assert abs(measure_sync(frames, RATE, busy, SAMPLE_RATE).score) < 2.5
+
+
+def test_silence_and_stillness_score_as_chance():
+    still = np.full((100, 32, 32, 3), 80, np.uint8)
+    silent = np.zeros((1, 64_000), np.float32)
+    for frames, wave in ((still, clicks(IRREGULAR)), (flashes(IRREGULAR), silent)):
+        result = measure_sync(frames, RATE, wave, SAMPLE_RATE)
+        assert (result.score, result.p_value, result.offset_s) == (0.0, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_rate", "sample_rate", "message"),
+    [
+        (20, 25, 16_000, r"at least 1 s .* got 0.80 s"),
+        (100, 5, 16_000, "at least 8 frames a second, got 5"),
+        (100, 25, 4_000, "8000 Hz or more"),
+    ],
+)
+def test_clips_that_cannot_be_measured_are_refused(num_frames, frame_rate, sample_rate, message):
+    frames = np.zeros((num_frames, 8, 8, 3), np.uint8)
+    wave = np.zeros((1, num_frames * sample_rate // frame_rate), np.float32)
+    with pytest.raises(SyncError, match=message):
+        measure_sync(frames, Fraction(frame_rate), wave, sample_rate)
+
+
+def test_early_and_late_clips_do_not_cancel_in_the_summary():
+    def result(offset_s):
+        return Sync(
+            score=1.0,
+            p_value=0.5,
+            correlation=0.1,
+            offset_s=offset_s,
+            offset_correlation=0.5,
+            is_ambiguous=False,
+        )
+
+    summary = summarise([result(-0.2), result(0.2), result(None)])
+    assert summary.mean_absolute_offset_s == pytest.approx(0.2)
+    assert summary.median_offset_s == pytest.approx(0.0)
+    assert summary.num_clips == 3
+    with pytest.raises(ValueError, match="no clip"):
+        summarise([])
+
+
+def true_and_shifted(kinds, count, seed):
+    options = RenderOptions(
+        num_frames=125, height=48, width=48, frame_rate=RATE, kinds=kinds, thunder_delay_s=0.0
+    )
+    true, late, offsets = [], [], []
+    for index in range(count):
+        clip = render_clip(options, seed, index)
+        pairs = [cut_pair(clip.frames, clip.waveform, RATE, SAMPLE_RATE, 4.0, s) for s in (0, 0.3)]
+        results = [measure_sync(f, RATE, w, SAMPLE_RATE) for f, w in pairs]
+        true.append(results[0].score)
+        late.append(results[1].score)
+        offsets.append(results[0].offset_s)
+    return true, late, np.array(offsets)
+
+
+def test_shifted_sound_is_told_from_true_sound_on_rendered_events():
+    true, late, offsets = true_and_shifted(DISCRETE_KINDS, 14, seed=77)
+    assert auroc(true, late) >= 0.95
+    assert np.mean(np.abs(offsets) <= 1 / 25) >= 0.9
+
+
+@pytest.mark.slow
+def test_calibration_on_all_rendered_scenes():
+    true, late, _ = true_and_shifted(tuple(KINDS), 88, seed=5)
+    assert auroc(true, late) >= 0.93
+    true, late, offsets = true_and_shifted(DISCRETE_KINDS, 70, seed=6)
+    assert auroc(true, late) >= 0.95
+    assert np.mean(np.abs(offsets) <= 1 / 25) >= 0.9
+
+
+def test_dialects_count_as_their_evaluators_do():
+    onsets, peaks = [0.50, 0.52, 2.0], [0.51, 3.0]
+    assert overlap(onsets, peaks, RATE, reuses_peaks=True) == pytest.approx(2 / 3)
+    assert overlap(onsets, peaks, RATE, reuses_peaks=False) == pytest.approx(1 / 4)
+    assert overlap([0.55], [0.51], RATE, reuses_peaks=True) == 0  # a whole frame is too far
+    assert np.isnan(overlap([], [], RATE, reuses_peaks=True))
+    flow = np.array([0.0, 0.05, 0.0, 0.3, 0.3, 0.0, 0.5, 0.1])
+    assert flow_peaks(flow, RATE) == [1 / 25, 6 / 25]
+    assert flow_peaks(flow, RATE, 0.1) == [6 / 25]
+    with pytest.raises(ValueError, match="av-align/first-release"):
+        av_align(flashes([1.0]), RATE, clicks([1.0]), SAMPLE_RATE, "av-align")
+    assert len(DIALECTS) >= 3
+
+
+def test_published_onsets_lie_within_two_hops_of_clicks():
+    found = np.array(published_onsets(clicks(IRREGULAR), SAMPLE_RATE))
+    for time in IRREGULAR:
+        assert np.abs(found - time).min() < 2 * 512 / 22_050
+    assert pick_peaks(np.zeros(10)) == []
+
+
+@pytest.mark.parametrize("shift", [(0.8, -0.4), (3.0, 2.0)])
+def test_optical_flow_of_a_moved_picture_is_the_movement(shift):
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.fft2(rng.standard_normal((96, 96)))
+    fx, fy = np.fft.fftfreq(96)[None], np.fft.fftfreq(96)[:, None]
+    spectrum *= np.exp(-(fx**2 + fy**2) / (2 * 0.05**2))
+    first = np.fft.ifft2(spectrum).real
+    moved = np.fft.ifft2(spectrum * np.exp(-2j * np.pi * (fx * shift[0] + fy * shift[1]))).real
+    scale = 60 / first.std()
+    flow = optical_flow(first * scale + 128, moved * scale + 128)
+    inner = flow[16:-16, 16:-16].reshape(-1, 2)
+    assert np.median(inner, axis=0) == pytest.approx(shift, abs=0.1)
+
+
+def test_flow_of_a_still_picture_is_zero():
+    frames = np.repeat(flashes([0.0])[5:6], 4, axis=0)
+    assert mean_flow(frames) == pytest.approx(np.zeros(4), abs=1e-9)
+
+
+def test_events_are_matched_one_to_one():
+    match = match_events([1.0, 2.0, 3.0], [1.02, 1.04, 2.5, 2.97], tolerance_s=0.1)
+    assert match.num_matched == 2
+    assert match.precision == pytest.approx(0.5)
+    assert match.recall == pytest.approx(2 / 3)
+    assert match.f1 == pytest.approx(4 / 7)
+    assert match.mean_absolute_error_s == pytest.approx(0.025)
+    assert match.bias_s == pytest.approx(-0.005)
+    nothing = match_events([1.0], [], tolerance_s=0.1)
+    assert (nothing.precision, nothing.recall, nothing.f1) == (1.0, 0.0, 0.0)
+    assert np.isnan(nothing.bias_s)
+    with pytest.raises(ValueError, match="tolerance_s"):
+        match_events([1.0], [1.0], tolerance_s=0.0)
+
+
+def test_beat_alignment_is_the_published_formula():
+    got = beat_alignment([1.0, 2.05], [1.0, 2.0, 3.0], sigma_s=0.05)
+    assert got == pytest.approx((1 + np.exp(-0.5)) / 2)
+    with pytest.raises(ValueError, match="beats"):
+        beat_alignment([], [1.0])
+
+
+def test_auroc_counts_pairs_and_its_interval_encloses_it():
+    assert auroc([3, 2], [1, 2]) == pytest.approx(3.5 / 4)
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
+    low, high = auroc_interval(positive, negative, np.random.default_rng(1))
+    assert low < auroc(positive, negative) < high
+    assert high - low < 0.25
+    with pytest.raises(ValueError, match="both kinds"):
+        auroc([], [1.0])
+
+
+def test_shifted_pairs_are_real_content_throughout():
+    clip = render_clip(RenderOptions(num_frames=50, frame_rate=RATE, kinds=("rain",)), 0, 0)
+    frames, wave = cut_pair(clip.frames, clip.waveform, RATE, SAMPLE_RATE, 1.5, 0.3)
+    assert len(frames) == 38
+    assert np.array_equal(wave, clip.waveform[:, 4800 : 4800 + wave.shape[1]])
+    with pytest.raises(ValueError, match=r"no 2.0 s of sound from 0.3 s on"):
+        cut_pair(clip.frames, clip.waveform, RATE, SAMPLE_RATE, 2.0, 0.3)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-
-from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.ddim import ddim
+from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.schedules import linear_schedule, respace
 from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,

@@ -33,7 +33,7 @@ def super_resolution() -> SuperResolutionRunConfig:
 
 
 def small() -> SuperResolutionRunConfig:
-    """32 to 128 pixels with 3.0 M parameters and 5.1 GFLOP per frame and step, for two CPU cores."""
+    """32 to 128 pixels, 3.0 M parameters, 5.1 GFLOP per frame and step; for two CPU cores."""
     return SuperResolutionRunConfig(
         network=SuperResolutionConfig(
             low_res_size=32,

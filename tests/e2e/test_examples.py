@@ -1,0 +1,80 @@
+"""Every script in `examples` does what its first lines promise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+CLIPS = EXAMPLES / "clips"
+
+
+def run(name: str, *arguments: object) -> list[str]:
+    """Lines that an example printed."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{name}:\n{done.stdout}{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def test_no_example_is_forgotten_here():
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    tested = Path(__file__).read_text()
+    assert names
+    assert {name for name in names if f'"{name}"' not in tested} == set()
+
+
+def test_examples_are_short():
+    assert max(len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")) <= 60
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the example clips, and what the training example makes of them."""
+    root = tmp_path_factory.mktemp("trained")
+    for kind in ("city", "water"):
+        (root / "videos" / kind).mkdir(parents=True)
+        source = CLIPS / kind / f"{kind}-1.mp4"
+        (root / "videos" / kind / source.name).symlink_to(source)
+    lines = run("train_on_a_folder.py", root / "videos", root / "out", 4)
+    assert lines[0] == "2 clips, 0 left out"
+    assert lines[-1] == f"4 clips seen; model in {root / 'out' / 'run' / 'model'}"
+    return root / "out" / "run"
+
+
+def test_a_folder_can_be_trained_on_from_python(trained):
+    assert (trained / "model" / "model_index.json").is_file()
+    assert (trained / "previews" / "000000004.png").is_file()
+
+
+def test_clips_can_be_generated_from_python(trained, tmp_path):
+    lines = run("generate.py", trained / "model", tmp_path / "out", 1)
+    assert lines[0].startswith("0: 1.60 s, sound at ")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0.mp4", "0.mkv", "all.png"}
+
+
+def test_a_piece_of_a_video_is_drawn_over_its_sound(tmp_path):
+    lines = run("look_at_a_clip.py", CLIPS / "city" / "city-1.mp4", tmp_path / "out.png", 0.5, 1)
+    assert lines[0].endswith(" 1.000 s")
+    assert lines[1] == "video (1, 10, 3, 64, 64), audio (1, 1, 16000)"
+    with Image.open(tmp_path / "out.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_the_default_sampler_comes_out_close_in_the_comparison():
+    lines = run("compare_samplers.py", 20)
+    values = {name: (float(mean), float(std)) for name, mean, std in map(str.split, lines[1:])}
+    assert values["dpm-solver++"][0] == pytest.approx(0.3, abs=0.003)
+    assert values["dpm-solver++"][1] == pytest.approx(0.2, rel=0.03)
+    assert values["ddim"][1] < 0.16

@@ -146,13 +146,20 @@ def first_stage_moments(clips: AV, first_stage: KLVAE, mel: MelImageConfig) -> A
         channels are those of the mean, then those of the log-variance.
     """
     images = clip_images(clips, mel)
-    frames = rearrange(images["video"], "b f c h w -> (b f) c h w")
-    moments = []
-    for part in (*frames.split(64), images["audio"]):
-        posterior = first_stage.posterior(part)
-        moments.append(torch.cat([posterior.mean, posterior.logvar], dim=1))
-    video = rearrange(torch.cat(moments[:-1]), "(b f) c h w -> b (f c) h w", b=clips.batch_size)
-    return AV(video, moments[-1])
+    # Overlapping windows share most of their frames: each is encoded once.
+    rows = rearrange(images["video"], "b f c h w -> (b f) (c h w)")
+    unique, place = rows.unique(dim=0, return_inverse=True)
+    frames = unique.reshape(-1, *images["video"].shape[2:])
+    moments = torch.cat([_moments(first_stage, part) for part in frames.split(64)])[place]
+    video = rearrange(moments, "(b f) c h w -> b (f c) h w", b=clips.batch_size)
+    return AV(video, _moments(first_stage, images["audio"]))
+
+
+def _moments(
+    first_stage: KLVAE, images: Float[Tensor, "image channel height width"]
+) -> Float[Tensor, "image moment_channel latent_height latent_width"]:
+    posterior = first_stage.posterior(images)
+    return torch.cat([posterior.mean, posterior.logvar], dim=1)
 
 
 def moments_spec(first_stage: KLVAE, num_frames: int, image_size: int) -> LatentSpec:

@@ -1,0 +1,174 @@
+"""Configuration of an MM-LDM run: three networks, trained one after another."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.config import DataConfig
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig
+from soundreel.models.mm_ldm.decoding import DecodingConfig
+from soundreel.models.mm_ldm.discriminator import DiscriminatorConfig
+from soundreel.models.mm_ldm.generator import GeneratorConfig
+from soundreel.models.mm_ldm.kl_vae import KLVAEConfig
+from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
+from soundreel.models.mm_ldm.sampling import SamplingConfig
+from soundreel.training.loop import TrainConfig
+from soundreel.training.mm_ldm_adversarial import AdversarialConfig
+from soundreel.training.mm_ldm_autoencoder import AutoencoderLossConfig
+from soundreel.training.mm_ldm_first_stage import FirstStageLossConfig
+from soundreel.training.mm_ldm_generator import GeneratorObjective
+from soundreel.types import ClipSpec
+
+STAGES = ("first_stage", "autoencoder", "adversarial", "generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageRun:
+    """Stage 1, the image autoencoder.
+
+    Attributes:
+        kind: "kl-vae" (trained here or loaded), or "taef2" (ready-made, never trained).
+        weights: for "kl-vae" a Stable Diffusion first stage to load, empty to start anew; for
+            "taef2" the folder that holds `taef2_encoder.safetensors` and
+            `taef2_decoder.safetensors`.
+        finetune: train on after loading `weights`; without weights it is always trained.
+        perceptual_weights: file of the perceptual distance; empty leaves that term out.
+        adversary: train against a patch discriminator.
+    """
+
+    kind: Literal["kl-vae", "taef2"] = "kl-vae"
+    model: KLVAEConfig = field(default_factory=KLVAEConfig)
+    weights: str = ""
+    finetune: bool = False
+    perceptual_weights: str = ""
+    adversary: bool = True
+    discriminator: PatchDiscriminatorConfig = field(default_factory=PatchDiscriminatorConfig)
+    loss: FirstStageLossConfig = field(default_factory=FirstStageLossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.kind == "taef2" and not self.weights:
+            raise ValueError(
+                "first_stage.kind taef2 is ready-made: set first_stage.weights to its folder"
+            )
+
+    @property
+    def is_trained(self) -> bool:
+        return self.kind == "kl-vae" and (self.finetune or not self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRun:
+    """Stage 2 without adversary.
+
+    Attributes:
+        unet_weights: Stable Diffusion v1 U-Net to start the signal decoder from; empty for none.
+        cache_first_stage: encode every frame once and train on the cached posteriors; needs a
+            KL-VAE and no flips.
+    """
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    unet_weights: str = ""
+    cache_first_stage: bool = False
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRun:
+    """Stage 2's second phase, which goes on from the first one's end.
+
+    Attributes:
+        enabled: False leaves the phase out.
+    """
+
+    enabled: bool = True
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: AdversarialConfig = field(default_factory=AdversarialConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRun:
+    """Stage 3, on latents that are computed once and standardised."""
+
+    model: GeneratorConfig = field(default_factory=GeneratorConfig)
+    loss: GeneratorObjective = field(default_factory=GeneratorObjective)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LDMPreviewConfig:
+    """What is shown during training, on clips not trained on where the data set has some.
+
+    Attributes:
+        count: clips per preview.
+    """
+
+    count: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMLDMConfig:
+    """A run of all stages of MM-LDM; see `train_mm_ldm`.
+
+    Attributes:
+        diffusion: the noise process of decoder and generator; its `prediction_type` is the
+            generator's, `autoencoder.model.prediction_type` the decoder's.
+        decoding, sampling: settings the finished model starts with.
+    """
+
+    system: Literal["mm-ldm"] = "mm-ldm"
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    mel_image: MelImageConfig = field(default_factory=MelImageConfig)
+    first_stage: FirstStageRun = field(default_factory=FirstStageRun)
+    autoencoder: AutoencoderRun = field(default_factory=AutoencoderRun)
+    adversarial: AdversarialRun = field(default_factory=AdversarialRun)
+    generator: GeneratorRun = field(default_factory=GeneratorRun)
+    diffusion: DiffusionConfig = field(
+        default_factory=lambda: DiffusionConfig(schedule="scaled-linear")
+    )
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    preview: LDMPreviewConfig = field(default_factory=LDMPreviewConfig)
+
+    def __post_init__(self) -> None:
+        encoder = self.autoencoder.model.video_encoder
+        factor = 8 if self.first_stage.kind == "taef2" else self.first_stage.model.factor
+        pairs: list[tuple[str, object, str, object]] = [
+            ("clip.height", self.clip.height, "clip.width", self.clip.width),
+            ("mel_image.image_size", self.mel_image.image_size, "clip.height", self.clip.height),
+            ("mel_image.num_samples", self.mel_image.num_samples, "clip's", self.clip.num_samples),
+            ("clip.height", self.clip.height, "the encoder's", encoder.image_size * factor),
+            (
+                "autoencoder.model.num_frames",
+                self.autoencoder.model.num_frames,
+                "clip.num_frames",
+                self.clip.num_frames,
+            ),
+            (
+                "generator.model.latents",
+                self.generator.model.latents,
+                "the autoencoder's",
+                self.autoencoder.model.latents,
+            ),
+            (
+                "adversarial.discriminator.image_size",
+                self.adversarial.discriminator.image_size,
+                "clip.height",
+                self.clip.height,
+            ),
+        ]
+        wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
+        if wrong:
+            raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        if self.autoencoder.cache_first_stage:
+            if self.data.flip_probability:
+                raise ValueError(
+                    "autoencoder.cache_first_stage encodes every frame once: set "
+                    "data.flip_probability=0, or do not cache"
+                )
+            if self.first_stage.kind != "kl-vae":
+                raise ValueError("autoencoder.cache_first_stage needs a first stage of kind kl-vae")

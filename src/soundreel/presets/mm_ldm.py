@@ -1,0 +1,348 @@
+"""Presets of MM-LDM: the published settings (reconstructed Table 1), and two small ones."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+from soundreel.audio.mel import MelConfig
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.config import DataConfig
+from soundreel.config_mm_ldm import (
+    AdversarialRun,
+    AutoencoderRun,
+    FirstStageRun,
+    GeneratorRun,
+    LDMPreviewConfig,
+    MMLDMConfig,
+)
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig
+from soundreel.models.mm_ldm.decoding import DecodingConfig
+from soundreel.models.mm_ldm.discriminator import DiscriminatorConfig
+from soundreel.models.mm_ldm.generator import GeneratorConfig
+from soundreel.models.mm_ldm.kl_vae import KLVAEConfig
+from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
+from soundreel.models.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.models.mm_ldm.sampling import SamplingConfig
+from soundreel.models.mm_ldm.semantic import ProjectorConfig
+from soundreel.models.mm_ldm.signal_decoder import SignalDecoderConfig
+from soundreel.training.loop import TrainConfig
+from soundreel.training.mm_ldm_autoencoder import AutoencoderLossConfig
+from soundreel.training.mm_ldm_first_stage import FirstStageLossConfig
+from soundreel.training.mm_ldm_generator import GeneratorObjective
+from soundreel.types import ClipSpec
+
+LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10 s
+AIST_EPOCH = 171_200  # likewise in AIST++: 10 epochs are about 10,700 steps of 160 clips
+
+
+def landscape() -> MMLDMConfig:
+    """The published model: 256x256 at 10 fps, 44.1 kHz, 9 classes.
+
+    Source:
+        MM-LDM, appendix 1.4 and Table 1; batch sizes, weights and rates from its release.
+    """
+    return _published(
+        epoch=LANDSCAPE_EPOCH, num_classes=9, kl_weight=1e-6, stage_epochs=30, generator_epochs=300
+    )
+
+
+def aist() -> MMLDMConfig:
+    """The published settings for AIST++: as Landscape, with 60 pieces of music as classes."""
+    return _published(
+        epoch=AIST_EPOCH, num_classes=60, kl_weight=1e-9, stage_epochs=10, generator_epochs=100
+    )
+
+
+def audioset() -> MMLDMConfig:
+    """The published open-domain settings: 4 fps, 4 s, no classes, no adversary.
+
+    The source gives days of training, not epochs; the numbers of samples here are what they come to
+    at the rates of the other data sets.
+    """
+    base = _published(
+        epoch=LANDSCAPE_EPOCH, num_classes=0, kl_weight=1e-7, stage_epochs=30, generator_epochs=300
+    )
+    clip = replace(base.clip, frame_rate=Fraction(4))
+    generator = replace(base.generator, train=replace(base.generator.train, learning_rate=1e-4))
+    return replace(
+        base,
+        clip=clip,
+        mel_image=replace(base.mel_image, num_samples=clip.num_samples),
+        adversarial=replace(base.adversarial, enabled=False),
+        generator=generator,
+        decoding=replace(base.decoding, audio_guidance_scale=1.5, video_guidance_scale=3.0),
+    )
+
+
+def _published(
+    *, epoch: int, num_classes: int, kl_weight: float, stage_epochs: int, generator_epochs: int
+) -> MMLDMConfig:
+    clip = ClipSpec(height=256, width=256, sample_rate=44_100)
+    model = AutoencoderConfig(decoder=SignalDecoderConfig(num_classes=num_classes))
+    stage = TrainConfig(
+        total_samples=stage_epochs * epoch,
+        global_batch_size=160,
+        micro_batch_size=20,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        ema_decay=0.0,
+        precision="bfloat16",
+        log_every=3_200,
+        save_every=64_000,
+        preview_every=64_000,
+    )
+    return MMLDMConfig(
+        clip=clip,
+        mel_image=MelImageConfig(num_samples=clip.num_samples),
+        first_stage=FirstStageRun(
+            loss=FirstStageLossConfig(adversarial_start=800_080, freeze_encoder=True),
+            train=replace(
+                stage,
+                total_samples=20 * epoch,
+                global_batch_size=80,
+                micro_batch_size=10,
+                learning_rate=1e-5,
+                precision="float32",
+            ),
+        ),
+        autoencoder=AutoencoderRun(
+            model=model, loss=AutoencoderLossConfig(kl_weight=kl_weight), train=stage
+        ),
+        adversarial=AdversarialRun(train=stage),
+        generator=GeneratorRun(
+            model=GeneratorConfig(latents=model.latents),
+            train=replace(
+                stage,
+                total_samples=generator_epochs * epoch,
+                global_batch_size=224,
+                micro_batch_size=28,
+                learning_rate=1e-5,
+            ),
+        ),
+        data=DataConfig(flip_probability=0.5),
+    )
+
+
+def small() -> MMLDMConfig:
+    """For two CPU cores or any GPU: 64x64 at 10 fps, 16 kHz, all 16 frames as key frames.
+
+    An own first stage of few latent channels comes first: detailed latents are a hard target for a
+    small decoder. The sound keeps the published mel bands, so published vocoders fit.
+    """
+    clip = ClipSpec(height=64, width=64, sample_rate=16_000)
+    decoder = SignalDecoderConfig(
+        image_size=8,
+        width=96,
+        channel_mult=(1, 2),
+        num_res_blocks=2,
+        attention_factors=(1, 2),
+        num_heads=4,
+        context_dim=192,
+        video_latent_shape=(16, 8, 8),
+        audio_latent_shape=(16, 4, 4),
+        num_classes=0,
+    )
+    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
+    train = TrainConfig(
+        total_samples=48_000,
+        global_batch_size=16,
+        micro_batch_size=16,
+        learning_rate=4e-4,
+        warmup_samples=1_600,
+        ema_decay=0.999,
+        max_grad_norm=1.0,
+        precision="bfloat16",
+        log_every=320,
+        save_every=3_200,
+        preview_every=8_000,
+    )
+    return MMLDMConfig(
+        clip=clip,
+        mel_image=MelImageConfig(sample_rate=16_000, num_samples=clip.num_samples, image_size=64),
+        first_stage=FirstStageRun(
+            model=KLVAEConfig(width=32, num_res_blocks=1),
+            adversary=False,
+            loss=FirstStageLossConfig(perceptual_weight=0.1, num_frames=2),
+            train=replace(
+                train,
+                total_samples=6_400,
+                learning_rate=1e-3,
+                ema_decay=0.99,
+                preview_every=3_200,
+            ),
+        ),
+        autoencoder=AutoencoderRun(
+            model=model,
+            cache_first_stage=True,
+            loss=AutoencoderLossConfig(kl_weight=1e-6, num_target_frames=4),
+            train=train,
+        ),
+        adversarial=AdversarialRun(
+            enabled=False,
+            discriminator=DiscriminatorConfig(
+                image_size=64,
+                channel_mult=(1, 2, 3, 4),
+                head_width=32,
+                joint_attention=(8,),
+                temporal_attention=(2, 4),
+            ),
+            train=replace(train, total_samples=3_200, learning_rate=1e-4, warmup_samples=0),
+        ),
+        generator=GeneratorRun(
+            model=GeneratorConfig(
+                latents=model.latents,
+                width=256,
+                depth=8,
+                num_heads=8,
+                context_dim=64,
+                num_context_tokens=4,
+            ),
+            loss=GeneratorObjective(
+                prediction_type="v",
+                audio_condition=0.15,
+                video_condition=0.15,
+                known_loss_weight=0.0,
+            ),
+            train=replace(
+                train,
+                total_samples=240_000,
+                global_batch_size=64,
+                micro_batch_size=64,
+                log_every=3_200,
+                save_every=16_000,
+                preview_every=48_000,
+                ema_decay=0.9995,
+            ),
+        ),
+        diffusion=DiffusionConfig(schedule="scaled-linear", prediction_type="v"),
+        decoding=DecodingConfig(
+            num_steps=10,
+            video_guidance_scale=1.0,
+            audio_guidance_scale=1.0,
+            shared_frame_noise=True,
+        ),
+        sampling=SamplingConfig(num_steps=50, video_guidance_scale=1.0, audio_guidance_scale=1.0),
+        data=DataConfig(stride=2),
+    )
+
+
+def tiny() -> MMLDMConfig:
+    """All stages in a minute or two on two CPU cores; for tests and the first look."""
+    clip = ClipSpec(num_frames=8, height=32, width=32, sample_rate=16_000)
+    decoder = SignalDecoderConfig(
+        image_size=8,
+        width=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_factors=(2,),
+        num_heads=4,
+        context_dim=32,
+        video_latent_shape=(8, 8, 8),
+        audio_latent_shape=(8, 4, 4),
+        num_classes=0,
+    )
+    model = _small_autoencoder(decoder, width=32, key_frames=(0, 2, 5, 7), num_frames=8)
+    train = TrainConfig(
+        total_samples=320,
+        global_batch_size=8,
+        micro_batch_size=8,
+        learning_rate=1e-3,
+        warmup_samples=32,
+        ema_decay=0.9,
+        max_grad_norm=1.0,
+        log_every=80,
+        save_every=160,
+        preview_every=320,
+    )
+    base = small()
+    return replace(
+        base,
+        clip=clip,
+        mel_image=MelImageConfig(
+            sample_rate=16_000,
+            num_samples=clip.num_samples,
+            image_size=32,
+            mel=MelConfig(num_mels=40),
+        ),
+        first_stage=replace(
+            base.first_stage,
+            model=KLVAEConfig(width=16, channel_mult=(1, 2, 2), num_res_blocks=1),
+            adversary=True,
+            discriminator=PatchDiscriminatorConfig(width=8, num_layers=2),
+            loss=replace(base.first_stage.loss, adversarial_start=240),
+            train=train,
+        ),
+        autoencoder=replace(base.autoencoder, model=model, train=train),
+        adversarial=AdversarialRun(
+            discriminator=DiscriminatorConfig(
+                image_size=32,
+                width=16,
+                channel_mult=(1, 2, 2),
+                head_width=16,
+                joint_attention=(4,),
+                temporal_attention=(2,),
+            ),
+            train=replace(train, total_samples=64, save_every=32, log_every=32),
+        ),
+        generator=replace(
+            base.generator,
+            model=GeneratorConfig(
+                latents=model.latents,
+                width=64,
+                depth=2,
+                num_heads=4,
+                context_dim=32,
+                num_context_tokens=2,
+            ),
+            train=replace(train, total_samples=640, log_every=160),
+        ),
+        decoding=replace(base.decoding, num_steps=4),
+        sampling=replace(base.sampling, num_steps=8),
+        data=DataConfig(stride=4),
+        preview=LDMPreviewConfig(count=2),
+    )
+
+
+def _small_autoencoder(
+    decoder: SignalDecoderConfig,
+    *,
+    width: int,
+    key_frames: tuple[int, ...],
+    num_frames: int = 16,
+) -> AutoencoderConfig:
+    """z_v of the first stage's size, z_a of half of it; v-prediction; spread frame indices."""
+    features = decoder.feature_blocks
+    latent_channels = decoder.video_latent_shape[0]
+    video = PerceptualEncoderConfig(
+        image_size=decoder.image_size,
+        latent_channels=latent_channels,
+        width=width,
+        channel_mult=(1,),
+        num_res_blocks=2,
+        head_width=32,
+        attention_factors=(1,),
+        feature_channels=tuple(channels for channels, _ in features),
+        feature_factors=tuple(factor for _, factor in features),
+        index_scale=1000.0,
+    )
+    projector = ProjectorConfig(
+        latent_channels=latent_channels,
+        semantic_dim=decoder.context_dim,
+        width=32,
+        channel_mult=(1, 2, 2),
+        num_res_blocks=1,
+        head_width=32,
+        attention_factors=(2, 4),
+    )
+    return AutoencoderConfig(
+        video_encoder=video,
+        audio_encoder=replace(video, channel_mult=(1, 2), attention_factors=(1, 2)),
+        video_projector=projector,
+        audio_projector=replace(projector, channel_mult=(1, 2), attention_factors=(1, 2)),
+        decoder=decoder,
+        num_frames=num_frames,
+        key_frames=key_frames,
+        num_prompt_tokens=4,
+        contrastive_dim=64,
+        prediction_type="v",
+    )

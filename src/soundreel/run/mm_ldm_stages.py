@@ -1,0 +1,294 @@
+"""The stages of an MM-LDM run: what each one loads, trains, shows and leaves behind."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from soundreel.checkpoints.config_json import config_to_json
+from soundreel.checkpoints.import_stable_diffusion import load_kl_vae, load_unet
+from soundreel.checkpoints.store import load_component
+from soundreel.config_mm_ldm import MMLDMConfig
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latents import LatentDataset, cache_latents
+from soundreel.data.loader import Drawable
+from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
+from soundreel.models.mm_ldm.discriminator import Discriminator
+from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
+from soundreel.models.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminator
+from soundreel.models.perceptual_loss import PerceptualLoss
+from soundreel.models.taef2 import TAEF2
+from soundreel.nn.layout import to_channels_last
+from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.pipelines.mm_ldm_folder import save_mm_ldm
+from soundreel.pipelines.mm_ldm_settings import FirstStageNetwork, MMLDMSettings
+from soundreel.run.mm_ldm_previews import Previews
+from soundreel.run.mm_ldm_tools import StageTools, Trained, fingerprint, unit_scale
+from soundreel.training.loop import TrainConfig
+from soundreel.training.meters import Tracker
+from soundreel.training.mm_ldm_adversarial import AutoencoderGame
+from soundreel.training.mm_ldm_first_stage import FirstStageGame, freeze_encoder
+from soundreel.training.mm_ldm_generator import mm_ldm_generator_objective
+from soundreel.training.mm_ldm_signals import (
+    CachedSource,
+    PixelSource,
+    SignalSource,
+    first_stage_moments,
+    moments_spec,
+)
+
+
+class StageRunner:
+    """Runs single stages; each finds what it needs in the folders of those before it."""
+
+    def __init__(
+        self, config: MMLDMConfig, data: Path, out: Path, trackers: Callable[[], list[Tracker]]
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._out = out
+        self._tools = StageTools(out, config.data.num_workers, trackers)
+        self._windows = PreparedDataset(
+            data,
+            spec=config.clip,
+            split=config.data.split,
+            stride=config.data.stride,
+            flip_probability=config.data.flip_probability,
+            cache=config.data.cache,
+        )
+        self._previews = Previews(config, data)
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage has left its network, or needs no training."""
+        if stage == "first_stage" and not self._config.first_stage.is_trained:
+            return True
+        return (self._out / stage / "component" / "model_index.json").is_file()
+
+    def run(self, stage: str) -> bool:
+        """Train one stage to its end; False if it was told to stop before."""
+        return getattr(self, f"_run_{stage}")()
+
+    def _run_first_stage(self) -> bool:
+        run = self._config.first_stage
+        train = run.train
+
+        def build() -> KLVAE:
+            return KLVAE(run.model)
+
+        model = self._tools.seeded(build, train)
+        if run.weights:
+            load_kl_vae(model, Path(run.weights))
+            if run.loss.freeze_encoder:
+                freeze_encoder(model)
+        perceptual = None
+        if run.perceptual_weights:
+            perceptual = PerceptualLoss.from_file(run.perceptual_weights).to(self._tools.device)
+        adversary = None
+        if run.adversary:
+            adversary = self._tools.seeded(lambda: PatchDiscriminator(run.discriminator), train)
+        game = FirstStageGame(
+            self._config.mel_image, run.loss, perceptual=perceptual, discriminator=adversary
+        )
+        player = self._tools.player("first_stage", model, game.autoencoder_objective, train)
+        players = [player]
+        if adversary is not None:
+            objective = game.discriminator_objective
+            players.append(
+                self._tools.player("discriminator", adversary, objective, train, ema=False)
+            )
+        trained = Trained(player, build)
+
+        def preview(samples: int) -> None:
+            network = trained.averaged()
+            self._previews.first_stage(network, self._out / "first_stage", samples)
+
+        if not self._tools.fit(
+            "first_stage", players, self._tools.loader(self._windows), train, preview
+        ):
+            return False
+        network = trained.averaged()
+        scale = unit_scale(network, self._windows, self._config.mel_image)
+        self._tools.leave("first_stage", network, replace(run.model, latent_scale=scale))
+        return True
+
+    def _run_autoencoder(self) -> bool:
+        run = self._config.autoencoder
+        model = self._tools.seeded(lambda: MultiModalAutoencoder(run.model), run.train)
+        if run.unet_weights:
+            load_unet(model.decoder, Path(run.unet_weights))
+        return self._train_autoencoder("autoencoder", model, run.train, None)
+
+    def _run_adversarial(self) -> bool:
+        run = self._config.adversarial
+        model = self._autoencoder("autoencoder")
+        model.requires_grad_(True)
+        if self._config.autoencoder.model.decoder.freeze_time_embedding:
+            model.decoder.time_embed.requires_grad_(False)
+        adversary = self._tools.seeded(lambda: Discriminator(run.discriminator), run.train)
+        return self._train_autoencoder("adversarial", model, run.train, adversary)
+
+    def _train_autoencoder(
+        self,
+        stage: str,
+        model: MultiModalAutoencoder,
+        train: TrainConfig,
+        adversary: Discriminator | None,
+    ) -> bool:
+        run = self._config.autoencoder
+        first_stage = self.first_stage()
+        source, data = self._source(first_stage)
+        game = AutoencoderGame(
+            source,
+            first_stage,
+            self._config.diffusion.build(),
+            run.loss,
+            discriminator=adversary,
+            adversarial=self._config.adversarial.loss,
+        )
+        player = self._tools.player("autoencoder", model, game.autoencoder_objective, train)
+        players = [player]
+        if adversary is not None:
+            objective = game.discriminator_objective
+            players.append(
+                self._tools.player("discriminator", adversary, objective, train, ema=False)
+            )
+        trained = Trained(player, lambda: MultiModalAutoencoder(run.model))
+
+        def preview(samples: int) -> None:
+            network = trained.averaged()
+            pipeline = self._pipeline(first_stage, network)
+            self._previews.autoencoder(pipeline, self._out / stage, samples)
+
+        if not self._tools.fit(stage, players, self._tools.loader(data), train, preview):
+            return False
+        self._tools.leave(stage, trained.averaged(), run.model)
+        return True
+
+    def _run_generator(self) -> bool:
+        run = self._config.generator
+        first_stage, autoencoder = self.first_stage(), self.autoencoder()
+        latents = self._latents(first_stage, autoencoder)
+        model = self._tools.seeded(lambda: Generator(run.model), run.train)
+        schedule = self._config.diffusion.build()
+        objective = mm_ldm_generator_objective(schedule, run.loss)
+        player = self._tools.player("generator", model, objective, run.train)
+        trained = Trained(player, lambda: Generator(run.model))
+
+        def preview(samples: int) -> None:
+            network = trained.averaged()
+            pipeline = self._pipeline(first_stage, autoencoder, network, latents)
+            self._previews.generator(pipeline, self._out / "generator", samples)
+
+        if not self._tools.fit(
+            "generator", [player], self._tools.loader(latents), run.train, preview
+        ):
+            return False
+        self._tools.leave("generator", trained.averaged(), run.model)
+        return True
+
+    def save_model(self) -> None:
+        """Write `model/` from the finished stages."""
+        first_stage, autoencoder = self.first_stage(), self.autoencoder()
+        generator, _ = load_component(
+            self._out / "generator" / "component", "network", Generator, GeneratorConfig
+        )
+        latents = LatentDataset(self._out / "latents")
+        pipeline = self._pipeline(
+            first_stage, autoencoder, generator.to(self._tools.device), latents
+        )
+        save_mm_ldm(pipeline, self._out / "model")
+
+    def first_stage(self) -> FirstStageNetwork:
+        """The finished first stage, frozen."""
+        run = self._config.first_stage
+        if run.kind == "taef2":
+            folder = Path(run.weights)
+            network = TAEF2.from_files(
+                folder / "taef2_encoder.safetensors", folder / "taef2_decoder.safetensors"
+            )
+        elif run.is_trained:
+            component = self._out / "first_stage" / "component"
+            network, _ = load_component(component, "network", KLVAE, KLVAEConfig)
+        else:
+            network = KLVAE(run.model)
+            load_kl_vae(network, Path(run.weights))
+        return to_channels_last(network.eval().requires_grad_(False)).to(self._tools.device)
+
+    def autoencoder(self) -> MultiModalAutoencoder:
+        """The finished autoencoder of the last phase that was run, frozen."""
+        stage = "adversarial" if self._config.adversarial.enabled else "autoencoder"
+        return self._autoencoder(stage).requires_grad_(False)
+
+    def _autoencoder(self, stage: str) -> MultiModalAutoencoder:
+        component = self._out / stage / "component"
+        network, _ = load_component(component, "network", MultiModalAutoencoder, AutoencoderConfig)
+        return to_channels_last(network.eval()).to(self._tools.device)
+
+    def _source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
+        """Where the latents of stage 2 come from, and the data set to iterate over."""
+        encoder = self._config.autoencoder.model.video_encoder
+        if not self._config.autoencoder.cache_first_stage:
+            shape = (encoder.image_channels, encoder.image_size, encoder.image_size)
+            return PixelSource(first_stage, self._config.mel_image, shape), self._windows
+        assert isinstance(first_stage, KLVAE)  # the configuration has been checked
+        return CachedSource(first_stage), self._moments(first_stage)
+
+    def _moments(self, first_stage: KLVAE) -> LatentDataset:
+        spec = moments_spec(first_stage, self._config.clip.num_frames, self._config.clip.height)
+        folder = self._out / "moments"
+        cache_latents(
+            self._tools.on_device(
+                lambda av: first_stage_moments(av, first_stage, self._config.mel_image)
+            ),
+            self._windows,
+            folder,
+            latents=spec,
+            fingerprint=self._fingerprint(first_stage),
+            batch_size=14,
+        )
+        return LatentDataset(folder, standardize=False)
+
+    def _latents(
+        self, first_stage: FirstStageNetwork, autoencoder: MultiModalAutoencoder
+    ) -> LatentDataset:
+        pipeline = self._pipeline(first_stage, autoencoder)
+        return cache_latents(
+            self._tools.on_device(pipeline.encode_av),
+            self._windows,
+            self._out / "latents",
+            latents=autoencoder.config.latents,
+            fingerprint=self._fingerprint(first_stage, autoencoder),
+        )
+
+    def _pipeline(
+        self,
+        first_stage: FirstStageNetwork,
+        autoencoder: MultiModalAutoencoder,
+        generator: Generator | None = None,
+        latents: LatentDataset | None = None,
+    ) -> MMLDMPipeline:
+        config = self._config
+        return MMLDMPipeline(
+            clip=config.clip,
+            first_stage=first_stage,
+            autoencoder=autoencoder,
+            generator=generator,
+            stats=None if latents is None else latents.stats.to(self._tools.device),
+            settings=MMLDMSettings(
+                mel_image=config.mel_image,
+                diffusion=config.diffusion,
+                sampling=config.sampling,
+                decoding=config.decoding,
+                class_names=tuple(self._windows.info.classes),
+            ),
+        )
+
+    def _fingerprint(self, *networks: nn.Module) -> str:
+        about = {
+            "data": self._windows.info.origin,
+            "windows": len(self._windows),
+            "mel_image": config_to_json(self._config.mel_image),
+        }
+        return fingerprint(networks, about)

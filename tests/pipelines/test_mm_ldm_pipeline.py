@@ -251,6 +251,7 @@ def test_reconstruction_goes_through_both_modalities(pipeline):
     result = pipeline.reconstruct(make_clip())
     assert result.frames.shape == (4, 32, 32, 3)
     assert result.waveform.shape == (1, SPEC.num_samples)
+    assert same(result, pipeline.decode(pipeline.encode(make_clip()))[0], 0.0)
     with pytest.raises(ValueError, match="needs frames and sound"):
         pipeline.reconstruct(replace(make_clip(), frames=None))
 

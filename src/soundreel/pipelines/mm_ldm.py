@@ -156,6 +156,11 @@ class MMLDMPipeline:
         # Outside of mixed precision: quiet parts of a spectrogram need all bits.
         return AV(video, None if audio is None else self._to_waveform(audio))
 
+    def decode(self, latents: AV, *, seed: int = 0) -> list[Clip]:
+        """Clips of standardised latents of both modalities; row i is decoded with `seed + i`."""
+        noise = PerSampleNoise(range(seed, seed + latents.batch_size))
+        return self._clips(self.decode_av(latents, noise))
+
     def reconstruct(self, clip: Clip, *, seed: int = 0) -> Clip:
         """The clip's first window through encoder and decoder.
 
@@ -165,7 +170,7 @@ class MMLDMPipeline:
         latents = self.encode(clip)
         if len(latents.present) < 2:
             raise ValueError(f"reconstruction needs frames and sound, got {latents.present}")
-        return self._clips(self.decode_av(latents, PerSampleNoise([seed])))[0]
+        return self.decode(latents, seed=seed)[0]
 
     def generate(
         self,
@@ -205,11 +210,12 @@ class MMLDMPipeline:
         if count < 1 or batch_size < 1:
             raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
         self._check_label(label)
-        sampling = with_overrides(self.settings.sampling, num_steps, guidance_scale)
-        decoding = with_overrides(self.settings.decoding, decoder_num_steps, decoder_guidance_scale)
+        settings = self.settings
+        sampling = with_overrides(settings.sampling, num_steps, guidance_scale)
+        decoding = with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale)
         wanted = [name for name in ("video", "audio") if name not in known.present]
         frames = self.clip.num_frames if "video" in wanted else 1
-        steps = num_steps_per_batch(self.settings.diffusion.build(), sampling, decoding, frames)
+        steps = num_steps_per_batch(settings.diffusion.build(), sampling, decoding, frames)
         advance = step_counter(-(-count // batch_size) * steps, progress)
         clips = []
         for first in range(0, count, batch_size):
@@ -221,8 +227,7 @@ class MMLDMPipeline:
                 latents, noise, wanted=wanted, decoding=decoding, label=labels, callback=advance
             )
             for name in signal.present:
-                rows = signal[name].expand(len(seeds), *signal[name].shape[1:])
-                decoded = decoded.replace(name, rows)
+                decoded = decoded.replace(name, torch.cat(len(seeds) * [signal[name]]))
             clips += self._clips(decoded)
         return clips
 

@@ -93,6 +93,7 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
         generator, _ = load_component(folder, "generator", Generator, GeneratorConfig)
     if "vocoder" in index.components:
         vocoder, _ = load_component(folder, "vocoder", Vocoder, VocoderConfig)
+    settings = {**config_to_json(MMLDMSettings()), **index.settings}
     try:
         return MMLDMPipeline(
             clip=index.clip,
@@ -101,7 +102,7 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
             generator=generator,
             stats=stats,
             vocoder=vocoder,
-            settings=config_from_json(MMLDMSettings, index.settings, f"{folder}: settings"),
+            settings=config_from_json(MMLDMSettings, settings, f"{folder}: settings"),
         )
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from None

@@ -31,18 +31,14 @@ def ddim(
 ) -> AV:
     """Sample with one DDIM update for every step of the schedule.
 
-    The noise estimate is derived anew from the clipped clean estimate. A learned variance is not
-    used. Which steps are taken, and at which noise level the last one ends, is the schedule's
-    matter: see `respace` with `"ddimN"`, a count, or `"compvisN"`.
+    The noise estimate is derived anew from the clipped clean estimate; a learned variance is not
+    used. The steps and the noise level at the end are the schedule's matter, see `respace`.
 
     Args:
         xt: standard normal noise, the start.
         noise: called once for every step that adds noise; may be None if `eta` is 0.
         eta: 0 is deterministic, 1 adds as much noise as ancestral sampling.
         clip_x0: limit each clean estimate to [-1, 1].
-
-    Returns:
-        The sample, of the shapes of `xt`.
 
     Raises:
         ValueError: `eta` is not 0 and there is no source of noise.

@@ -54,15 +54,7 @@ def sample(
         xt: standard normal noise, the start.
         schedule: the full one that the network was trained with.
         noise: for samplers that draw more (`"ddpm"`).
-        sampler: one of `SAMPLERS`:
-            `"dpm-solver++"`: multistep, order 2, even steps in log-SNR; deterministic;
-            `"dpm-solver"`: single-step, order 3, even steps in log-SNR; deterministic, no clipping;
-            `"dpm-solver++-adaptive"`: order 2, each sample with its own steps; ignores `num_steps`;
-            `"ddim"`: deterministic;
-            `"ddpm"`: ancestral;
-            `"dpm-solver-official"`, `"dpm-solver++-official"`: the two settings of MM-Diffusion's
-            sampling script, its rounding of steps included; the second is adaptive, with one step
-            size for the whole batch.
+        sampler: one of `SAMPLERS`, which says what they are.
         num_steps: evaluations of the network for each sample.
         clip_x0: limit clean estimates to [-1, 1]; right for pixels and waveforms, not for latents.
         guide: replaces clean estimates, see `zero_shot`.
@@ -174,3 +166,14 @@ SAMPLERS: dict[str, Callable[[_Request], AV]] = {
     "dpm-solver-official": lambda request: _singlestep(request, official=True),
     "dpm-solver++-official": lambda request: _adaptive(request, official=True),
 }
+"""Samplers by name:
+
+* `"dpm-solver++"`: multistep, order 2, even steps in log-SNR, deterministic;
+* `"dpm-solver"`: single-step, order 3, even steps in log-SNR, deterministic, no clipping;
+* `"dpm-solver++-adaptive"`: order 2, each sample with its own steps; ignores `num_steps`;
+* `"dpm-solver-official"`, `"dpm-solver++-official"`: the two settings of MM-Diffusion's sampling
+  script, its rounding of steps included; the second is adaptive, with one step size for the whole
+  batch and dynamic thresholding;
+* `"ddim"`: deterministic, even timesteps;
+* `"ddpm"`: ancestral, even timesteps.
+"""

@@ -132,8 +132,7 @@ def zero_shot_ddpm(
         xt: standard normal noise, the start of both modalities.
         given: the clean signal of one modality, in [-1, 1]; the other is None.
         noise: called once a step, except for the last, for noise of both modalities.
-        weight: 0 for replacement; else of the gradient, see the head of this file and
-            `official_weight`.
+        weight: 0 for replacement; else of the gradient, see `official_weight`.
 
     Returns:
         Both modalities. The given one holds what the last step left of it: the network's estimate

@@ -144,7 +144,7 @@ def small() -> MMLDMConfig:
     )
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
     train = TrainConfig(
-        total_samples=48_000,
+        total_samples=24_000,
         global_batch_size=16,
         micro_batch_size=16,
         learning_rate=4e-4,
@@ -153,8 +153,8 @@ def small() -> MMLDMConfig:
         max_grad_norm=1.0,
         precision="bfloat16",
         log_every=320,
-        save_every=3_200,
-        preview_every=8_000,
+        save_every=1_600,
+        preview_every=4_800,
     )
     return MMLDMConfig(
         clip=clip,
@@ -165,10 +165,10 @@ def small() -> MMLDMConfig:
             loss=FirstStageLossConfig(perceptual_weight=0.1, num_frames=2),
             train=replace(
                 train,
-                total_samples=6_400,
+                total_samples=4_800,
                 learning_rate=1e-3,
                 ema_decay=0.99,
-                preview_every=3_200,
+                preview_every=1_600,
             ),
         ),
         autoencoder=AutoencoderRun(
@@ -205,12 +205,12 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=240_000,
+                total_samples=96_000,
                 global_batch_size=64,
                 micro_batch_size=64,
                 log_every=3_200,
                 save_every=16_000,
-                preview_every=48_000,
+                preview_every=32_000,
                 ema_decay=0.9995,
             ),
         ),
@@ -282,7 +282,7 @@ def tiny() -> MMLDMConfig:
                 joint_attention=(4,),
                 temporal_attention=(2,),
             ),
-            train=replace(train, total_samples=64, save_every=32, log_every=32),
+            train=replace(train, total_samples=64, log_every=32, save_every=32, preview_every=64),
         ),
         generator=replace(
             base.generator,

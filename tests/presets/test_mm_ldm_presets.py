@@ -1,0 +1,93 @@
+"""Presets of MM-LDM: the reconstructed Table 1, parameter counts, and sizes that fit together."""
+
+import pytest
+import torch
+
+from soundreel.checkpoints.config_json import config_from_json, config_to_json
+from soundreel.config_mm_ldm import MMLDMConfig
+from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.models.mm_ldm.discriminator import Discriminator
+from soundreel.models.mm_ldm.generator import Generator
+from soundreel.models.mm_ldm.kl_vae import KLVAE
+from soundreel.presets import mm_ldm
+
+ALL = [mm_ldm.landscape, mm_ldm.aist, mm_ldm.audioset, mm_ldm.small, mm_ldm.tiny]
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(params=ALL, ids=lambda preset: preset.__name__)
+def config(request):
+    return request.param()
+
+
+def test_every_preset_builds_and_comes_back_from_json(config):
+    with torch.device("meta"):
+        KLVAE(config.first_stage.model)
+        MultiModalAutoencoder(config.autoencoder.model)
+        Generator(config.generator.model)
+        Discriminator(config.adversarial.discriminator)
+    assert config_from_json(MMLDMConfig, config_to_json(config), "test") == config
+
+
+def test_published_presets_have_the_values_of_table_1():
+    config = mm_ldm.landscape()
+    model = config.autoencoder.model
+    assert config.first_stage.model.factor == 8
+    assert (model.video_encoder.factor, model.audio_encoder.factor) == (2, 4)
+    for encoder in (model.video_encoder, model.audio_encoder):
+        assert (encoder.image_size, encoder.image_channels, encoder.latent_channels) == (32, 4, 16)
+        assert (encoder.width, encoder.num_res_blocks, encoder.head_width) == (320, 2, 64)
+    assert model.video_encoder.channel_mult == (1, 2)
+    assert model.audio_encoder.channel_mult == (1, 2, 4)
+    decoder = model.decoder
+    assert (decoder.image_size, decoder.image_channels, decoder.width) == (32, 4, 320)
+    assert (decoder.num_res_blocks, decoder.num_heads) == (2, 8)
+    assert decoder.channel_mult == (1, 2, 4, 4)
+    assert sorted(32 // factor for factor in decoder.attention_factors) == [8, 16, 32]
+    generator = config.generator.model
+    assert (generator.latents.video_size, generator.latents.video_channels) == (16, 16)
+    assert (generator.width, generator.num_heads, generator.depth) == (1152, 16, 28)
+    assert generator.mlp_ratio == 4
+    assert config.clip.num_samples == config.mel_image.num_samples == 70_560
+
+
+def test_published_presets_have_the_known_parameter_counts():
+    """The decoder's latent maps have 16 pooled inputs each, not the release's 4,096 and 1,024."""
+    config = mm_ldm.landscape()
+    with torch.device("meta"):
+        first_stage = KLVAE(config.first_stage.model)
+        model = MultiModalAutoencoder(config.autoencoder.model)
+    assert count(first_stage) == 83_653_863
+    assert count(model.video_encoder) == 142_624_000
+    assert count(model.audio_encoder) == 201_382_400
+    assert count(model.video_projector) == 45_997_568
+    assert count(model.audio_projector) == 33_897_984
+    assert count(model.class_head) == 21_835_785
+    assert count(model.contrastive_head) == 21_633_538
+    assert count(model.decoder) == 871_725_764 - 1280 * (4096 - 16 + 1024 - 16)
+
+
+def test_the_data_sets_differ_only_where_the_source_says_so():
+    landscape, aist, audioset = mm_ldm.landscape(), mm_ldm.aist(), mm_ldm.audioset()
+    assert aist.autoencoder.model.decoder.num_classes == 60
+    assert aist.autoencoder.loss.kl_weight == 1e-9
+    assert landscape.autoencoder.loss.kl_weight == 1e-6
+    assert audioset.clip.num_samples == 176_400
+    assert audioset.autoencoder.model.decoder.num_classes == 0
+    assert not audioset.adversarial.enabled
+    steps = landscape.autoencoder.train.total_samples / 160
+    assert steps == pytest.approx(16_000, rel=0.01)
+
+
+def test_parts_that_do_not_fit_are_named():
+    values = config_to_json(mm_ldm.small())
+    values["mel_image"]["image_size"] = 128
+    with pytest.raises(Exception, match=r"mel_image\.image_size is 128"):
+        config_from_json(MMLDMConfig, values, "test")
+    values = config_to_json(mm_ldm.small())
+    values["data"]["flip_probability"] = 0.5
+    with pytest.raises(Exception, match="cache_first_stage"):
+        config_from_json(MMLDMConfig, values, "test")

@@ -233,6 +233,14 @@ def test_files_nothing_can_be_read_of_give_one_line_with_file_cause_and_remedy(
         probe(tmp_path / "absent.mp4")
 
 
+def test_a_title_in_another_encoding_does_not_matter(hostile_media, tmp_path):
+    path = hostile_media.good(tmp_path / "title.mp4", num_frames=3)
+    data = path.read_bytes()
+    assert data.count(b"Lavf") == 1
+    path.write_bytes(data.replace(b"Lavf", b"L\xe4vf"))  # Latin-1, as old cameras write
+    assert len(list(read_frames(path, frame_rate=10))) == 3
+
+
 def test_absent_tracks_are_told(hostile_folder):
     with pytest.raises(MediaError, match="has no audio track"):
         read_audio(hostile_folder["no_audio.mp4"], sample_rate=16_000)
@@ -254,7 +262,7 @@ def test_a_header_of_three_hours_costs_no_more_than_what_the_file_holds(hostile_
     assert probe(path).duration == 10_800
     assert len(list(read_frames(path, frame_rate=10))) == 4
     assert read_audio(path, sample_rate=16_000).shape[1] < 16_000
-    with pytest.raises(MediaError, match="frame times jump by 10800 s"):
+    with pytest.raises(MediaError, match=r"times jump by 10800 s after 0\.\d s"):
         list(read_frames(hostile_folder["three_hour_jump.mkv"], frame_rate=10))
 
 

@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from jaxtyping import Float32
 
-from soundreel.media.container import seek, tick_of
+from soundreel.media.container import MAX_GAP, seek, tick_of, time_jump
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ def _placed(
     position = _steady_start(head, rate, tick_of(stream))
     for stamp, samples in chain(head, stamped):
         if stamp is not None:
+            if position is not None and stamp - position > MAX_GAP * rate:
+                raise time_jump(container.name, Fraction(position, rate), Fraction(stamp, rate))
             if position is None or stamp - position > MAX_JITTER * rate:
                 position = stamp
             elif position - stamp > MAX_JITTER * rate:

@@ -19,6 +19,9 @@ from soundreel.media.errors import MediaError, Source
 
 REMEDY = "check that the file is complete and plays, or leave it out"
 
+MAX_GAP = Fraction(60)
+"""Seconds between two frames or blocks of sound beyond which the times cannot be meant."""
+
 
 @contextmanager
 def open_media(source: Source) -> Iterator[InputContainer]:
@@ -26,9 +29,9 @@ def open_media(source: Source) -> Iterator[InputContainer]:
     if isinstance(source, BufferedIOBase):
         source.seek(0)
     try:
-        with av.open(
-            source if isinstance(source, BufferedIOBase) else str(source), mode="r"
-        ) as container:
+        file = source if isinstance(source, BufferedIOBase) else str(source)
+        # Titles and names inside files are in any encoding; they do not matter here.
+        with av.open(file, mode="r", metadata_errors="replace") as container:
             if video_stream(container) is None and audio_stream(container) is None:
                 raise MediaError(source, "has neither a video nor an audio track", REMEDY)
             yield container
@@ -48,9 +51,10 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The first audio track with a known sample rate and a decoder."""
+    """The first audio track with a decoder and a known rate and layout."""
     for stream in container.streams.audio:
-        if stream.codec_context and stream.codec_context.sample_rate > 0:
+        context = stream.codec_context
+        if context and context.sample_rate > 0 and context.layout.nb_channels > 0:
             return stream
     return None
 
@@ -58,6 +62,12 @@ def audio_stream(container: InputContainer) -> AudioStream | None:
 def tick_of(stream: VideoStream | AudioStream) -> Fraction:
     """Seconds a unit of the stream's timestamps lasts; demuxers leave none unset."""
     return stream.time_base or Fraction(1, 90_000)
+
+
+def time_jump(source: Source, end: Fraction, start: Fraction) -> MediaError:
+    """The error for a track that goes on at `start` after it ended at `end`."""
+    jump = f"times jump by {float(start - end):.0f} s after {float(end):.1f} s"
+    return MediaError(source, jump, "repair the file or leave it out")
 
 
 def clock_zero(container: InputContainer) -> Fraction:

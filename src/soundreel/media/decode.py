@@ -1,8 +1,8 @@
 """Frames and samples at any wanted rate, chosen by timestamp on the file's clock.
 
 Nothing here counts frames or samples of the file: a variable or odd frame rate, a track that starts
-    late or ends early and the padding of audio codecs all come out right because every frame and
-    sample is placed by the time the container gives it.
+late or ends early and the padding of audio codecs all come out right because every frame and sample
+is placed by the time the container gives it.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from soundreel.media.audio_track import native_blocks, native_format
-from soundreel.media.container import clock_zero, open_media, require_audio, require_video
+from soundreel.media.container import (
+    MAX_GAP,
+    clock_zero,
+    open_media,
+    require_audio,
+    require_video,
+    time_jump,
+)
 from soundreel.media.errors import MediaError, Source
 from soundreel.media.framing import Framing
 from soundreel.media.picture import Picture, PictureConverter
@@ -22,8 +29,6 @@ from soundreel.media.video_track import TimedFrame, timed_frames
 
 MAX_HOLD = Fraction(1, 2)
 """Seconds for which the last frame may stand in for frames wanted after the end."""
-MAX_GAP = Fraction(60)
-"""Seconds between two frames beyond which the timestamps cannot be meant."""
 
 Waveform = Float32[np.ndarray, "channel sample"]
 
@@ -108,12 +113,7 @@ def _spans(
         raise MediaError(source, "has no frame that can be decoded", "leave it out")
     for frame in frames:
         if frame.start - shown.start > MAX_GAP:
-            raise MediaError(
-                source,
-                f"frame times jump by {float(frame.start - shown.start):.0f} s after "
-                f"{float(shown.end):.1f} s",
-                "repair the file or leave it out",
-            )
+            raise time_jump(source, shown.end, frame.start)
         yield shown, frame.start
         shown = frame
     yield shown, None

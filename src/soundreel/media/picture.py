@@ -90,6 +90,7 @@ def _framing_steps(framing: Framing, height: int, width: int) -> list[tuple[str,
 def filter_chain(frame: av.VideoFrame, steps: Sequence[tuple[str, str | None]]) -> Graph:
     """Filters of libavfilter, one after the other, for pictures like `frame`."""
     graph = Graph()
+    graph.threads = 1  # small pictures gain nothing, and callers work on many files side by side
     last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )

@@ -104,11 +104,11 @@ def resample_blocks(
     """Wanted samples `first` to `first + count` of a track of native blocks; silence around it.
 
     Args:
-        count: None for all to the end of the track (at least one sample of silence).
+        count: None for all to the end of the track.
     """
     position = resampler.output_start(first)
     end = None if count is None else first + count
-    for samples in _converted(blocks, resampler, first, end):
+    for samples in _converted(blocks, resampler, first):
         begin = max(first - position, 0)
         stop = samples.shape[1] if end is None else min(samples.shape[1], end - position)
         position += samples.shape[1]
@@ -124,7 +124,7 @@ def resample_blocks(
 
 
 def _converted(
-    blocks: Iterator[Block], resampler: AlignedResampler, first: int, end: int | None
+    blocks: Iterator[Block], resampler: AlignedResampler, first: int
 ) -> Iterator[Samples]:
     """Everything the converter gives, cut where the track ends."""
     position = resampler.native_start(first)

@@ -127,5 +127,5 @@ def _without_grey_lead(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 
 def _grey_share(picture: av.VideoFrame) -> float:
     """Share of the picture that is the mid grey of an absent reference (luma and chroma 128)."""
-    small = picture.reformat(width=64, height=64, format="rgb24", interpolation="POINT")
+    small = picture.reformat(width=64, height=64, format="rgb24", interpolation="POINT", threads=1)
     return float((np.abs(small.to_ndarray().astype(np.int16) - 130) <= 4).all(axis=-1).mean())

@@ -22,16 +22,17 @@ from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.decoding import DecodingConfig, decode, starting_noise
 from soundreel.models.mm_ldm.first_stage import clip_images
 from soundreel.models.mm_ldm.generator import Generator
-from soundreel.models.mm_ldm.sampling import SamplingConfig, sample_latents
+from soundreel.models.mm_ldm.sampling import sample_latents
 from soundreel.models.vocoder import Vocoder
 from soundreel.pipelines.mm_ldm_settings import (
     FirstStageNetwork,
     MMLDMSettings,
     Progress,
+    Request,
     Scales,
     check_parts,
     fit_clip,
-    num_steps_per_batch,
+    known_signal,
     step_counter,
     with_overrides,
 )
@@ -204,80 +205,75 @@ class MMLDMPipeline:
         Raises:
             ValueError: both modalities are given, or a setting is out of range.
         """
-        known, signal = self._known(video, audio)
-        if self.generator is None:
-            raise ValueError("this pipeline has no generator; it can only encode and decode")
         if count < 1 or batch_size < 1:
             raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
         self._check_label(label)
         settings = self.settings
-        sampling = with_overrides(settings.sampling, num_steps, guidance_scale)
-        decoding = with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale)
-        wanted = [name for name in ("video", "audio") if name not in known.present]
-        frames = self.clip.num_frames if "video" in wanted else 1
-        steps = num_steps_per_batch(settings.diffusion.build(), sampling, decoding, frames)
-        advance = step_counter(-(-count // batch_size) * steps, progress)
+        signal = known_signal(video, audio, self.clip, settings.framing)
+        request = Request(
+            known=self.encode_av(signal),
+            signal=signal,
+            label=label,
+            text=text,
+            sampling=with_overrides(settings.sampling, num_steps, guidance_scale),
+            decoding=with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale),
+        )
+        starts = range(seed, seed + count, batch_size)
+        steps = request.num_steps(settings.diffusion.build(), self.clip.num_frames)
+        advance = step_counter(len(starts) * steps, progress)
         clips = []
-        for first in range(0, count, batch_size):
-            seeds = range(seed + first, seed + min(first + batch_size, count))
-            latents, noise, labels = self._sample(
-                self.generator, known, seeds, label, text, sampling, advance
-            )
-            decoded = self.decode_av(
-                latents, noise, wanted=wanted, decoding=decoding, label=labels, callback=advance
-            )
-            for name in signal.present:
-                decoded = decoded.replace(name, torch.cat(len(seeds) * [signal[name]]))
-            clips += self._clips(decoded)
+        for start in starts:
+            seeds = range(start, min(start + batch_size, seed + count))
+            clips += self._batch(request, seeds, advance)
         return clips
+
+    def _batch(
+        self, request: Request, seeds: Sequence[int], advance: Callable[[], None]
+    ) -> list[Clip]:
+        """One clip for each seed."""
+        noise, batch_size = PerSampleNoise(seeds), len(seeds)
+        label = None
+        if request.label is not None:
+            label = torch.full((batch_size,), request.label, device=self.device)
+        av = self.decode_av(
+            self._sample(request, noise, label, advance),
+            noise,
+            wanted=request.wanted,
+            decoding=request.decoding,
+            label=label,
+            callback=advance,
+        )
+        for name in request.signal.present:
+            av = av.replace(name, torch.cat(batch_size * [request.signal[name]]))
+        return self._clips(av)
 
     def _sample(
         self,
-        generator: Generator,
-        known: AV,
-        seeds: Sequence[int],
-        label: int | None,
-        text: Float[Tensor, "token context_dim"] | None,
-        sampling: SamplingConfig,
+        request: Request,
+        noise: PerSampleNoise,
+        label: Int[Tensor, " batch"] | None,
         advance: Callable[[], None],
-    ) -> tuple[AV, NoiseSource, Int[Tensor, " batch"] | None]:
-        """Latents of one batch, the noise source to go on with, and labels."""
-        noise, batch_size = PerSampleNoise(seeds), len(seeds)
-        shapes = generator.config.latents
-        xt = noise(
-            AV(
-                torch.empty(batch_size, *shapes.video_shape, device=self.device),
-                torch.empty(batch_size, *shapes.audio_shape, device=self.device),
-            )
+    ) -> AV:
+        """Standardised latents, one clip for each generator of the noise."""
+        if self.generator is None:
+            raise ValueError("this pipeline has no generator; it can only encode and decode")
+        batch_size, shapes = len(noise.generators), self.generator.config.latents
+        template = AV(
+            torch.empty(batch_size, *shapes.video_shape, device=self.device),
+            torch.empty(batch_size, *shapes.audio_shape, device=self.device),
         )
-        labels = None if label is None else torch.full((batch_size,), label, device=self.device)
         with self._autocast():
-            latents = sample_latents(
-                generator,
-                xt,
+            return sample_latents(
+                self.generator,
+                noise(template),
                 self.settings.diffusion.build(),
-                sampling,
+                request.sampling,
                 prediction_type=self.settings.diffusion.prediction_type,
-                condition=known.map(lambda x: x.expand(batch_size, -1, -1, -1)),
-                label=labels,
-                text=text,
+                condition=request.known.map(lambda x: x.expand(batch_size, -1, -1, -1)),
+                label=label,
+                text=request.text,
                 callback=lambda *_: advance(),
             )
-        return latents, noise, labels
-
-    def _known(self, video: Clip | None, audio: Clip | None) -> tuple[AV, AV]:
-        """Latents of a given modality, and its signal as it goes into the result."""
-        if video is not None and audio is not None:
-            raise ValueError("both modalities are given; leave one out, or use reconstruct()")
-        given = video if video is not None else audio
-        if given is None:
-            return AV(None, None), AV(None, None)
-        name = "audio" if video is None else "video"
-        if (given.waveform if name == "audio" else given.frames) is None:
-            raise ValueError(f"the clip given as {name} has none")
-        fitted = fit_clip(given, self.clip, self.settings.framing).to_av(self.clip)
-        signal = AV(None, None).replace(name, fitted[name])
-        return self.encode_av(signal), signal
 
     def _to_waveform(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
         """Mel image to `batch 1 sample`, on the CPU."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.clip import Clip
@@ -18,7 +20,7 @@ from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.models.mm_ldm.sampling import SamplingConfig
 from soundreel.models.taef2 import TAEF2
 from soundreel.models.vocoder import Vocoder
-from soundreel.types import ClipSpec
+from soundreel.types import AV, ClipSpec
 
 FirstStageNetwork = KLVAE | TAEF2
 Steps = TypeVar("Steps", SamplingConfig, DecodingConfig)
@@ -67,12 +69,35 @@ def with_overrides(config: Steps, num_steps: int | None, guidance_scale: Scales 
     return config
 
 
-def num_steps_per_batch(
-    chain: Schedule, sampling: SamplingConfig, decoding: DecodingConfig, num_frames: int
-) -> int:
-    """Steps of generator and signal decoder for one batch of clips."""
-    drawn, decoded = (len(respace(chain, f"compvis{c.num_steps}")) for c in (sampling, decoding))
-    return drawn + -(-num_frames // decoding.frame_chunk) * decoded
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one call of `generate` asks for.
+
+    Attributes:
+        known: standardised latents of a given modality, with a batch of one.
+        signal: its pixels or waveform, as they go into the result.
+    """
+
+    known: AV
+    signal: AV
+    label: int | None
+    text: Float[Tensor, "token context_dim"] | None
+    sampling: SamplingConfig
+    decoding: DecodingConfig
+
+    @property
+    def wanted(self) -> list[str]:
+        """Modalities that are to be decoded."""
+        return [name for name in ("video", "audio") if name not in self.known.present]
+
+    def num_steps(self, chain: Schedule, num_frames: int) -> int:
+        """Steps of generator and signal decoder for one batch of clips."""
+        drawn, decoded = (
+            len(respace(chain, f"compvis{config.num_steps}"))
+            for config in (self.sampling, self.decoding)
+        )
+        frames = num_frames if "video" in self.wanted else 1
+        return drawn + -(-frames // self.decoding.frame_chunk) * decoded
 
 
 def step_counter(total: int, progress: Progress | None) -> Callable[[], None]:
@@ -104,6 +129,25 @@ def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]
         size=(spec.height, spec.width),
         num_channels=None if clip.waveform is None else spec.num_channels,
     )
+
+
+def known_signal(
+    video: Clip | None, audio: Clip | None, spec: ClipSpec, framing: Literal["center", "letterbox"]
+) -> AV:
+    """Pixels or waveform of the modality that is given, with a batch of one.
+
+    Raises:
+        ValueError: both are given, the clip lacks the modality, or it is shorter than a window.
+    """
+    if video is not None and audio is not None:
+        raise ValueError("both modalities are given; leave one out, or use reconstruct()")
+    given = video if video is not None else audio
+    if given is None:
+        return AV(None, None)
+    name = "audio" if video is None else "video"
+    if (given.waveform if name == "audio" else given.frames) is None:
+        raise ValueError(f"the clip given as {name} has none")
+    return AV(None, None).replace(name, fit_clip(given, spec, framing).to_av(spec)[name])
 
 
 def check_parts(

@@ -192,7 +192,7 @@ def test_impossible_settings_are_refused_by_name(changes, words):
 def test_sizes_the_network_cannot_halve_are_refused():
     with pytest.raises(ValueError, match="multiples of 2 pixels and 4 samples"):
         CoupledUNet(tiny())(clip(size=7), torch.tensor([3, 900]))
-    with pytest.raises(ValueError, match="expected 2 window shifts|expected 3 window shifts"):
+    with pytest.raises(ValueError, match=r"expected \d window shifts, got 1"):
         CoupledUNet(tiny())(clip(), torch.tensor([3, 900]), [0])
 
 

@@ -1,25 +1,26 @@
 """`soundreel generate MODEL --out DIR`: clips and a contact sheet from a trained model."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
+from soundreel.clip import Clip
 from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.pipelines.load import load
+from soundreel.pipelines.load import Pipeline, load
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
+from soundreel.pipelines.super_resolution import SuperResolutionPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments:
     """Make clips with sound and write them as MP4 files with a contact sheet."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: Annotated[str, tyro.conf.Positional]
     """A model folder, for example RUN/model, or owner/name on the Hub."""
     out: Path
     """Folder for the clips; made if absent."""
@@ -27,36 +28,44 @@ class GenerateArguments:
     """How many clips."""
     seed: int = 0
     """Clip i is that of seed + i, whatever the count or batch size."""
+    video: Path | None = None
+    """A video whose pictures are kept and given sound."""
+    audio: Path | None = None
+    """A sound, or a video with one, that is kept and given pictures."""
+    label: int | None = None
+    """Class number, for MM-LDM models trained with classes."""
     num_steps: int | None = None
     """Evaluations of the network; more is slower and closer to the model. Default: the model's."""
     sampler: str | None = None
-    """How to get from noise to clip. Default: the model's."""
+    """How MM-Diffusion gets from noise to clip. Default: the model's."""
+    guidance_scale: float | None = None
+    """Of MM-LDM's generator, away from what it makes unasked; 1 is off. Default: the model's."""
+    guidance_weight: float | None = None
+    """How strongly --video or --audio steers MM-Diffusion; 0 is faster and looser."""
     batch_size: int = 4
     """Clips sampled at once; more needs more memory."""
+    upscale: Path | None = None
+    """A super-resolution model that enlarges every frame."""
     lossless: bool = False
     """Write Matroska files (FFV1, PCM) that hold exactly what the model made."""
 
 
 def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> int:
     """Make clips with sound from a trained model."""
-    if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a file; give a folder")
     pipeline = load(arguments.model)
-    sample = pipeline.generate
-    if arguments.sampler is not None:
-        if not isinstance(pipeline, MMDiffusionPipeline):
-            raise ValueError(f"--sampler: {arguments.model} has one sampler only; leave it out")
-        sample = partial(pipeline.generate, sampler=arguments.sampler)
+    options = _options(arguments, pipeline)
+    upscaler = (
+        None if arguments.upscale is None else SuperResolutionPipeline.load(arguments.upscale)
+    )
     with progress_bar("sampling") as advance:
-        clips = sample(
-            count=arguments.count,
-            seed=arguments.seed,
-            num_steps=arguments.num_steps,
-            batch_size=arguments.batch_size,
-            progress=advance,
-        )
+        clips = pipeline.generate(**options, progress=advance)
+    if upscaler is not None:
+        clips = [
+            upscaler.upscale_clip(clip, seed=arguments.seed + index)
+            for index, clip in enumerate(clips)
+        ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     suffix = ".mkv" if arguments.lossless else ".mp4"
     names = [f"clip-{arguments.seed + index:04d}" for index in range(len(clips))]
@@ -66,3 +75,40 @@ def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) ->
     write_contact_sheet(sheet, clips, titles=names)
     write(f"{len(clips)} clips in {arguments.out}, contact sheet {sheet}")
     return 0
+
+
+def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]:
+    """What the command line says, as arguments of the pipeline's `generate`.
+
+    Raises:
+        ValueError: a flag that this system does not have.
+    """
+    if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
+        raise ValueError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
+    is_mm_diffusion = isinstance(pipeline, MMDiffusionPipeline)
+    own = {"sampler", "guidance_weight"} if is_mm_diffusion else {"label", "guidance_scale"}
+    options: dict[str, Any] = {}
+    for name in ("num_steps", "label", "sampler", "guidance_scale", "guidance_weight"):
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        if name not in own | {"num_steps"}:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag}: {arguments.model} has no such setting; leave it out")
+        options[name] = value
+    spec = pipeline.clip
+    for name in ("video", "audio"):
+        path = getattr(arguments, name)
+        if path is not None:
+            options[name] = Clip.load(
+                path,
+                duration=spec.duration,
+                frame_rate=spec.frame_rate,
+                sample_rate=spec.sample_rate,
+            )
+    return {
+        "count": arguments.count,
+        "seed": arguments.seed,
+        "batch_size": arguments.batch_size,
+        **options,
+    }

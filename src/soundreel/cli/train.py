@@ -4,14 +4,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import tyro
 
 from soundreel.cli.main import write
 from soundreel.config import ConfigError, MMDiffusionConfig, merge_file
-from soundreel.presets.registry import PRESETS, preset
+from soundreel.config_mm_ldm import STAGES
+from soundreel.config_super_resolution import SuperResolutionRunConfig
+from soundreel.presets.registry import PRESETS, RunConfig, preset
 from soundreel.run.mm_diffusion import train_mm_diffusion
+from soundreel.run.mm_ldm import train_mm_ldm
+from soundreel.run.super_resolution import train_super_resolution
 from soundreel.training.meters import Tracker
 from soundreel.training.trackers import tensorboard_tracker
 
@@ -22,8 +26,11 @@ presets: {", ".join(PRESETS)}
 soundreel train PRESET --help lists every setting of a preset and its value."""
 
 
+Settings = TypeVar("Settings", bound=RunConfig)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments:
+class TrainArguments(Generic[Settings]):
     """Train a preset on a prepared data set. Every setting of the preset can be changed."""
 
     data: Path
@@ -36,7 +43,11 @@ class TrainArguments:
     """YAML file whose values are laid over the preset; flags are laid over both."""
     tensorboard: bool = False
     """Also log to --out/tensorboard (needs the extra `tensorboard`)."""
-    settings: Annotated[MMDiffusionConfig, tyro.conf.arg(name="")]
+    all_stages: bool = False
+    """For MM-LDM, which is trained in stages: run them all, in order."""
+    stages: tuple[str, ...] = ()
+    """For MM-LDM: only these of first_stage, autoencoder, adversarial, generator."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
 
 
 def train(arguments: list[str]) -> int:
@@ -49,23 +60,40 @@ def train(arguments: list[str]) -> int:
     if file is not None:
         settings = merge_file(settings, file)
     parsed = tyro.cli(
-        TrainArguments,
+        TrainArguments[type(settings)],
         args=arguments[1:],
         prog=f"soundreel train {arguments[0]}",
         default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
     )
+    if _run(parsed):
+        write(f"model: {parsed.out / 'model'}")
+    else:
+        write("stopped before the end and saved; add --resume to go on", error=True)
+    return 0
+
+
+def _run(arguments: TrainArguments[RunConfig]) -> bool:
+    """Train; whether it came to its end."""
+    settings, out = arguments.settings, arguments.out
 
     def trackers() -> list[Tracker]:
-        extra = [tensorboard_tracker(parsed.out / "tensorboard")] if parsed.tensorboard else []
+        extra = [tensorboard_tracker(out / "tensorboard")] if arguments.tensorboard else []
         return [show_progress, *extra]
 
-    seen = train_mm_diffusion(
-        parsed.settings, parsed.data, parsed.out, resume=parsed.resume, trackers=trackers
+    common = (arguments.data, out)
+    if isinstance(settings, MMDiffusionConfig | SuperResolutionRunConfig):
+        if arguments.stages or arguments.all_stages:
+            raise ConfigError("--stages and --all-stages are for MM-LDM; this preset has one stage")
+        is_base = isinstance(settings, MMDiffusionConfig)
+        train_one = train_mm_diffusion if is_base else train_super_resolution
+        seen = train_one(settings, *common, resume=arguments.resume, trackers=trackers)
+        return seen >= settings.train.total_samples
+    if arguments.all_stages == bool(arguments.stages):
+        raise ConfigError("MM-LDM is trained in stages: add --all-stages, or --stages NAME ...")
+    stages = arguments.stages or STAGES
+    return train_mm_ldm(
+        settings, *common, resume=arguments.resume, stages=stages, trackers=trackers
     )
-    if seen < parsed.settings.train.total_samples:
-        write(f"stopped at {seen} clips; add --resume to go on", error=True)
-    write(f"model: {parsed.out / 'model'}")
-    return 0
 
 
 def show_progress(numbers: Mapping[str, float]) -> None:

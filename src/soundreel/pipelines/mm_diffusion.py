@@ -18,9 +18,10 @@ from soundreel.checkpoints.store import (
 )
 from soundreel.clip import Clip
 from soundreel.diffusion.config import DiffusionConfig
-from soundreel.diffusion.denoiser import Denoiser, Prediction
+from soundreel.diffusion.denoiser import Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.samplers import sample
+from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide
 from soundreel.models.mm_diffusion.coupled_unet import (
     CoupledUNet,
     CoupledUNetConfig,
@@ -31,6 +32,8 @@ from soundreel.types import AV, ClipSpec
 SYSTEM = "mm-diffusion"
 COMPONENT = "unet"
 KIND = "coupled-unet"
+
+DEFAULT_GUIDANCE_WEIGHT = 2.0
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)` after each sampling step of each batch. Raise in it to stop."""
@@ -124,29 +127,45 @@ class MMDiffusionPipeline:
         *,
         count: int = 1,
         seed: int = 0,
+        video: Clip | None = None,
+        audio: Clip | None = None,
+        guidance_weight: float = DEFAULT_GUIDANCE_WEIGHT,
         sampler: str | None = None,
         num_steps: int | None = None,
         batch_size: int = 4,
         progress: Progress | None = None,
     ) -> list[Clip]:
-        """Clips with sound, from noise.
+        """Clips with sound; or sound for a silent clip, or pictures for a sound.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
         Args:
+            video: a clip whose frames are kept and given sound.
+            audio: a clip whose sound is kept and given frames.
+            guidance_weight: how strongly the given modality steers the other, see
+                `soundreel.diffusion.zero_shot`; 0 is replacement alone, at half the cost.
             sampler: a name from `soundreel.diffusion.samplers.SAMPLERS`.
             num_steps: evaluations of the network.
             batch_size: clips that are sampled at once.
 
         Raises:
-            ValueError: a setting is out of range.
+            ValueError: both modalities are given, the one asked for is not in the clip, or a
+                setting is out of range.
+
+        Source:
+            Ruan et al. 2023, section 3.4 (zero-shot transfer to conditional generation).
         """
         if count < 1 or batch_size < 1:
             raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
+        if guidance_weight < 0:
+            raise ValueError(f"guidance_weight starts at 0, got {guidance_weight}")
+        given = self._given(video, audio)
         num_batches = -(-count // batch_size)
         clips: list[Clip] = []
         for number, first in enumerate(range(0, count, batch_size)):
             noise = PerSampleNoise(range(seed + first, seed + min(first + batch_size, count)))
+            xt = noise(self._template(len(noise.generators)))
+            known = given.map(lambda x, xt=xt: x.expand(xt.batch_size, *x.shape[1:]))
 
             def callback(step: int, num_steps: int | None, xt: AV, number: int = number) -> None:
                 if progress is not None and num_steps is not None:
@@ -154,16 +173,31 @@ class MMDiffusionPipeline:
 
             av = sample(
                 self.denoiser(),
-                noise(self._template(len(noise.generators))),
+                xt,
                 self.settings.diffusion.build(),
                 noise=noise,
                 sampler=sampler or self.settings.sampler,
                 num_steps=num_steps or self.settings.num_steps,
                 prediction_type=self.settings.diffusion.prediction_type,
+                guide=_guide(known, xt, guidance_weight),
                 callback=callback,
             )
+            for name in known.present:
+                av = av.replace(name, known[name])
             clips += self.decode(av)
         return clips
+
+    def _given(self, video: Clip | None, audio: Clip | None) -> AV:
+        """The given modality as a batch of one; both absent for joint generation."""
+        if video is not None and audio is not None:
+            raise ValueError("both modalities are given; leave one out")
+        clip = video if video is not None else audio
+        if clip is None:
+            return AV(None, None)
+        name = "audio" if video is None else "video"
+        if (clip.waveform if name == "audio" else clip.frames) is None:
+            raise ValueError(f"the clip given as {name} has none")
+        return AV(None, None).replace(name, self.encode(clip)[name].to(self.device))
 
     def denoiser(self) -> Denoiser:
         """The network as samplers call it, for one sampling run.
@@ -194,3 +228,11 @@ class MMDiffusionPipeline:
             size=(self.clip.height, self.clip.width),
             num_channels=None if clip.waveform is None else self.clip.num_channels,
         )
+
+
+def _guide(known: AV, noise: AV, weight: float) -> Guide | None:
+    if not known.present:
+        return None
+    if weight == 0:
+        return replacement_guide(known, noise)
+    return gradient_guide(known, noise, weight=weight)

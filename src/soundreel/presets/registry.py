@@ -3,18 +3,29 @@
 from collections.abc import Callable
 
 from soundreel.config import ConfigError, MMDiffusionConfig
-from soundreel.presets import mm_diffusion
+from soundreel.config_mm_ldm import MMLDMConfig
+from soundreel.config_super_resolution import SuperResolutionRunConfig
+from soundreel.presets import mm_diffusion, mm_diffusion_sr, mm_ldm
 
-PRESETS: dict[str, Callable[[], MMDiffusionConfig]] = {
+RunConfig = MMDiffusionConfig | SuperResolutionRunConfig | MMLDMConfig
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
     "mm-diffusion-landscape": mm_diffusion.landscape,
     "mm-diffusion-aist": mm_diffusion.aist,
     "mm-diffusion-audioset": mm_diffusion.audioset,
     "mm-diffusion-small": mm_diffusion.small,
     "mm-diffusion-tiny": mm_diffusion.tiny,
+    "mm-diffusion-sr": mm_diffusion_sr.super_resolution,
+    "mm-diffusion-sr-small": mm_diffusion_sr.small,
+    "mm-ldm-landscape": mm_ldm.landscape,
+    "mm-ldm-aist": mm_ldm.aist,
+    "mm-ldm-audioset": mm_ldm.audioset,
+    "mm-ldm-small": mm_ldm.small,
+    "mm-ldm-tiny": mm_ldm.tiny,
 }
 
 
-def preset(name: str) -> MMDiffusionConfig:
+def preset(name: str) -> RunConfig:
     """The configuration of a preset.
 
     Raises:

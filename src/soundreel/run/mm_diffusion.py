@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from soundreel.clip import Clip
-from soundreel.config import ConfigError, MMDiffusionConfig, load_json, save_json
+from soundreel.config import MMDiffusionConfig, save_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.loader import Batch, Loader
 from soundreel.diffusion.noise import derived_seed
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.run.folder import check_out, prepare_machine
 from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.objectives import mm_diffusion_objective
@@ -89,52 +90,6 @@ def train_mm_diffusion(
     )
     averaged_pipeline(config, player, samples_seen).save(out / "model")
     return samples_seen
-
-
-def check_out(config: MMDiffusionConfig, out: Path, *, resume: bool) -> None:
-    """Stop before any work if `out` does not fit what is asked.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    before = out / "config.json"
-    if not before.exists():
-        if resume:
-            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
-        return
-    if not resume:
-        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
-    earlier = load_json(MMDiffusionConfig, before)
-    if _essence(earlier) != _essence(config):
-        parts = [
-            name
-            for name in ("clip", "unet", "diffusion", "data", "train")
-            if getattr(_essence(earlier), name) != getattr(_essence(config), name)
-        ]
-        raise ConfigError(
-            f"{out}: was begun with another configuration ({', '.join(parts)} differ from"
-            f" {before}); resume with the same, or start a new run elsewhere"
-        )
-
-
-def _essence(config: MMDiffusionConfig) -> MMDiffusionConfig:
-    """The configuration without what may change between the parts of a run."""
-    free = ("total_samples", "num_threads", "log_every", "save_every", "preview_every")
-    default = type(config.train)()
-    train = replace(
-        config.train,
-        keep_checkpoints=default.keep_checkpoints,
-        **{name: getattr(default, name) for name in free},
-    )
-    data = replace(config.data, cache=True, num_workers=0)
-    return replace(config, train=train, data=data, preview=type(config.preview)())
-
-
-def prepare_machine(num_threads: int) -> None:
-    """Threads as asked; denormal numbers become 0, which CPUs are faster with."""
-    torch.set_flush_denormal(True)
-    if num_threads:
-        torch.set_num_threads(num_threads)
 
 
 def build_player(config: MMDiffusionConfig) -> Player:

@@ -15,10 +15,9 @@ A stage is finished when its `component` folder exists; finished stages are not 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soundreel.checkpoints.config_json import config_to_json
-from soundreel.config import ConfigError, load_json, save_json
+from soundreel.config import ConfigError, save_json
 from soundreel.config_mm_ldm import STAGES, MMLDMConfig
-from soundreel.run.mm_diffusion import prepare_machine
+from soundreel.run.folder import check_out, prepare_machine
 from soundreel.run.mm_ldm_stages import StageRunner
 from soundreel.training.meters import Tracker
 
@@ -71,43 +70,3 @@ def train_mm_ldm(
     if runner.is_finished("generator"):
         runner.save_model()
     return True
-
-
-def check_out(config: MMLDMConfig, out: Path, *, resume: bool) -> None:
-    """Stop before any work if `out` does not fit what is asked.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    path = out / "config.json"
-    if not path.exists():
-        if resume:
-            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
-        return
-    if not resume:
-        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
-    before, now = fixed_part(load_json(MMLDMConfig, path)), fixed_part(config)
-    if before != now:
-        parts = ", ".join(sorted(name for name in now if before.get(name) != now[name]))
-        raise ConfigError(
-            f"{out}: was begun with another configuration ({parts} differ from {path}); "
-            "resume with the same, or start a new run elsewhere"
-        )
-
-
-def fixed_part(config: MMLDMConfig) -> dict[str, object]:
-    """What a resumed run must not change, by dotted name."""
-    values = config_to_json(config)
-    for name in ("preview", "decoding", "sampling"):
-        del values[name]
-    for name in ("cache", "num_workers"):
-        del values["data"][name]
-    free = ("total_samples", "log_every", "save_every", "preview_every", "keep_checkpoints")
-    for stage in STAGES:
-        for name in (*free, "num_threads"):
-            del values[stage]["train"][name]
-    return {
-        f"{name}.{key}": inner
-        for name, value in values.items()
-        for key, inner in (value.items() if isinstance(value, dict) else [("", value)])
-    }

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from soundreel.checkpoints.config_json import config_to_json
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
-from soundreel.config import ConfigError, load_json, save_json
+from soundreel.config import save_json
 from soundreel.config_super_resolution import SuperResolutionRunConfig
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.degradation import ImagePairs, image_pairs, reduce_images
@@ -29,7 +28,7 @@ from soundreel.pipelines.super_resolution import (
     SuperResolutionPipeline,
     UpscaleConfig,
 )
-from soundreel.run.mm_diffusion import prepare_machine
+from soundreel.run.folder import check_out, prepare_machine
 from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.player import Player, make_player
@@ -62,7 +61,7 @@ def train_super_resolution(
         ConfigError: `out` already holds a run, or one with another configuration.
         DataError, ValueError: the data set does not fit the configuration.
     """
-    _check_out(config, out, resume)
+    check_out(config, out, resume=resume)
     prepare_machine(config.train.num_threads)
     dataset = _frames(config, data, config.data.split)
     player = build_player(config)
@@ -199,29 +198,3 @@ def _held_out_frames(config: SuperResolutionRunConfig, data: Path) -> Tensor:
     dataset = _frames(config, data, "valid" if has_valid else config.data.split)
     places = torch.linspace(0, len(dataset) - 1, config.preview.count).long().tolist()
     return torch.cat([dataset[place].av["video"] for place in places])
-
-
-def _check_out(config: SuperResolutionRunConfig, out: Path, resume: bool) -> None:
-    path = out / "config.json"
-    if not path.exists():
-        if resume:
-            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
-        return
-    if not resume:
-        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
-    before, now = _fixed(load_json(SuperResolutionRunConfig, path)), _fixed(config)
-    if before != now:
-        parts = ", ".join(name for name in now if before[name] != now[name])
-        raise ConfigError(
-            f"{out}: was begun with another configuration ({parts} differ from {path}); "
-            "resume with the same, or start a new run elsewhere"
-        )
-
-
-def _fixed(config: SuperResolutionRunConfig) -> dict[str, object]:
-    """The part of a configuration that a resumed run must not change."""
-    values = config_to_json(config)
-    del values["preview"]
-    free = ("total_samples", "log_every", "save_every", "preview_every", "keep_checkpoints")
-    values["train"] = {k: v for k, v in values["train"].items() if k not in (*free, "num_threads")}
-    return values

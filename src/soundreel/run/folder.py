@@ -1,0 +1,74 @@
+"""The folder of a run: whether a configuration may go on with what it holds, and the machine."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soundreel.checkpoints.config_json import config_to_json
+from soundreel.config import ConfigError, load_json
+
+FREE_SECTIONS = frozenset({"preview", "decoding", "sampling"})
+FREE_SETTINGS = frozenset(
+    {
+        "total_samples",
+        "num_threads",
+        "log_every",
+        "save_every",
+        "preview_every",
+        "keep_checkpoints",
+        "cache",
+        "num_workers",
+    }
+)
+"""What may change between the parts of a run: it moves no weight."""
+
+
+def check_out(config: Any, out: Path, *, resume: bool) -> None:
+    """Stop before any work if `out` does not fit what is asked.
+
+    Args:
+        config: the run's configuration dataclass.
+
+    Raises:
+        ConfigError: there is no run to resume, one that would be overwritten, or one with another
+            configuration, naming what differs.
+    """
+    path = out / "config.json"
+    if not path.exists():
+        if resume:
+            raise ConfigError(f"{out}: no run to resume here; leave out --resume to start one")
+        return
+    if not resume:
+        raise ConfigError(f"{out}: holds a run already; add --resume to go on, or choose another")
+    before, now = _fixed(load_json(type(config), path)), _fixed(config)
+    if before != now:
+        names = ", ".join(sorted(n for n in now.keys() | before if before.get(n) != now.get(n)))
+        raise ConfigError(
+            f"{out}: was begun with other settings ({names}; compare {path});"
+            " resume with the same, or start a new run elsewhere"
+        )
+
+
+def _fixed(config: Any) -> dict[str, Any]:
+    """What a resumed run must not change, by dotted name."""
+    return dict(_leaves(config_to_json(config), ""))
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found = []
+    for key, value in values.items():
+        if key in FREE_SETTINGS or (not prefix and key in FREE_SECTIONS):
+            continue
+        if isinstance(value, dict):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, value))
+    return found
+
+
+def prepare_machine(num_threads: int) -> None:
+    """Threads as asked; numbers below the normal range become 0, which is faster on CPUs."""
+    torch.set_flush_denormal(True)
+    if num_threads:
+        torch.set_num_threads(num_threads)

@@ -1,5 +1,6 @@
 """`soundreel info` on everything that it describes."""
 
+import json
 import shutil
 from fractions import Fraction
 
@@ -51,7 +52,24 @@ def test_a_finished_run_is_told_with_losses_and_results(told, small_run):
 def test_an_unfinished_run_is_told_as_such(told, unfinished_run):
     lines = told(unfinished_run)
     assert lines["samples seen"] == "4 of 8"
-    assert lines["last preview"] == "none"
+    assert "last preview" not in lines
+
+
+def test_a_run_in_stages_is_told_stage_by_stage(told, small_run, tmp_path):
+    stage = {"train": {"total_samples": 8}}
+    config = {
+        "system": "mm-ldm",
+        "first_stage": stage,
+        "adversarial": stage | {"enabled": False},
+        "generator": {"train": {"total_samples": 20}},
+    }
+    shutil.copytree(small_run, tmp_path / "run" / "first_stage")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    lines = told(tmp_path / "run")
+    assert lines["first_stage samples seen"] == "8 of 8, finished"
+    assert lines["generator samples seen"] == "0 of 20"
+    assert not any("adversarial" in name for name in lines)
+    assert lines["model"] == "none yet"
 
 
 def test_a_prepared_data_set_is_told_with_its_classes(told, small_dataset):

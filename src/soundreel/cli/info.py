@@ -86,31 +86,41 @@ def describe_model(folder: Path) -> dict[str, str]:
 
 
 def describe_run(folder: Path) -> dict[str, str]:
-    """How far a run is, its first and last losses, and where its results are.
+    """How far a run is, stage by stage, its first and last losses, and where its results are.
 
     Raises:
         CheckpointError: its configuration is damaged.
     """
     config = _read_json(folder / RUN_CONFIG)
-    total = config.get("train", {}).get("total_samples", 0)
+    lines = {"run": str(folder), "system": str(config.get("system", "unknown"))}
+    if "train" in config:
+        lines |= _progress(folder, config["train"]["total_samples"], "")
+    for name, part in config.items():
+        if isinstance(part, dict) and "train" in part and part.get("enabled", True):
+            lines |= _progress(folder / name, part["train"]["total_samples"], f"{name} ")
+    model = folder / "model"
+    lines["model"] = str(model) if (model / INDEX_FILE).is_file() else "none yet"
+    return lines
+
+
+def _progress(folder: Path, total: int, prefix: str) -> dict[str, str]:
+    """One stage of a run."""
     checkpoints = list_checkpoints(folder / "checkpoints")
     log = read_log(folder / RUN_LOG)
     seen = max([int(line["samples"]) for line in log] + [int(c.name) for c in checkpoints] + [0])
-    lines = {
-        "run": str(folder),
-        "system": str(config.get("system", "unknown")),
-        "samples seen": f"{seen:,} of {total:,}" + ("" if seen < total else ", finished"),
-    }
+    done = f"{seen:,} of {total:,}" + (", finished" if seen >= total else "")
+    lines = {f"{prefix}samples seen": done}
     if log:
-        shown = [name for name in log[-1] if "/" in name and name[-3:-1] != "_q"]
-        for name in shown:
-            lines[name] = f"{log[0].get(name, math.nan):.4f} at first, {log[-1][name]:.4f} now"
-        lines["speed"] = f"{log[-1]['samples_per_s']:.2f} samples per second"
-    lines["checkpoints"] = ", ".join(c.name for c in checkpoints) or "none"
+        for name in log[-1]:
+            if "/" in name and name[-3:-1] != "_q":
+                change = f"{log[0].get(name, math.nan):.4f} at first, {log[-1][name]:.4f} now"
+                lines[f"{prefix}{name}"] = change
+        lines[f"{prefix}speed"] = f"{log[-1]['samples_per_s']:.2f} samples per second"
+    if checkpoints:
+        lines[f"{prefix}checkpoints"] = ", ".join(c.name for c in checkpoints)
     previews = sorted((folder / "previews").glob("*.png"))
-    lines["last preview"] = str(previews[-1]) if previews else "none"
-    model = folder / "model"
-    lines["model"] = str(model) if (model / INDEX_FILE).is_file() else "none yet"
+    if previews:
+        lines[f"{prefix}last preview"] = str(previews[-1])
     return lines
 
 

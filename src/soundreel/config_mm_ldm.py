@@ -141,6 +141,7 @@ class MMLDMConfig:
             ("clip.height", self.clip.height, "clip.width", self.clip.width),
             ("mel_image.image_size", self.mel_image.image_size, "clip.height", self.clip.height),
             ("mel_image.num_samples", self.mel_image.num_samples, "clip's", self.clip.num_samples),
+            ("mel_image.sample_rate", self.mel_image.sample_rate, "clip's", self.clip.sample_rate),
             ("clip.height", self.clip.height, "the encoder's", encoder.image_size * factor),
             (
                 "autoencoder.model.num_frames",
@@ -153,6 +154,12 @@ class MMLDMConfig:
                 self.generator.model.latents,
                 "the autoencoder's",
                 self.autoencoder.model.latents,
+            ),
+            (
+                "generator.loss.prediction_type",
+                self.generator.loss.prediction_type,
+                "diffusion.prediction_type",
+                self.diffusion.prediction_type,
             ),
             (
                 "adversarial.discriminator.image_size",

@@ -91,3 +91,8 @@ def test_parts_that_do_not_fit_are_named():
     values["data"]["flip_probability"] = 0.5
     with pytest.raises(Exception, match="cache_first_stage"):
         config_from_json(MMLDMConfig, values, "test")
+    values = config_to_json(mm_ldm.small())
+    values["diffusion"]["prediction_type"] = "epsilon"
+    values["mel_image"]["sample_rate"] = 44_100
+    with pytest.raises(Exception, match=r"sample_rate is 44100.*prediction_type is v"):
+        config_from_json(MMLDMConfig, values, "test")

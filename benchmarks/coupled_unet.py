@@ -1,107 +1,115 @@
-"""Speed and memory of the Coupled U-Net, forward and training step: a Markdown table.
+"""Speed and memory of the Coupled U-Net, published and small, beside the machine's matmul rate.
 
-    python benchmarks/coupled_unet.py [--threads 2] [--repeats 3] [--presets small landscape]
+Every case runs in a process of its own, so that its peak memory is its own. Prints Markdown.
 
-Each row is measured in a process of its own, so that its peak memory is its own. "of matmul" is the
-share of the rate that a large matrix product reached in the same process and precision at that
-moment. Networks have random weights: values do not change the time. A training step counts as three
-forward passes of work; at full size it recomputes its activations, which is not counted.
+    python benchmarks/coupled_unet.py             # all cases; the published size takes minutes
+    python benchmarks/coupled_unet.py --size small
 """
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
-from soundreel.presets.mm_diffusion import landscape, small, tiny
+from soundreel.presets import mm_diffusion
 from soundreel.types import AV
 
-PRESETS = {"tiny": tiny, "small": small, "landscape": landscape}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def best_of(function: Callable[[], object], repeats: int) -> float:
-    """Shortest of several runs in seconds, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def matmul_rate(dtype: torch.dtype, size: int = 2048) -> float:
-    """FLOP per second of a matrix product."""
-    a, b = torch.randn(2, size, size).to(dtype)
-    return 2 * size**3 / best_of(lambda: a @ b, 5)
-
-
-def measure(preset: str, precision: str, kind: str, repeats: int) -> str:
-    """One row of the table."""
-    config = PRESETS[preset]()
-    unet = CoupledUNet(config.unet)
-    unet.checkpoint_activations = preset == "landscape"
-    noisy = AV(torch.randn(1, *config.clip.video_shape), torch.randn(1, *config.clip.audio_shape))
-    timestep = torch.tensor([500])
-
-    def forward() -> AV:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            return unet(noisy, timestep)
-
-    def step() -> None:
-        loss = sum(x.float().square().mean() for x in forward().tensors)
-        unet.zero_grad()
-        loss.backward()
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
-    flop = counter.get_total_flops() * (1 if kind == "forward" else 3)
-    rate = matmul_rate(DTYPES[precision])
-    if kind == "forward":
-        unet.eval()
-        with torch.no_grad():
-            seconds = best_of(forward, repeats)
-    else:
-        unet.train()
-        seconds = best_of(step, repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    recomputed = "yes" if kind == "training" and unet.checkpoint_activations else ""
-    return (
-        f"| {preset} | {kind} | {precision} | {seconds:.2f} s | {flop / 1e9:.0f} GFLOP"
-        f" | {flop / seconds / 1e9:.0f} GFLOP/s | {flop / seconds / rate:.0%} | {peak:.2f} GiB"
-        f" | {recomputed} |"
-    )
+SIZES = {"published": mm_diffusion.landscape, "small": mm_diffusion.small}
+WORK = ("forward", "training step")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["small", "landscape"])
-    parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.row:
-        print(measure(*options.row, options.repeats))
+    parser.add_argument("--size", choices=SIZES, action="append")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        size, work, precision, repeats = arguments.case.split(",")
+        print(json.dumps(measure(size, work, precision, int(repeats), arguments.threads)))
         return
-    print(f"One clip, {options.threads} threads, PyTorch {torch.__version__}\n")
-    print(
-        "| preset | what | precision | time | work | rate | of matmul | peak memory | recomputes |"
+    print(f"torch {torch.__version__}, {arguments.threads} threads, batch of one clip\n")
+    print("| network | work | precision | s | TFLOP | GFLOP/s | of matmul | peak GB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for size in arguments.size or SIZES:
+        for work in WORK:
+            for precision in PRECISIONS:
+                repeats = 2 if size == "published" else 5
+                case = f"{size},{work},{precision},{repeats}"
+                command = [sys.executable, __file__, "--case", case]
+                command += ["--threads", str(arguments.threads)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    print(f"| {size} | {work} | {precision} | failed: {done.stderr[-200:]} |")
+                    continue
+                r = json.loads(done.stdout)
+                rate = r["flop"] / r["seconds"] / 1e9
+                print(
+                    f"| {size} | {work} | {precision} | {r['seconds']:.2f}"
+                    f" | {r['flop'] / 1e12:.3f} | {rate:.0f} | {rate / r['matmul']:.0%}"
+                    f" | {r['peak_gb']:.2f} |",
+                    flush=True,
+                )
+
+
+def measure(size: str, work: str, precision: str, repeats: int, threads: int) -> dict[str, float]:
+    """Best time of a few, work counted, peak memory of this process, matmul rate measured here."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    config = SIZES[size]()
+    dtype = PRECISIONS[precision]
+    network = CoupledUNet(config.unet)
+    # The published network's activations for a backward pass would not fit most machines.
+    network.checkpoint_activations = size == "published"
+    generator = torch.Generator().manual_seed(0)
+    x = AV(
+        torch.randn(1, *config.clip.video_shape, generator=generator),
+        torch.randn(1, *config.clip.audio_shape, generator=generator),
     )
-    print("| --- " * 9 + "|")
-    for preset in options.presets:
-        for kind in ("forward", "training"):
-            for precision in DTYPES:
-                row = ["--row", preset, precision, kind]
-                rest = ["--threads", str(options.threads), "--repeats", str(options.repeats)]
-                subprocess.run([sys.executable, __file__, *row, *rest], check=True)
+    timestep = torch.tensor([500])
+
+    def run() -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            if work == "forward":
+                with torch.no_grad():
+                    network.eval()(x, timestep)
+                return
+            y = network.train()(x, timestep)
+        sum(t.square().mean() for t in y.tensors).backward()
+        network.zero_grad(set_to_none=True)
+
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return {
+        "seconds": min(seconds),
+        "flop": counter.get_total_flops(),
+        "peak_gb": peak,
+        "matmul": matmul_rate(dtype),
+    }
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """GFLOP/s of a square matrix product in this precision."""
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    return 2 * 2048**3 / min(seconds) / 1e9
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""All stages of MM-LDM on a data set of four small clips: order, resuming, previews, the model."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from soundreel.config import ConfigError, DataConfig
+from soundreel.data.options import PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+from soundreel.media.encode import write_mkv
+from soundreel.pipelines.load import load
+from soundreel.presets.mm_ldm import tiny
+from soundreel.run.mm_ldm import train_mm_ldm
+from soundreel.training.loop import TrainConfig
+from soundreel.training.trackers import read_log
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A square that moves right while the tone that belongs to it rises; one clip held out."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(4):
+        frames = np.zeros((10, SIZE, SIZE, 3), dtype=np.uint8)
+        for index in range(10):
+            left = 2 * index + number
+            frames[index, 8:20, left : left + 8] = (200, 60 * number, 90)
+        times = np.arange(16_000) / 16_000
+        tone = 0.4 * np.sin(2 * np.pi * (200 + 150 * number + 400 * times) * times)
+        write_mkv(
+            folder / f"{number}.mkv",
+            list(frames),
+            tone.astype(np.float32)[None],
+            Fraction(10),
+            16_000,
+        )
+    target = tmp_path_factory.mktemp("prepared") / "set"
+    options = PrepareOptions(
+        height=SIZE,
+        width=SIZE,
+        sample_rate=16_000,
+        min_duration_s=0.8,
+        test=1.0,
+    )
+    prepare_dataset(folder, target, options)
+    return target
+
+
+def small_run(*, cached=True, adversary=True):
+    base = tiny()
+    train = TrainConfig(
+        total_samples=8,
+        global_batch_size=4,
+        micro_batch_size=2,
+        learning_rate=1e-3,
+        ema_decay=0.5,
+        log_every=4,
+        save_every=4,
+        preview_every=8,
+    )
+    return replace(
+        base,
+        first_stage=replace(
+            base.first_stage,
+            loss=replace(base.first_stage.loss, adversarial_start=4),
+            train=train,
+        ),
+        autoencoder=replace(base.autoencoder, cache_first_stage=cached, train=train),
+        adversarial=replace(base.adversarial, enabled=adversary, train=train),
+        generator=replace(base.generator, train=train),
+        decoding=replace(base.decoding, num_steps=2),
+        sampling=replace(base.sampling, num_steps=2),
+        data=DataConfig(stride=1),
+        preview=replace(base.preview, count=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert train_mm_ldm(small_run(), data, out)
+    return out
+
+
+@pytest.mark.slow
+def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
+    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
+        assert read_log(finished / stage / "log.jsonl")[-1]["samples"] == 8
+        assert (finished / stage / "previews" / "000000008.png").stat().st_size > 5_000
+    numbers = (finished / "autoencoder" / "previews" / "numbers.jsonl").read_text()
+    assert "frame_psnr_db" in numbers
+    log = read_log(finished / "adversarial" / "log.jsonl")[-1]
+    assert {"autoencoder/adversarial", "discriminator/hinge"} <= set(log)
+    clip = load(finished / "model").generate(count=1, seed=3)[0]
+    assert clip.frames.shape == (8, SIZE, SIZE, 3)
+    assert clip.waveform.shape == (1, 12_800)
+    scale = load(finished / "model").first_stage.config.latent_scale
+    assert scale != tiny().first_stage.model.latent_scale, "it is measured after training"
+
+
+@pytest.mark.slow
+def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
+    config = small_run()
+    half = replace(
+        config,
+        first_stage=replace(
+            config.first_stage, train=replace(config.first_stage.train, total_samples=4)
+        ),
+    )
+    out = tmp_path / "pieces"
+    assert train_mm_ldm(half, data, out, stages=["first_stage"])
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_mm_ldm(config, data, out)
+    # The first stage has stopped early; take its mark away, as if it had been interrupted.
+    for path in sorted((out / "first_stage" / "component").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (out / "first_stage" / "component").rmdir()
+    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "generator"]):
+        assert train_mm_ldm(config, data, out, resume=True, stages=stages)
+    for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
+        once = load_file(finished / "model" / part / "model.safetensors")
+        pieces = load_file(out / "model" / part / "model.safetensors")
+        assert all(torch.equal(once[key], pieces[key]) for key in once), part
+
+
+@pytest.mark.slow
+def test_pixels_and_no_adversary_work_too(data, tmp_path):
+    config = small_run(cached=False, adversary=False)
+    assert train_mm_ldm(config, data, tmp_path / "run", stages=["first_stage", "autoencoder"])
+    assert not (tmp_path / "run" / "moments").exists()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path):
+    config, out = small_run(), tmp_path / "run"
+    with pytest.raises(ConfigError, match="stages are"):
+        train_mm_ldm(config, data, out, stages=["decoder"])
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train_mm_ldm(config, data, out, resume=True)
+    with pytest.raises(ConfigError, match="generator needs first_stage"):
+        train_mm_ldm(config, data, out, stages=["generator"])
+    other = replace(config, data=replace(config.data, stride=2))
+    with pytest.raises(ConfigError, match=r"data\.stride differ"):
+        train_mm_ldm(other, data, out, resume=True)

@@ -95,6 +95,21 @@ def test_frames_whose_time_is_not_wholly_in_the_video_are_left_out(tmp_path):
     assert len(list(read_frames(path, frame_rate=10))) == 11
 
 
+def test_a_start_that_was_encoded_without_its_reference_shows_the_first_good_frame(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    broken = np.full((6, 64, 64, 3), 130, np.uint8)
+    for k in range(1, 6):  # more and more of the scene shows through the grey
+        broken[k, :, : 4 * k] = scene[:, : 4 * k]
+    frames = np.concatenate([broken, np.repeat(scene[None], 14, axis=0)])
+    path = tmp_path / "broken.mkv"
+    write_mkv(path, frames, None, 10, 16_000)
+    assert all(np.array_equal(frame, scene) for frame in read_frames(path, frame_rate=10))
+    write_mkv(path, np.concatenate([broken[:1]] * 15 + [scene[None]]), None, 10, 16_000)
+    meant = list(read_frames(path, frame_rate=10))
+    assert [int(np.ptp(frame)) > 0 for frame in meant] == [False] * 15 + [True]
+
+
 def test_one_frame_is_read_from_a_video_of_one(hostile_folder):
     assert len(list(read_frames(hostile_folder["one_frame.mp4"], frame_rate=4))) == 1
 

@@ -50,7 +50,7 @@ def timed_frames(
                 yield from frames
                 return
         seek(container, stream, zero)
-    yield from _without_grey_lead(_decode(container, stream, zero))
+    yield from _without_grey_lead(_decode(container, stream, zero), container.name)
 
 
 def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> Iterator[TimedFrame]:
@@ -98,11 +98,11 @@ def _from_key_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
     yield from frames
 
 
-def _without_grey_lead(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
+def _without_grey_lead(frames: Iterator[TimedFrame], name: str) -> Iterator[TimedFrame]:
     """Leave out a start that was encoded from a decoder without its first reference picture.
 
-    Such files (GRID has some) begin with an evenly grey picture on which patches of the scene
-    appear, until the next key frame shows all of it. If that does not happen within a second, grey
+    Such files (GRID has some, and copies of them) begin with an evenly grey picture on which patches
+    of the scene appear, until all of it shows at once. If that does not happen within a second, grey
     was meant.
     """
     first = next(frames, None)
@@ -114,8 +114,8 @@ def _without_grey_lead(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
         return
     lead = [first]
     for frame in frames:
-        if frame.picture.key_frame and _grey_share(frame.picture) < 0.25:
-            logger.warning("left out %d grey pictures at the start", len(lead))
+        if _grey_share(frame.picture) < 0.1:
+            logger.warning("%s: left out %d grey pictures at the start", name, len(lead))
             lead = [frame]
             break
         lead.append(frame)

@@ -2,15 +2,14 @@
 
 import json
 import os
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import track
 
+from soundreel.cli.main import write
+from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, RenderedClip, RenderOptions, render_clips
 from soundreel.media.encode import complete_file
@@ -20,7 +19,7 @@ FORMAT_VERSION = 1
 
 
 def render(
-    dest: Annotated[Path, tyro.conf.Positional],
+    dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")],
     /,
     count: int = 110,
     seed: int = 0,
@@ -80,17 +79,11 @@ def render(
     clips = render_clips(
         options, seed, missing, (os.cpu_count() or 1) if workers is None else workers
     )
-    console = Console(stderr=True)
-    shown = track(
-        clips,
-        "rendering",
-        total=len(missing),
-        console=console,
-        disable=not sys.stderr.isatty(),
-    )
-    for clip in shown:
-        _write(dest, clip, file_format)
-    console.print(f"{count} clips in {dest}, {count - len(missing)} of them were there")
+    with progress_bar("rendering") as advance:
+        for done, clip in enumerate(clips, start=1):
+            _write(dest, clip, file_format)
+            advance(done, len(missing))
+    write(f"{count} clips in {dest}, {count - len(missing)} of them were there")
 
 
 def _write(dest: Path, clip: RenderedClip, file_format: str) -> None:

@@ -101,6 +101,7 @@ class EfficientNetLite0Features:
 
     name = "efficientnet-lite0"
     modality = "video"
+    sample_rate = 0  # it takes no sound
 
     def __init__(self, weights_path: str | Path) -> None:
         self.network = EfficientNetLite0()

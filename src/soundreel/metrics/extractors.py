@@ -31,6 +31,7 @@ class Extractor(Protocol):
 
     name: str
     modality: str
+    sample_rate: int
     weights_sha256: str
 
     def __call__(self, clips: Tensor, /) -> Float[Tensor, "row dim"]: ...
@@ -113,6 +114,6 @@ def build_extractor(metric: str, weights: Mapping[str, Path]) -> Extractor:
     if name not in weights:
         raise MetricWeightsError(
             f"{metric} needs the weights of {name}, and none were given: pass "
-            f"--weights {name}=FILE.safetensors, or ask for another metric"
+            f"--weights {name} FILE.safetensors, or ask for another metric"
         )
     return EXTRACTORS[name](weights[name])

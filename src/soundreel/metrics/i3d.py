@@ -128,6 +128,7 @@ class I3DFeatures:
 
     name = "i3d"
     modality = "video"
+    sample_rate = 0  # it takes no sound
 
     def __init__(self, weights_path: str | Path) -> None:
         self.network = I3D()

@@ -1,0 +1,165 @@
+"""Everything the evaluation takes from one set of clips, one clip in memory at a time."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from soundreel.clip import Clip
+from soundreel.media.errors import MediaError
+from soundreel.media.resample import resample_waveform
+from soundreel.metrics.extractors import Extractor
+from soundreel.metrics.memorisation import describe_picture, describe_sound
+from soundreel.metrics.sync.score import Sync, measure_sync
+from soundreel.metrics.sync.signals import SyncError
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class ClipItem(Protocol):
+    """A clip that can be loaded when its turn comes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    def load(self, duration_s: float) -> Clip:
+        """Its first `duration_s` seconds, or all of it where it is shorter."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A clip left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSet:
+    """What is known of one set of clips; lists and rows belong to `names` in order.
+
+    Attributes:
+        features: rows of each extractor, by its name (several a clip where the extractor says so:
+            `rows_per_clip` counts them).
+        sync: None for clips whose sync cannot be measured.
+    """
+
+    names: list[str]
+    labels: list[str]
+    features: dict[str, Float[Tensor, "_row _dim"]]
+    rows_per_clip: dict[str, list[int]]
+    sync: list[Sync | None]
+    pictures: Float[Tensor, "clip _picture"]
+    sounds: Float[Tensor, "clip _sound"]
+    skipped: list[Skipped]
+
+    def features_of(self, extractor: str, label: str | None = None) -> Float[Tensor, "_row _dim"]:
+        """Feature rows of all clips, or of those of one class."""
+        rows = self.features[extractor]
+        if label is None:
+            return rows
+        counts = torch.tensor(self.rows_per_clip[extractor])
+        wanted = torch.tensor([own == label for own in self.labels])
+        return rows[wanted.repeat_interleave(counts)]
+
+
+def measure_set(
+    items: Sequence[ClipItem],
+    extractors: Sequence[Extractor],
+    duration_s: float,
+    frame_rate: Fraction,
+    advance: Callable[[int, int], None],
+) -> MeasuredSet:
+    """Load every clip, cut it to one length, and describe it.
+
+    A clip that cannot be read, is too short, or lacks picture or sound is listed and left out.
+
+    Args:
+        frame_rate: at which frames are given to the extractors; sync is measured at the clip's own.
+        advance: told (done, total) after each clip.
+
+    Raises:
+        ValueError: no clip at all could be measured.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    features: dict[str, list[Tensor]] = {e.name: [] for e in extractors}
+    sync: list[Sync | None] = []
+    pictures: list[Tensor] = []
+    sounds: list[Tensor] = []
+    skipped: list[Skipped] = []
+    for done, item in enumerate(items, start=1):
+        try:
+            clip = _checked(item.load(duration_s), duration_s)
+            rows = {e.name: _features(e, clip, frame_rate) for e in extractors}
+        except (MediaError, ValueError) as error:
+            skipped.append(Skipped(name=item.name, reason=" ".join(str(error).split())))
+            logger.warning("left out %s: %s", item.name, skipped[-1].reason)
+        else:
+            names.append(item.name)
+            labels.append(item.label)
+            sync.append(_sync(clip))
+            pictures.append(describe_picture(clip))
+            sounds.append(describe_sound(clip))
+            for name, found in rows.items():
+                features[name].append(found)
+        advance(done, len(items))
+    if not names:
+        reason = skipped[0].reason if skipped else "there are none"
+        raise ValueError(f"none of {len(items)} clips could be measured; the first: {reason}")
+    return MeasuredSet(
+        names=names,
+        labels=labels,
+        features={name: torch.cat(rows) for name, rows in features.items()},
+        rows_per_clip={name: [len(r) for r in rows] for name, rows in features.items()},
+        sync=sync,
+        pictures=torch.stack(pictures),
+        sounds=torch.stack(sounds),
+        skipped=skipped,
+    )
+
+
+def _checked(clip: Clip, duration_s: float) -> Clip:
+    if clip.frames is None or clip.waveform is None:
+        raise ValueError(f"has no {'picture' if clip.frames is None else 'sound'}")
+    # A frame may be missing to the wanted length where rates do not divide.
+    if clip.duration_s < duration_s - 1.01 / float(clip.frame_rate):
+        raise ValueError(f"lasts {clip.duration_s:.2f} s, {duration_s:g} s are needed")
+    return clip
+
+
+def _features(extractor: Extractor, clip: Clip, frame_rate: Fraction) -> Tensor:
+    if clip.frames is None or clip.waveform is None:
+        raise ValueError("needs picture and sound")
+    if extractor.modality == "video":
+        frames = clip.resample(frame_rate=frame_rate).frames
+        assert frames is not None
+        return extractor(torch.from_numpy(np.moveaxis(frames, 3, 1).copy())[None])
+    rate = extractor.sample_rate
+    mono = clip.waveform.mean(axis=0, keepdims=True)
+    if rate != clip.sample_rate:
+        count = mono.shape[1] * rate // clip.sample_rate
+        mono = resample_waveform(
+            mono, native_rate=clip.sample_rate, sample_rate=rate, num_samples=count
+        )
+    return extractor(torch.from_numpy(mono))
+
+
+def _sync(clip: Clip) -> Sync | None:
+    if clip.frames is None or clip.waveform is None:
+        return None
+    try:
+        return measure_sync(clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate)
+    except SyncError:
+        return None

@@ -1,0 +1,256 @@
+"""One self-contained HTML file that shows an evaluation: numbers, players, timelines,
+neighbours.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from jaxtyping import Float
+
+from soundreel.clip import Clip
+from soundreel.media.contact_sheet import contact_sheet
+from soundreel.metrics.evaluation import Evaluation, SyncReport
+from soundreel.metrics.frechet import Estimate
+from soundreel.metrics.measure import Skipped
+from soundreel.metrics.memorisation import Memorisation
+from soundreel.metrics.sync.score import Sync
+from soundreel.metrics.sync.signals import HOP_S, motion_curves, sound_curves
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8881;--see:#0a7d6c;--hear:#c2410c}
+body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
+td.n,th.n{text-align:right}caption{text-align:left;color:GrayText;padding:.3rem 0}
+.clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem}
+figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem}
+video{width:100%;border-radius:.3rem;image-rendering:pixelated}
+figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;display:block}
+img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
+.wide{overflow-x:auto}.see{stroke:var(--see)}.hear{stroke:var(--hear)}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownClip:
+    """A clip in the report, with its sync where that could be measured."""
+
+    name: str
+    clip: Clip
+    sync: Sync | None
+
+
+def write_report(
+    path: Path, evaluation: Evaluation, real: Sequence[ShownClip], generated: Sequence[ShownClip]
+) -> None:
+    """Write the report; it appears only when complete.
+
+    Args:
+        real, generated: clips to be played in it; a few of each.
+    """
+    html = report_html(evaluation, real, generated)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def report_html(
+    evaluation: Evaluation, real: Sequence[ShownClip], generated: Sequence[ShownClip]
+) -> str:
+    """The whole page."""
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width,initial-scale=1'>",
+        f"<title>Evaluation of generated clips</title><style>{STYLE}</style></head><body>",
+        "<h1>Evaluation of generated clips</h1>",
+        f"<p>{evaluation.num_generated} generated clips, {evaluation.num_real} real ones.</p>",
+        _distances(evaluation),
+        _sync_tables(evaluation),
+        _clips("Generated", generated),
+        _clips("Real", real),
+        _sheet(generated),
+        _copies("picture", evaluation.copies_picture),
+        _copies("sound", evaluation.copies_sound),
+        _skipped(evaluation.skipped_real, evaluation.skipped_generated),
+        "<h2>Provenance</h2><pre>",
+        escape(json.dumps(evaluation.provenance, indent=1, sort_keys=True)),
+        "</pre></body></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def timeline_svg(clip: Clip, width: int = 320, height: int = 64) -> str:
+    """What starts in the picture (above) and in the sound (below), over time."""
+    if clip.frames is None or clip.waveform is None or clip.num_frames < 3:
+        return ""
+    duration_s = clip.duration_s
+    seen = motion_curves(clip.frames).flux
+    heard = sound_curves(clip.waveform, clip.sample_rate).flux
+    seen_s = (np.arange(len(seen)) + 0.5) / float(clip.frame_rate)
+    lines = []
+    for curve, times, kind, top in (
+        (seen, seen_s, "see", 0.0),
+        (heard, np.arange(len(heard)) * HOP_S, "hear", height / 2),
+    ):
+        points = _polyline(curve, times / duration_s * width, top, height / 2 - 2)
+        lines.append(f"<polyline class='{kind}' fill='none' stroke-width='1.5' points='{points}'/>")
+    title = "picture above, sound below"
+    return (
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{title}'>"
+        f"<title>{title}</title>{''.join(lines)}</svg>"
+    )
+
+
+def _polyline(
+    curve: Float[np.ndarray, " point"], x: Float[np.ndarray, " point"], top: float, height: float
+) -> str:
+    peak = max(float(curve.max()), 1e-9)
+    return " ".join(
+        f"{a:.1f},{top + height - height * value / peak:.1f}"
+        for a, value in zip(x, curve, strict=True)
+    )
+
+
+def _distances(evaluation: Evaluation) -> str:
+    rows = []
+    for metric in evaluation.metrics:
+        rows.append(_row(metric.name, "all", *_cells(metric.overall)))
+        rows += [_row("", label, *_cells(e)) for label, e in metric.by_class.items()]
+    level = f"{evaluation.metrics[0].overall.level:.0%}" if evaluation.metrics else ""
+    return _table(
+        "Distances",
+        ("metric", "class", "value", f"{level} interval", "generated / real"),
+        rows,
+        "Smaller is better. The name says which features: only figures of one name, one clip "
+        "length and equal counts can be compared.",
+    )
+
+
+def _cells(estimate: Estimate) -> tuple[str, str, str]:
+    return (
+        f"{estimate.value:.4g}",
+        f"{estimate.low:.4g} to {estimate.high:.4g}",
+        f"{estimate.num_fake} / {estimate.num_real}",
+    )
+
+
+def _sync_tables(evaluation: Evaluation) -> str:
+    rows = []
+    for name, report in (
+        ("generated", evaluation.sync_generated),
+        ("real", evaluation.sync_real),
+    ):
+        rows += _sync_rows(name, report)
+    return _table(
+        "Sync of sound and picture",
+        ("set", "class", "score", "in sync", "mean |offset| (s)", "median offset (s)", "clips"),
+        rows,
+        "Score: standard deviations above chance (0 is chance). In sync: share with p at most "
+        "0.05. A positive offset is sound that comes late.",
+    )
+
+
+def _sync_rows(name: str, report: SyncReport) -> list[str]:
+    if report.overall is None:
+        return [_row(name, "all", "not measured: clips too short", "", "", "", report.unmeasured)]
+    return [
+        _row(
+            name,
+            label,
+            f"{s.mean_score:.2f}",
+            f"{s.share_in_sync:.0%}",
+            _number(s.mean_absolute_offset_s),
+            _number(s.median_offset_s),
+            s.num_clips,
+        )
+        for label, s in {"all": report.overall, **report.by_class}.items()
+    ]
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"
+
+
+def _clips(title: str, shown: Sequence[ShownClip]) -> str:
+    if not shown:
+        return ""
+    figures = []
+    for item in shown:
+        note = ""
+        if item.sync is not None:
+            offset = "no offset" if item.sync.offset_s is None else f"{item.sync.offset_s:+.2f} s"
+            note = f"score {item.sync.score:.1f}, p {item.sync.p_value:.2f}, {offset}"
+        figures.append(
+            f"<figure><video controls loop preload='metadata' src='{_mp4_uri(item.clip)}'></video>"
+            f"{timeline_svg(item.clip)}<figcaption>{escape(item.name)}<br>{note}</figcaption>"
+            "</figure>"
+        )
+    return f"<h2>{title} clips</h2><div class='clips'>{''.join(figures)}</div>"
+
+
+def _mp4_uri(clip: Clip) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        clip.save(path)
+        data = base64.b64encode(path.read_bytes()).decode()
+    return f"data:video/mp4;base64,{data}"
+
+
+def _sheet(shown: Sequence[ShownClip]) -> str:
+    if not shown:
+        return ""
+    image = contact_sheet([s.clip for s in shown], titles=[s.name for s in shown], width=1100)
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        "<h2>Contact sheet</h2><img alt='frames and spectrograms of the generated clips above' "
+        f"src='data:image/png;base64,{data}'>"
+    )
+
+
+def _copies(modality: str, copies: Memorisation) -> str:
+    rows = [_row(n.generated, n.real, f"{n.distance:.2f}") for n in copies.neighbours[:10]]
+    return _table(
+        f"Nearest real clips by {modality}",
+        ("generated", "nearest real", "distance"),
+        rows,
+        "Distance 1 is the median between a real clip and its nearest other real one; 0 is a copy. "
+        f"Median {copies.median_distance:.2f}; nearer than 99 % of real clips are to each other: "
+        f"{copies.share_suspicious:.0%}.",
+    )
+
+
+def _skipped(real: Sequence[Skipped], generated: Sequence[Skipped]) -> str:
+    rows = [
+        _row(name, item.name, item.reason)
+        for name, items in (("generated", generated), ("real", real))
+        for item in items
+    ]
+    if not rows:
+        return "<h2>Left out</h2><p>None.</p>"
+    return _table("Left out", ("set", "clip", "why"), rows, "")
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[str], note: str) -> str:
+    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
+    return (
+        f"<h2>{escape(title)}</h2><div class='wide'><table><caption>{escape(note)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(*cells: object) -> str:
+    return "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"

@@ -10,7 +10,7 @@ import tyro
 
 from soundreel.cli.main import write
 from soundreel.config import ConfigError, MMDiffusionConfig, merge_file
-from soundreel.config_mm_ldm import STAGES
+from soundreel.config_mm_ldm import STAGES, MMLDMConfig
 from soundreel.config_super_resolution import SuperResolutionRunConfig
 from soundreel.presets.registry import PRESETS, RunConfig, preset
 from soundreel.run.mm_diffusion import train_mm_diffusion
@@ -50,6 +50,13 @@ class TrainArguments(Generic[Settings]):
     settings: Annotated[Settings, tyro.conf.arg(name="")]
 
 
+ARGUMENTS = {
+    MMDiffusionConfig: TrainArguments[MMDiffusionConfig],
+    SuperResolutionRunConfig: TrainArguments[SuperResolutionRunConfig],
+    MMLDMConfig: TrainArguments[MMLDMConfig],
+}
+
+
 def train(arguments: list[str]) -> int:
     """Run the command."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -60,7 +67,7 @@ def train(arguments: list[str]) -> int:
     if file is not None:
         settings = merge_file(settings, file)
     parsed = tyro.cli(
-        TrainArguments[type(settings)],
+        ARGUMENTS[type(settings)],
         args=arguments[1:],
         prog=f"soundreel train {arguments[0]}",
         default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
@@ -72,7 +79,11 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def _run(arguments: TrainArguments[RunConfig]) -> bool:
+def _run(
+    arguments: TrainArguments[MMDiffusionConfig]
+    | TrainArguments[SuperResolutionRunConfig]
+    | TrainArguments[MMLDMConfig],
+) -> bool:
     """Train; whether it came to its end."""
     settings, out = arguments.settings, arguments.out
 
@@ -81,12 +92,15 @@ def _run(arguments: TrainArguments[RunConfig]) -> bool:
         return [show_progress, *extra]
 
     common = (arguments.data, out)
-    if isinstance(settings, MMDiffusionConfig | SuperResolutionRunConfig):
+    if not isinstance(settings, MMLDMConfig):
         if arguments.stages or arguments.all_stages:
             raise ConfigError("--stages and --all-stages are for MM-LDM; this preset has one stage")
-        is_base = isinstance(settings, MMDiffusionConfig)
-        train_one = train_mm_diffusion if is_base else train_super_resolution
-        seen = train_one(settings, *common, resume=arguments.resume, trackers=trackers)
+        if isinstance(settings, MMDiffusionConfig):
+            seen = train_mm_diffusion(settings, *common, resume=arguments.resume, trackers=trackers)
+        else:
+            seen = train_super_resolution(
+                settings, *common, resume=arguments.resume, trackers=trackers
+            )
         return seen >= settings.train.total_samples
     if arguments.all_stages == bool(arguments.stages):
         raise ConfigError("MM-LDM is trained in stages: add --all-stages, or --stages NAME ...")

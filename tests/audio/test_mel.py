@@ -53,3 +53,9 @@ def test_spectrogram_used_first_without_gradients_serves_training_later():
     waveform = torch.rand(1, 2048, generator=torch.Generator().manual_seed(0)).requires_grad_()
     log_mel(waveform, config).sum().backward()
     assert bool(waveform.grad.any())
+
+
+def test_tables_are_kept_on_the_cpu_whatever_the_default_device():
+    config = MelConfig(num_mels=39, fft_size=512, hop_length=128)  # used nowhere else
+    with torch.device("meta"):
+        assert mel_filterbank(config).device.type == "cpu"

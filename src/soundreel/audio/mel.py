@@ -67,13 +67,11 @@ def mel_to_hz(mel: Float64[Tensor, " band"]) -> Float64[Tensor, " band"]:
 @torch.inference_mode(mode=False)  # what is kept must also serve training
 def mel_filterbank(config: MelConfig) -> Float[Tensor, "mel frequency"]:
     """Triangles between equally spaced mels, each of unit area in Hz, as float32."""
-    edge_hz = torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64)
-    low, high = hz_to_mel(edge_hz).tolist()
-    centre = mel_to_hz(torch.linspace(low, high, config.num_mels + 2, dtype=torch.float64))
-    bins = config.fft_size // 2 + 1
-    frequency = torch.arange(bins, dtype=torch.float64) * (
-        config.filterbank_sample_rate / config.fft_size
-    )
+    on_cpu = {"dtype": torch.float64, "device": "cpu"}
+    low, high = hz_to_mel(torch.tensor([config.min_hz, config.max_hz], **on_cpu)).tolist()
+    centre = mel_to_hz(torch.linspace(low, high, config.num_mels + 2, **on_cpu))
+    bin_hz = config.filterbank_sample_rate / config.fft_size
+    frequency = torch.arange(config.fft_size // 2 + 1, **on_cpu) * bin_hz
     rising = (frequency - centre[:-2, None]) / (centre[1:-1] - centre[:-2])[:, None]
     falling = (centre[2:, None] - frequency) / (centre[2:] - centre[1:-1])[:, None]
     triangle = torch.minimum(rising, falling).clamp(min=0).float()  # librosa rounds here too

@@ -23,8 +23,9 @@ def bicubic_weights(in_size: int, out_size: int) -> Float64[Tensor, "out in"]:
     """
     scale = in_size / out_size
     stretch = max(scale, 1.0)
-    centre = (torch.arange(out_size, dtype=torch.float64)[:, None] + 0.5) * scale
-    pixel = torch.arange(in_size, dtype=torch.float64)[None]
+    on_cpu = {"dtype": torch.float64, "device": "cpu"}
+    centre = (torch.arange(out_size, **on_cpu)[:, None] + 0.5) * scale
+    pixel = torch.arange(in_size, **on_cpu)[None]
     first = (centre - 2 * stretch + 0.5).trunc().clamp(min=0)
     end = (centre + 2 * stretch + 0.5).trunc()
     weights = _cubic((pixel - centre + 0.5) / stretch)

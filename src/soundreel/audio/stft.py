@@ -16,7 +16,7 @@ from torch.nn import functional
 @torch.inference_mode(mode=False)  # what is kept must also serve training
 def hann_window(size: int) -> Float[Tensor, " sample"]:
     """Periodic Hann window."""
-    return torch.hann_window(size)
+    return torch.hann_window(size, device="cpu")
 
 
 def stft(

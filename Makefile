@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
-BENCH := coupled_unet clip_decoding super_resolution mm_ldm sampler_oracle zero_shot_oracle
+BENCH := coupled_unet decode_clips super_resolution mm_ldm sampler_oracle zero_shot_oracle
 
 .PHONY: demo test lint bench
 

@@ -71,7 +71,6 @@ def test_an_unknown_command_is_one_line_with_the_known_ones(capsys):
     [
         (["info", "nowhere"], "nowhere"),
         (["generate", "nowhere/at/all", "--out", "x"], "nowhere/at/all"),
-        (["generate", "nowhere", "--out", "x", "--sampler", "euler"], "euler"),
         (["train", "mm-diffusion-huge", "--data", "d", "--out", "o"], "mm-diffusion-huge"),
         (["train", "mm-diffusion-tiny", "--config", "no.yaml"], "no.yaml"),
         (["prepare", "nowhere", "dest"], "nowhere"),

@@ -214,8 +214,8 @@ def test_the_report_is_one_well_formed_file_with_playable_clips(measured, tmp_pa
         assert metric.name in html
         assert f"{metric.overall.value:.4g}" in html
     again = report_html(result, [], shown)
-    media = r"data:[a-z]+/[a-z0-9]+;base64,[A-Za-z0-9+/=]+"
-    assert re.sub(media, "", html) == re.sub(media, "", again)
+    video = r"data:video/mp4;base64,[A-Za-z0-9+/=]+"  # the encoder is not exactly repeatable
+    assert re.sub(video, "", html) == re.sub(video, "", again)
 
 
 def test_timeline_has_a_curve_for_picture_and_sound():

@@ -167,7 +167,7 @@ def test_values_beyond_the_range_are_clipped_and_counted(caplog):
         ({"frame_rate": Fraction(25)}, "clip has frame_rate 10, the model takes 25"),
         ({"sample_rate": 8_000}, "sample_rate 16000, the model takes 8000"),
         ({"height": 32, "width": 32}, r"height, width \(64, 64\), the model takes \(32, 32\)"),
-        ({"num_frames": 17}, "clip has 16 frames, the model takes 17"),
+        ({"num_frames": 17}, "clip has frames 16, the model takes 17"),
         ({"num_channels": 2}, "channels 1, the model takes 2"),
     ],
 )
@@ -191,7 +191,7 @@ def test_what_is_no_clip_is_refused(frames, waveform, message):
 
 
 def test_a_clip_too_large_for_memory_is_refused_while_reading(hostile_folder, monkeypatch):
-    monkeypatch.setattr("soundreel.clip.MAX_BYTES", 50_000)
+    monkeypatch.setattr("soundreel.media.decode.MAX_STACK_BYTES", 50_000)
     with pytest.raises(MediaError, match="load a shorter piece"):
         Clip.load(hostile_folder["no_audio.mp4"])
 

@@ -1,11 +1,8 @@
-"""A clip as people have it: frames and sound on one clock in seconds.
+"""A clip as people have it: frames and sound on one clock, every length in integers or fractions.
 
-Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate`. Every length is
-derived in integers or fractions.
+Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate`.
 """
 
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
@@ -13,27 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
+from jaxtyping import Float32, UInt8
 
-from soundreel.media.decode import read_audio, read_frames
+from soundreel.media.decode import read_audio, read_frames, stack_frames
 from soundreel.media.encode import write_mkv, write_mp4, write_wav
-from soundreel.media.errors import MediaError, Source
+from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
 from soundreel.media.picture import reframe
-from soundreel.media.pixels import frames_to_video, video_to_frames
+from soundreel.media.pixels import clip_full_scale, frames_to_video, video_to_frames
 from soundreel.media.probe import probe
-from soundreel.media.resample import resample_waveform
+from soundreel.media.resample import resample_waveform, with_channels
 from soundreel.types import AV, ClipSpec, frame_to_sample
-
-logger = logging.getLogger(__name__)
 
 Seconds = Fraction | float | int
 
 DEFAULT_FRAME_RATE = Fraction(25)
 DEFAULT_SAMPLE_RATE = 16_000
-MAX_BYTES = 4 << 30
-"""Frames of a clip beyond this many bytes are refused: a clip lies in memory as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +35,7 @@ class Clip:
     Attributes:
         frames: uint8 RGB.
         waveform: float32, full scale 1.
-        frame_rate: frames per second, any rational.
-        sample_rate: in Hz.
+        frame_rate, sample_rate: frames per second (any rational) and Hz.
 
     Where both are there, the sound lasts as long as the frames, to the sample: `num_frames *
     sample_rate / frame_rate` samples, rounded down or up.
@@ -61,9 +52,7 @@ class Clip:
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
         if self.frame_rate <= 0 or self.sample_rate <= 0:
-            raise ValueError(
-                f"rates must be positive, got {self.frame_rate} frames/s, {self.sample_rate} Hz"
-            )
+            raise ValueError(f"rates must be positive, got {self.frame_rate}, {self.sample_rate}")
         if self.frames is None and self.waveform is None:
             raise ValueError("a clip needs frames, a waveform or both")
         if self.frames is not None:
@@ -133,17 +122,16 @@ class Clip:
         info = probe(source)
         frame_rate = Fraction(frame_rate or info.frame_rate or DEFAULT_FRAME_RATE)
         sample_rate = sample_rate or info.sample_rate or DEFAULT_SAMPLE_RATE
-        frames = None
+        frames = waveform = None
         if info.has_video:
             num_frames = None if wanted is None else round(wanted * frame_rate)
             pictures = read_frames(
                 source, frame_rate=frame_rate, start=start, num_frames=num_frames, framing=framing
             )
-            frames = _stack(pictures, source)
+            frames = stack_frames(pictures, source)
             num_samples = max(1, frame_to_sample(len(frames), frame_rate, sample_rate))
         else:
             num_samples = None if wanted is None else round(wanted * sample_rate)
-        waveform = None
         if info.has_audio:
             waveform = read_audio(
                 source,
@@ -157,9 +145,8 @@ class Clip:
     def save(self, path: str | Path) -> None:
         """Write a file of the kind its name ends in; it appears only when complete.
 
-        `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged by a whole factor (see
-        `media.encode.write_mp4`); `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound
-        alone.
+        `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged (see `media.encode.write_mp4`);
+        `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
 
         Raises:
             ValueError: if the name ends otherwise, or there is no sound for a `.wav`.
@@ -244,7 +231,7 @@ class Clip:
             num_samples = floor(self.duration * sample_rate)
         if waveform is not None:
             if num_channels is not None:
-                waveform = _with_channels(waveform, num_channels)
+                waveform = with_channels(waveform, num_channels)
             if sample_rate != self.sample_rate:
                 waveform = resample_waveform(
                     waveform,
@@ -269,29 +256,30 @@ class Clip:
         if self.frames is not None:
             _require("frame_rate", self.frame_rate, spec.frame_rate)
             _require("height, width", self.frames.shape[1:3], (spec.height, spec.width))
-            _require_at_least("frames", self.num_frames, spec.num_frames)
+            _require("frames", min(self.num_frames, spec.num_frames), spec.num_frames)
             video = frames_to_video(self.frames[: spec.num_frames])[None]
         if self.waveform is not None:
             _require("sample_rate", self.sample_rate, spec.sample_rate)
             _require("channels", self.waveform.shape[0], spec.num_channels)
-            _require_at_least("samples", self.num_samples, spec.num_samples)
+            _require("samples", min(self.num_samples, spec.num_samples), spec.num_samples)
             audio = torch.from_numpy(self.waveform[:, : spec.num_samples].copy())
-            audio = _clipped(audio)[None]
+            audio = clip_full_scale(audio)[None]
         return AV(video, audio)
 
     @classmethod
     def from_av(cls, av: AV, frame_rate: Fraction | int, sample_rate: int) -> "list[Clip]":
         """One clip per batch entry of model tensors; values beyond [-1, 1] are clipped.
 
-        Video bytes are `round((x + 1) * 127.5)`, so that `to_av` followed by this gives the frames
-        back. How many samples were clipped is logged.
+        Video bytes are `round((x + 1) * 127.5)`: what `to_av` was given comes back.
         """
         clips = []
         for index in range(av.batch_size):
             frames = None if av.video is None else video_to_frames(av.video[index])
             waveform = None
             if av.audio is not None:
-                waveform = _clipped(av.audio[index].detach().to("cpu", torch.float32)).numpy()
+                waveform = clip_full_scale(
+                    av.audio[index].detach().to("cpu", torch.float32)
+                ).numpy()
             clips.append(cls(frames, waveform, Fraction(frame_rate), sample_rate))
         return clips
 
@@ -306,45 +294,6 @@ def _check_array(name: str, array: np.ndarray, dtype: type, axes: str, ndim: int
 
 def _require(name: str, got: object, expected: object) -> None:
     if got != expected:
-        raise ValueError(f"clip has {name} {got}, the model takes {expected}; resample the clip")
-
-
-def _require_at_least(name: str, got: int, expected: int) -> None:
-    if got < expected:
-        raise ValueError(f"clip has {got} {name}, the model takes {expected}; give a longer clip")
-
-
-def _stack(
-    pictures: Iterator[UInt8[np.ndarray, "height width 3"]], source: Source
-) -> UInt8[np.ndarray, "frame height width 3"]:
-    frames = []
-    num_bytes = 0
-    for picture in pictures:
-        frames.append(picture)
-        num_bytes += picture.nbytes
-        if num_bytes > MAX_BYTES:
-            raise MediaError(
-                source,
-                f"more than {MAX_BYTES >> 30} GiB of frames",
-                "load a shorter piece (start, duration), fewer frames a second or smaller ones",
-            )
-    return np.stack(frames)
-
-
-def _with_channels(
-    waveform: Float32[np.ndarray, "channel sample"], num_channels: int
-) -> Float32[np.ndarray, "wanted_channel sample"]:
-    if num_channels == len(waveform):
-        return waveform
-    if num_channels == 1:
-        return waveform.mean(axis=0, keepdims=True)
-    if len(waveform) == 1:
-        return waveform.repeat(num_channels, axis=0)
-    raise ValueError(f"cannot make {num_channels} channels of {len(waveform)}; give 1")
-
-
-def _clipped(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
-    beyond = int((audio.abs() > 1).sum())
-    if beyond:
-        logger.warning("%d of %d samples exceed full scale, clipped", beyond, audio.numel())
-    return audio.clamp(-1, 1)
+        raise ValueError(
+            f"clip has {name} {got}, the model takes {expected}; resample it, or give a longer clip"
+        )

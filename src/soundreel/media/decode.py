@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from soundreel.media.audio_track import native_blocks, native_format
 from soundreel.media.container import (
@@ -29,6 +29,9 @@ from soundreel.media.video_track import TimedFrame, timed_frames
 
 MAX_HOLD = Fraction(1, 2)
 """Seconds for which the last frame may stand in for frames wanted after the end."""
+
+MAX_STACK_BYTES = 4 << 30
+"""Frames of a clip beyond this many bytes are refused: a clip lies in memory as a whole."""
 
 Waveform = Float32[np.ndarray, "channel sample"]
 
@@ -220,3 +223,25 @@ def _iter_audio(
                 pending, held = [joined[:, whole:]], held - whole
         if held:
             yield np.concatenate(pending, axis=1)
+
+
+def stack_frames(
+    pictures: Iterator[Picture], source: Source
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    """All pictures as one array.
+
+    Raises:
+        MediaError: if they take more memory than a clip may, naming the source they come from.
+    """
+    frames = []
+    num_bytes = 0
+    for picture in pictures:
+        frames.append(picture)
+        num_bytes += picture.nbytes
+        if num_bytes > MAX_STACK_BYTES:
+            raise MediaError(
+                source,
+                f"more than {MAX_STACK_BYTES >> 30} GiB of frames",
+                "load a shorter piece (start, duration), fewer frames a second or smaller ones",
+            )
+    return np.stack(frames)

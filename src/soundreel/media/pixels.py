@@ -1,9 +1,13 @@
-"""Between the bytes of pictures and the floats of models."""
+"""Between the bytes and samples of clips and the floats of models."""
+
+import logging
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 def frames_to_video(
@@ -25,3 +29,11 @@ def video_to_frames(
     scaled = (video.detach().to("cpu", torch.float32) + 1).mul_(127.5).clamp_(0, 255)
     scaled = scaled if truncate else scaled.round_()
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def clip_full_scale(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
+    """Samples limited to [-1, 1]; how many were beyond is logged."""
+    beyond = int((audio.abs() > 1).sum())
+    if beyond:
+        logger.warning("%d of %d samples exceed full scale, clipped", beyond, audio.numel())
+    return audio.clamp(-1, 1)

@@ -162,3 +162,20 @@ def resample_waveform(
         blocks = iter([(0, channel[None])])
         channels.append(np.concatenate(list(resample_blocks(blocks, resampler, 0, num_samples)), 1))
     return np.concatenate(channels)
+
+
+def with_channels(
+    waveform: Samples, num_channels: int
+) -> Float32[np.ndarray, "wanted_channel sample"]:
+    """The mean of all channels as one, or one channel repeated.
+
+    Raises:
+        ValueError: for any other change of their number.
+    """
+    if num_channels == len(waveform):
+        return waveform
+    if num_channels == 1:
+        return waveform.mean(axis=0, keepdims=True)
+    if len(waveform) == 1:
+        return waveform.repeat(num_channels, axis=0)
+    raise ValueError(f"cannot make {num_channels} channels of {len(waveform)}; give 1")

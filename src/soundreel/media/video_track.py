@@ -101,9 +101,9 @@ def _from_key_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 def _without_grey_lead(frames: Iterator[TimedFrame], name: str) -> Iterator[TimedFrame]:
     """Leave out a start that was encoded from a decoder without its first reference picture.
 
-    Such files (GRID has some, and copies of them) begin with an evenly grey picture on which patches
-    of the scene appear, until all of it shows at once. If that does not happen within a second, grey
-    was meant.
+    Such files (GRID has some, and copies of them) begin with an evenly grey picture on which
+    patches of the scene appear, until all of it shows at once. If that does not happen within a
+    second, grey was meant.
     """
     first = next(frames, None)
     if first is None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from soundreel.data.scenes.render import DISCRETE_KINDS, RenderOptions, render_clip
-from soundreel.metrics.sync.av_align import DIALECTS, av_align
+from soundreel.metrics.sync.av_align import DIALECTS, flow_peaks, overlap, published_onsets
 from soundreel.metrics.sync.calibration import auroc, cut_pair
+from soundreel.metrics.sync.flow import mean_flow
 from soundreel.metrics.sync.score import measure_sync
 from soundreel.metrics.sync.signals import Frames, Waveform
 
@@ -61,8 +62,13 @@ def main() -> None:
         row["offset"].append(np.nan if moved.offset_s is None else moved.offset_s - offset)
         row["p"].append(true.p_value)
         if args.av_align:
-            for name in DIALECTS:
-                row[name].append(tuple(av_align(f, rate, w, 16_000, name) for f, w in pair))
+            flow = mean_flow(pair[0][0])  # the picture is the same in both pairs
+            onsets = [published_onsets(w, 16_000) for _, w in pair]
+            for name, rules in DIALECTS.items():
+                peaks = flow_peaks(flow, rate, rules.min_flow_px)
+                row[name].append(
+                    tuple(overlap(found, peaks, rate, rules.reuses_peaks) for found in onsets)
+                )
     report(scores, 1 / float(rate))
 
 
@@ -88,6 +94,7 @@ def report(scores: dict[str, dict[str, list[Any]]], frame_s: float) -> None:
         cells = []
         for name in names:
             pairs = np.array([p for k in kinds for p in scores[k][name]])
+            pairs = np.nan_to_num(pairs)  # AV-Align without onsets and peaks
             cells.append(f"{auroc(pairs[:, 0], pairs[:, 1]):.3f}")
         pairs = np.array([p for k in kinds for p in scores[k]["recommended"]])
         offsets = np.array([o for k in kinds for o in scores[k]["offset"]])

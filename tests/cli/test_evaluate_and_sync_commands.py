@@ -8,20 +8,21 @@ import pytest
 
 from soundreel.cli.clip_sources import clip_items, set_sha256
 from soundreel.cli.evaluate import EvaluateArguments, evaluate
-from soundreel.cli.render import render
+from soundreel.cli.render import RenderArguments, render
 from soundreel.cli.sync import SyncArguments, moved, sync
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
 from soundreel.metrics.sync.score import measure_sync
 
-SMALL = {"size": 32, "duration_s": 1.6, "frame_rate": Fraction(10), "workers": 0}
+SMALL = {"size": 32, "duration_s": 1.6, "frame_rate": "10", "workers": 0}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("sets")
     for seed, name in enumerate(("real", "generated")):
-        render(root / name, count=6, seed=seed, kinds=("bells", "rain"), **SMALL)
+        arguments = {"count": 6, "seed": seed, "kinds": ("bells", "rain"), **SMALL}
+        render(RenderArguments(dest=root / name, **arguments))
     (root / "generated" / "bells" / "broken.mkv").write_bytes(b"nothing")
     return root
 

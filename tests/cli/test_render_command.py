@@ -6,21 +6,32 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from soundreel.cli.render import render
+from soundreel.cli.render import RenderArguments, parse_frame_rate, render
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
 
 SMALL = {
     "size": 32,
     "duration_s": 0.8,
-    "frame_rate": Fraction(10),
+    "frame_rate": "10",
     "kinds": ("bells", "rain"),
     "workers": 0,
 }
 
 
+def render_to(dest, **settings):
+    assert render(RenderArguments(dest=dest, **settings)) == 0
+
+
+def test_frame_rates_are_numbers_or_fractions():
+    assert parse_frame_rate("30000/1001") == Fraction(30000, 1001)
+    for text in ("fast", "1/0", "-3"):
+        with pytest.raises(ValueError, match="--frame-rate"):
+            parse_frame_rate(text)
+
+
 def test_clips_lie_in_folders_by_class_with_their_truth(tmp_path):
-    render(tmp_path / "set", count=3, seed=4, **SMALL)
+    render_to(tmp_path / "set", count=3, seed=4, **SMALL)
     names = sorted(str(p.relative_to(tmp_path / "set")) for p in tmp_path.glob("set/*/*"))
     assert names == [
         "bells/000000.json",
@@ -42,26 +53,26 @@ def test_clips_lie_in_folders_by_class_with_their_truth(tmp_path):
 
 
 def test_a_repeated_call_renders_only_what_is_missing(tmp_path):
-    render(tmp_path / "set", count=2, **SMALL)
+    render_to(tmp_path / "set", count=2, **SMALL)
     kept = tmp_path / "set" / "bells" / "000000.mkv"
     before = kept.stat().st_mtime_ns
     (tmp_path / "set" / "rain" / "000001.json").unlink()
-    render(tmp_path / "set", count=3, **SMALL)
+    render_to(tmp_path / "set", count=3, **SMALL)
     assert kept.stat().st_mtime_ns == before
     assert len(list(tmp_path.glob("set/*/*.json"))) == 3
 
 
 def test_another_seed_is_not_mixed_into_a_folder(tmp_path):
-    render(tmp_path / "set", count=1, **SMALL)
+    render_to(tmp_path / "set", count=1, **SMALL)
     with pytest.raises(ValueError, match="another seed or other options"):
-        render(tmp_path / "set", count=1, seed=1, **SMALL)
+        render_to(tmp_path / "set", count=1, seed=1, **SMALL)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("x")
     with pytest.raises(ValueError, match="no folder of rendered scenes"):
-        render(tmp_path / "notes", count=1, **SMALL)
+        render_to(tmp_path / "notes", count=1, **SMALL)
 
 
 def test_playable_files_can_be_asked_for(tmp_path):
-    render(tmp_path / "set", count=1, file_format="mp4", **SMALL)
+    render_to(tmp_path / "set", count=1, file_format="mp4", **SMALL)
     clip = Clip.load(tmp_path / "set" / "bells" / "000000.mp4")
     assert clip.duration_s == pytest.approx(0.8)

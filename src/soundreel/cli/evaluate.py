@@ -4,7 +4,6 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from soundreel import __version__
 from soundreel.cli.clip_sources import Item, clip_items, set_sha256
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
+from soundreel.cli.render import parse_frame_rate
 from soundreel.data.manifest import write_atomically
 from soundreel.metrics.evaluation import Evaluation, evaluate_sets
 from soundreel.metrics.extractors import METRICS, Extractor, build_extractor
@@ -40,7 +40,7 @@ class EvaluateArguments:
     """Extractor names and weight files (safetensors), such as yamnet FILE i3d FILE."""
     duration_s: float = 1.6
     """Length of every clip that is compared; shorter ones are left out."""
-    frame_rate: Fraction = Fraction(10)
+    frame_rate: str = "10"
     """Frames per second given to the extractors; sync is measured at the clips' own rate."""
     max_clips: int | None = None
     """Draw so many clips of each side, the same ones for the same seed."""
@@ -87,6 +87,7 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
 
 
 def _check(arguments: EvaluateArguments) -> None:
+    parse_frame_rate(arguments.frame_rate)
     if arguments.ref.resolve() == arguments.gen.resolve():
         raise ValueError(f"REF and GEN are one folder, {arguments.ref}; give two")
     if arguments.duration_s <= 0 or arguments.num_shown < 0:
@@ -105,7 +106,8 @@ def _measure(
     arguments: EvaluateArguments,
     advance: Callable[[int, int], None],
 ) -> MeasuredSet:
-    return measure_set(items, extractors, arguments.duration_s, arguments.frame_rate, advance)
+    rate = parse_frame_rate(arguments.frame_rate)
+    return measure_set(items, extractors, arguments.duration_s, rate, advance)
 
 
 def _shown(
@@ -134,7 +136,7 @@ def _provenance(
         "python": platform.python_version(),
         "seed": arguments.seed,
         "duration_s": arguments.duration_s,
-        "frame_rate": str(arguments.frame_rate),
+        "frame_rate": arguments.frame_rate,
         "metrics": list(arguments.metrics),
         "weights_sha256": hashes,
         "real": {

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,72 +19,99 @@ INDEX_NAME = "scenes.json"
 FORMAT_VERSION = 1
 
 
-def render(
-    dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")],
-    /,
-    count: int = 110,
-    seed: int = 0,
-    size: int = 128,
-    width: int | None = None,
-    duration_s: float = 4.0,
-    frame_rate: Fraction = Fraction(25),
-    sample_rate: int = 16_000,
-    kinds: tuple[str, ...] = tuple(KINDS),
-    camera_shake: float = 0.0,
-    distractors: int = 0,
-    offscreen_sounds: int = 0,
-    colour: Literal["full", "grey"] = "full",
-    thunder_delay_s: float | None = None,
-    file_format: Literal["mkv", "mp4"] = "mkv",
-    workers: int | None = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RenderArguments:
     """Render scenes with known truth: KIND/NUMBER.mkv and its NUMBER.json in DEST.
 
     An interrupted call goes on where it stopped when it is repeated.
-
-    Args:
-        dest: folder to write to; made if absent.
-        count: clips in all; the kinds take turns.
-        seed: another seed is another set; the same one gives the same set.
-        size: height of the pictures in pixels.
-        width: their width; None makes them square.
-        duration_s: length of each clip, to the nearest frame.
-        frame_rate: frames per second, as 25 or 30000/1001.
-        sample_rate: of the sound, in Hz.
-        kinds: which scenes to draw from.
-        camera_shake: amplitude of a shaking camera as a share of the height, up to 0.2.
-        distractors: silent things that float through each picture.
-        offscreen_sounds: sounds in each clip with nothing to see.
-        colour: full, or grey.
-        thunder_delay_s: one delay for all thunder; None draws one per clip.
-        file_format: mkv keeps every bit, mp4 plays everywhere.
-        workers: processes; None takes one per core.
     """
-    options = RenderOptions(
-        num_frames=round(Fraction(duration_s) * frame_rate),
-        height=size,
-        width=width or size,
-        frame_rate=frame_rate,
-        sample_rate=sample_rate,
-        kinds=kinds,
-        camera_shake=camera_shake,
-        num_distractors=distractors,
-        num_offscreen_sounds=offscreen_sounds,
-        colour=colour,
-        thunder_delay_s=thunder_delay_s,
-    )
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    _write_index(dest, options, seed, file_format)
-    missing = [k for k in range(count) if not _paths(dest, options, k, file_format)[1].is_file()]
-    clips = render_clips(
-        options, seed, missing, (os.cpu_count() or 1) if workers is None else workers
-    )
+
+    dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
+    """Folder to write to; made if absent."""
+    count: int = 110
+    """Clips in all; the kinds take turns."""
+    seed: int = 0
+    """Another seed is another set; the same one gives the same set."""
+    size: int = 128
+    """Height of the pictures in pixels."""
+    width: int | None = None
+    """Their width; None makes them square."""
+    duration_s: float = 4.0
+    """Length of each clip, to the nearest frame."""
+    frame_rate: str = "25"
+    """Frames per second, as 25 or 30000/1001."""
+    sample_rate: int = 16_000
+    """Of the sound, in Hz."""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Which scenes to draw from."""
+    camera_shake: float = 0.0
+    """Amplitude of a shaking camera as a share of the height, up to 0.2."""
+    distractors: int = 0
+    """Silent things that float through each picture."""
+    offscreen_sounds: int = 0
+    """Sounds in each clip with nothing to see."""
+    colour: Literal["full", "grey"] = "full"
+    """Full, or grey."""
+    thunder_delay_s: float | None = None
+    """One delay for all thunder; None draws one per clip."""
+    file_format: Literal["mkv", "mp4"] = "mkv"
+    """mkv keeps every bit, mp4 plays everywhere."""
+    workers: int = os.cpu_count() or 1
+    """Processes; 0 renders in the main one."""
+
+    def options(self) -> RenderOptions:
+        rate = parse_frame_rate(self.frame_rate)
+        return RenderOptions(
+            num_frames=round(Fraction(self.duration_s) * rate),
+            height=self.size,
+            width=self.width or self.size,
+            frame_rate=rate,
+            sample_rate=self.sample_rate,
+            kinds=self.kinds,
+            camera_shake=self.camera_shake,
+            num_distractors=self.distractors,
+            num_offscreen_sounds=self.offscreen_sounds,
+            colour=self.colour,
+            thunder_delay_s=self.thunder_delay_s,
+        )
+
+
+def render(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> int:
+    """Render scenes with sound and exact event times."""
+    options, dest = arguments.options(), arguments.dest
+    if arguments.count < 1:
+        raise ValueError(f"--count must be at least 1, got {arguments.count}")
+    if arguments.workers < 0:
+        raise ValueError(f"--workers cannot be negative, got {arguments.workers}")
+    _write_index(dest, options, arguments.seed, arguments.file_format)
+    missing = [
+        index
+        for index in range(arguments.count)
+        if not _paths(dest, options, index, arguments.file_format)[1].is_file()
+    ]
+    clips = render_clips(options, arguments.seed, missing, arguments.workers)
     with progress_bar("rendering") as advance:
         for done, clip in enumerate(clips, start=1):
-            _write(dest, clip, file_format)
+            _write(dest, clip, arguments.file_format)
             advance(done, len(missing))
-    write(f"{count} clips in {dest}, {count - len(missing)} of them were there")
+    there = arguments.count - len(missing)
+    write(f"{arguments.count} clips in {dest}, {there} of them were there")
+    return 0
+
+
+def parse_frame_rate(text: str) -> Fraction:
+    """Frames per second from text such as 25, 29.97 or 30000/1001.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise ValueError(f"--frame-rate is a number such as 25 or 30000/1001, got {text!r}")
+    return rate
 
 
 def _write(dest: Path, clip: RenderedClip, file_format: str) -> None:

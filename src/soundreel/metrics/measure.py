@@ -81,12 +81,10 @@ def measure_set(
     frame_rate: Fraction,
     advance: Callable[[int, int], None],
 ) -> MeasuredSet:
-    """Load every clip, cut it to one length, and describe it.
-
-    A clip that cannot be read, is too short, or lacks picture or sound is listed and left out.
+    """Load and describe every clip; one that is unreadable, too short or mute is listed.
 
     Args:
-        frame_rate: at which frames are given to the extractors; sync is measured at the clip's own.
+        frame_rate: of the extractors' frames; sync is measured at the clip's own.
         advance: told (done, total) after each clip.
 
     Raises:
@@ -107,8 +105,8 @@ def measure_set(
             skipped.append(Skipped(name=item.name, reason=" ".join(str(error).split())))
             logger.warning("left out %s: %s", item.name, skipped[-1].reason)
         else:
-            names.append(item.name)
             labels.append(item.label)
+            names.append(item.name)
             sync.append(_sync(clip))
             pictures.append(describe_picture(clip))
             sounds.append(describe_sound(clip))
@@ -116,8 +114,8 @@ def measure_set(
                 features[name].append(found)
         advance(done, len(items))
     if not names:
-        reason = skipped[0].reason if skipped else "there are none"
-        raise ValueError(f"none of {len(items)} clips could be measured; the first: {reason}")
+        why = skipped[0].reason if skipped else "there are none"
+        raise ValueError(f"none of {len(items)} clips could be measured; the first: {why}")
     return MeasuredSet(
         names=names,
         labels=labels,

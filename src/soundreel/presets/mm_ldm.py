@@ -127,8 +127,8 @@ def small() -> MMLDMConfig:
     """For two CPU cores or any GPU: 64x64 at 10 fps, 16 kHz, all 16 frames as key frames.
 
     An own first stage of few latent channels comes first: detailed latents are a hard target for a
-    small decoder. The sound keeps the published mel bands, so published vocoders fit. float32 is no
-    slower than bfloat16 at this width (0.19 against 0.25 core seconds a clip in stage 2).
+    small decoder. The sound keeps the published mel bands, so published vocoders fit. Seconds of
+    one busy core per clip and step: 0.20 in stage 1, 0.13 in stage 2, 0.04 in stage 3.
     """
     clip = ClipSpec(height=64, width=64, sample_rate=16_000)
     decoder = SignalDecoderConfig(
@@ -152,6 +152,7 @@ def small() -> MMLDMConfig:
         warmup_samples=1_600,
         ema_decay=0.999,
         max_grad_norm=1.0,
+        precision="bfloat16",
         log_every=320,
         save_every=1_600,
         preview_every=4_800,
@@ -168,6 +169,7 @@ def small() -> MMLDMConfig:
                 total_samples=4_800,
                 learning_rate=1e-3,
                 ema_decay=0.99,
+                precision="float32",
                 preview_every=1_600,
             ),
         ),

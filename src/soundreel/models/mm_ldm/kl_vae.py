@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import channels_last, run
 from soundreel.nn.norms import group_norm
@@ -227,9 +228,7 @@ class ImageAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
         tokens = rearrange(self.norm(x), "b c h w -> b 1 (h w) c")
-        mixed = functional.scaled_dot_product_attention(
-            self.query(tokens), self.key(tokens), self.value(tokens)
-        )
+        mixed = dot_product_attention(self.query(tokens), self.key(tokens), self.value(tokens))
         out = rearrange(self.out(mixed), "b 1 (h w) c -> b c h w", h=x.shape[2])
         return x + out.to(x.dtype)
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.layout import channels_last
 from soundreel.nn.norms import group_norm
@@ -98,7 +99,7 @@ class Attention(nn.Module):
         )
         if source is not None:
             key, value = key[source], value[source]
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = dot_product_attention(query, key, value)
         return self.out(rearrange(mixed, "r head t d -> r t (head d)"))
 
 

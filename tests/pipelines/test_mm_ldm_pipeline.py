@@ -243,7 +243,7 @@ def test_silent_sound_and_black_frames_give_a_result(pipeline):
 
 @pytest.mark.parametrize("num_frames", [1, 3])
 def test_a_clip_shorter_than_a_window_is_one_clear_error(pipeline, num_frames):
-    with pytest.raises(ValueError, match=f"clip has {num_frames} frames, the model takes 4"):
+    with pytest.raises(ValueError, match=f"clip has frames {num_frames}, the model takes 4"):
         pipeline.generate(video=make_clip(num_frames=num_frames))
 
 

@@ -12,6 +12,7 @@ FREE_SECTIONS = frozenset({"preview", "decoding", "sampling"})
 FREE_SETTINGS = frozenset(
     {
         "total_samples",
+        "micro_batch_size",
         "num_threads",
         "log_every",
         "save_every",
@@ -21,7 +22,8 @@ FREE_SETTINGS = frozenset(
         "num_workers",
     }
 )
-"""What may change between the parts of a run: it moves no weight."""
+"""What may change between the parts of a run. All but `micro_batch_size` leave its course as it is;
+that one groups the same clips otherwise, and window shifts and dropout are drawn by group."""
 
 
 def check_out(config: Any, out: Path, *, resume: bool) -> None:

@@ -18,6 +18,7 @@ from soundreel.run.folder import check_out, prepare_machine
 from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.objectives import mm_diffusion_objective
+from soundreel.training.parallel import start_parallel
 from soundreel.training.player import Player, make_player
 from soundreel.training.state import list_checkpoints, load_training_state
 from soundreel.training.trackers import JsonLines
@@ -34,7 +35,8 @@ def train_mm_diffusion(
     """Train, log, preview; leave `out/model`, a folder that `soundreel.load` opens.
 
     `out` gets `config.json`, `log.jsonl`, `checkpoints/`, `previews/` and, at the end or when told
-    to stop, `model/` with the averaged weights.
+    to stop, `model/` with the averaged weights. Under `torchrun` every process takes its part of
+    each batch.
 
     Args:
         data: folder made by `soundreel prepare`.
@@ -59,18 +61,24 @@ def train_mm_diffusion(
         cache=config.data.cache,
     )
     prepare_machine(config.train.num_threads)
+    parallel = start_parallel()
     player = build_player(config)
     newest = list_checkpoints(out / "checkpoints")[-1:]
     samples_seen = load_training_state(newest[0], [player]) if newest else 0
     loader = Loader(
         dataset,
-        global_batch_size=config.train.micro_batch_size,
+        global_batch_size=config.train.micro_batch_size * parallel.world_size,
         seed=config.train.seed,
         start_sample=samples_seen,
+        rank=parallel.rank,
+        world_size=parallel.world_size,
         num_workers=config.data.num_workers,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(config, out / "config.json")
+    loggers: list[Tracker] = []
+    if parallel.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        save_json(config, out / "config.json")
+        loggers = [JsonLines(out / "log.jsonl", samples_seen), *trackers()]
 
     def preview(samples: int) -> None:
         pipeline = averaged_pipeline(config, player, samples)
@@ -85,10 +93,13 @@ def train_mm_diffusion(
         config.train,
         checkpoints=out / "checkpoints",
         samples_seen=samples_seen,
-        trackers=[JsonLines(out / "log.jsonl", samples_seen), *trackers()],
+        trackers=loggers,
         preview=preview,
+        parallel=parallel,
     )
-    averaged_pipeline(config, player, samples_seen).save(out / "model")
+    if parallel.is_main:
+        averaged_pipeline(config, player, samples_seen).save(out / "model")
+    parallel.wait()
     return samples_seen
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.training.meters import Meters, Tracker
 from soundreel.training.objectives import TrainingBatch
+from soundreel.training.parallel import Parallel
 from soundreel.training.player import Player
 from soundreel.training.signals import StopRequest
 from soundreel.training.state import save_training_state
@@ -33,7 +34,8 @@ class TrainConfig:
     Attributes:
         total_samples: training clips to see in all.
         global_batch_size: clips per optimizer step.
-        micro_batch_size: clips that go through the network at once; divides `global_batch_size`.
+        micro_batch_size: clips that go through the network at once in each process; divides
+            `global_batch_size`.
         learning_rate: of AdamW, constant after `warmup_samples` of linear increase.
         ema_decay: of the averaged weights per step; 0 keeps none.
         max_grad_norm: clip the gradient's norm to this; 0 does not clip.
@@ -79,9 +81,19 @@ class TrainConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
-    @property
-    def grad_accum_steps(self) -> int:
-        return self.global_batch_size // self.micro_batch_size
+    def grad_accum_steps(self, world_size: int = 1) -> int:
+        """Micro-batches per step and process.
+
+        Raises:
+            ValueError: the global batch does not divide among the processes.
+        """
+        at_once = self.micro_batch_size * world_size
+        if self.global_batch_size % at_once:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} must be a multiple of"
+                f" micro_batch_size {self.micro_batch_size} times {world_size} processes"
+            )
+        return self.global_batch_size // at_once
 
 
 class NonFiniteLossError(RuntimeError):
@@ -97,7 +109,7 @@ def fit(
     samples_seen: int = 0,
     trackers: list[Tracker] | None = None,
     preview: Callable[[int], None] | None = None,
-    is_main: bool = True,
+    parallel: Parallel | None = None,
 ) -> int:
     """Train until `total_samples`, or until SIGTERM or Ctrl-C; then save.
 
@@ -107,7 +119,8 @@ def fit(
         checkpoints: folder of the training state.
         trackers: get one dictionary of numbers each `log_every` samples.
         preview: called with the samples seen each `preview_every` samples.
-        is_main: whether this process writes checkpoints, logs and previews.
+        parallel: the processes of the run; only the main one writes. Logged losses are those of its
+            part of the batches.
 
     Returns:
         Samples seen; less than `total_samples` if it was asked to stop.
@@ -115,13 +128,16 @@ def fit(
     Raises:
         NonFiniteLossError: before the step that would have used the value.
     """
+    parallel = Parallel() if parallel is None else parallel
+    is_main, device = parallel.is_main, players[0].device
+    grad_accum_steps = config.grad_accum_steps(parallel.world_size)
     meters = Meters(config.total_samples, samples_seen)
     with StopRequest() as stop:
-        while samples_seen < config.total_samples and not stop.requested:
+        while samples_seen < config.total_samples and not parallel.any(stop.requested, device):
             rate = _learning_rate(config, samples_seen)
-            step_batches = list(islice(batches, config.grad_accum_steps))
+            step_batches = list(islice(batches, grad_accum_steps))
             for player in players:
-                _step(player, step_batches, config, rate, meters)
+                _step(player, step_batches, config, rate, meters, parallel)
             before, samples_seen = samples_seen, samples_seen + config.global_batch_size
             meters.advance(samples_seen)
 
@@ -151,6 +167,7 @@ def _step(
     config: TrainConfig,
     learning_rate: float,
     meters: Meters,
+    parallel: Parallel,
 ) -> None:
     """One optimizer step of one player, over all micro-batches."""
     player.network.train()
@@ -167,6 +184,7 @@ def _step(
         (result.loss / len(batches)).backward()
         meters.add(player.name, result.means)
     parameters = [p for p in player.network.parameters() if p.grad is not None]
+    parallel.average_gradients(parameters)
     norm = _grad_norm(parameters, config.max_grad_norm)
     if not math.isfinite(norm):
         raise NonFiniteLossError(

@@ -7,7 +7,6 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.diffusion.losses import VarianceType, diffusion_loss, quarter_means
 from soundreel.diffusion.noise import PerSampleNoise
@@ -63,8 +62,7 @@ def mm_diffusion_objective(
     """
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        wrapped = isinstance(network, DistributedDataParallel)
-        unet = cast(CoupledUNet, network.module if wrapped else network)
+        unet = cast(CoupledUNet, network)
         timestep = draw_timesteps(noise, len(schedule)).to(batch.av.device)
         shifts = unet.draw_window_shifts(noise.generators[0])
 

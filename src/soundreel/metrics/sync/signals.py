@@ -85,17 +85,21 @@ def sound_curves(waveform: Waveform, sample_rate: int) -> SoundCurves:
     32 ms sees a start early by half the 15 ms: the two cancel, so entry n belongs to time n * HOP_S
     (checked on clicks).
     """
-    mono = waveform.mean(axis=0)
-    size = 1 << round(np.log2(WINDOW_S * sample_rate))
-    padded = np.pad(mono, size // 2, mode="reflect")  # zeros would make an onset at the start
-    starts = np.floor(np.arange(0, len(mono) / sample_rate, HOP_S) * sample_rate).astype(int)
-    frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
-    power = (np.abs(np.fft.rfft(frames, axis=1)) ** 2 / size) @ _bands(size, sample_rate)
-    floor = max(FLOOR_POWER, float(power.max()) * 10 ** (-RANGE_DB / 10))
-    level = np.log10(np.maximum(power, floor))
+    power = _band_power(waveform, sample_rate)
+    level = _decades(power)
     rise = np.maximum(level[LAG_HOPS:] - level[:-LAG_HOPS], 0).sum(axis=1)
     flux = np.concatenate([np.zeros(LAG_HOPS), rise]).astype(np.float64)
     return SoundCurves(flux=flux, power=power.sum(axis=1).astype(np.float64))
+
+
+def band_levels(waveform: Waveform, sample_rate: int) -> Float[np.ndarray, "time band"]:
+    """Log power in decades of 24 mel bands every `HOP_S` seconds, over a range of 60 dB."""
+    return _decades(_band_power(waveform, sample_rate))
+
+
+def block_levels(frames: Frames) -> Float[np.ndarray, "interval block"]:
+    """Logarithm of the change of each block between frames."""
+    return np.log(_block_change(frames) + MOTION_FLOOR)
 
 
 def motion_curves(frames: Frames) -> MotionCurves:
@@ -148,6 +152,20 @@ def _peaks(
         if all(abs(int(k) - other) >= apart for other in found):
             found.append(int(k))
     return sorted(found)
+
+
+def _band_power(waveform: Waveform, sample_rate: int) -> Float[np.ndarray, "time band"]:
+    mono = waveform.mean(axis=0)
+    size = 1 << round(np.log2(WINDOW_S * sample_rate))
+    padded = np.pad(mono, size // 2, mode="reflect")  # zeros would make an onset at the start
+    starts = np.floor(np.arange(0, len(mono) / sample_rate, HOP_S) * sample_rate).astype(int)
+    frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
+    return (np.abs(np.fft.rfft(frames, axis=1)) ** 2 / size) @ _bands(size, sample_rate)
+
+
+def _decades(power: Float[np.ndarray, "time band"]) -> Float[np.ndarray, "time band"]:
+    floor = max(FLOOR_POWER, float(power.max()) * 10 ** (-RANGE_DB / 10))
+    return np.log10(np.maximum(power, floor))
 
 
 def _block_change(frames: Frames) -> Float[np.ndarray, "interval block"]:

@@ -101,7 +101,7 @@ def test_a_run_is_not_mixed_with_another(tmp_path, data):
     train_super_resolution(run_config(total_samples=4), data, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds a run already"):
         train_super_resolution(run_config(), data, tmp_path / "run")
-    with pytest.raises(ConfigError, match="other settings \\(train.learning_rate;"):
+    with pytest.raises(ConfigError, match=r"other settings \(train.learning_rate;"):
         train_super_resolution(run_config(learning_rate=2e-3), data, tmp_path / "run", resume=True)
 
 

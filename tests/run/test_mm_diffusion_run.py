@@ -20,7 +20,7 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.pipelines.load import load
-from soundreel.run.mm_diffusion import train_mm_diffusion
+from soundreel.run.mm_diffusion import save_preview, train_mm_diffusion
 from soundreel.training.loop import TrainConfig
 from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
@@ -115,11 +115,17 @@ def test_a_run_leaves_a_model_that_generates_and_its_losses_by_quarter(data, tmp
         assert torch.equal(value, averaged[name])
 
 
+def test_previews_at_a_rate_that_mp4_lacks_are_matroska(tmp_path):
+    clip = Clip(np.zeros((4, 16, 16, 3), np.uint8), np.zeros((1, 4000), np.float32), Fraction(10), 10_000)
+    save_preview([clip], tmp_path, 8)
+    assert {p.name for p in tmp_path.iterdir()} == {"000000008-0.mkv", "000000008.png"}
+
+
 def test_killed_by_a_signal_it_saves_and_goes_on(data, tmp_path):
     out = tmp_path / "run"
     code = (
         "from tests_run import micro_config; from pathlib import Path;"
-        "from soundreel.run.mm_diffusion import train_mm_diffusion;"
+        "from soundreel.run.mm_diffusion import save_preview, train_mm_diffusion;"
         f"train_mm_diffusion(micro_config(total_samples=100000), Path({str(data)!r}),"
         f" Path({str(out)!r}))"
     )

@@ -12,6 +12,7 @@ from soundreel.data.dataset import PreparedDataset
 from soundreel.data.loader import Batch, Loader
 from soundreel.diffusion.noise import derived_seed
 from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.media.encode import AAC_RATES
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
 from soundreel.run.folder import check_out, prepare_machine
@@ -135,10 +136,11 @@ def averaged_pipeline(
 
 
 def save_preview(clips: list[Clip], folder: Path, samples_seen: int) -> None:
-    """Clips as MP4 files and one contact sheet."""
+    """Clips as MP4 files (Matroska at a sample rate that MP4 lacks) and one contact sheet."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, clip in enumerate(clips):
-        clip.save(folder / f"{samples_seen:09d}-{index}.mp4")
+        suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
+        clip.save(folder / f"{samples_seen:09d}-{index}{suffix}")
     titles = [f"{samples_seen} training clips, sample {index}" for index in range(len(clips))]
     write_contact_sheet(folder / f"{samples_seen:09d}.png", clips, titles=titles)
 

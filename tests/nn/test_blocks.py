@@ -79,7 +79,7 @@ def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32():
     tensors = [torch.randn(4, 2, 9, 8, generator=generator) for _ in range(3)]
     results = []
     for kind in (torch.float32, torch.bfloat16):
-        inputs = [x.to(kind).requires_grad_() for x in tensors]
+        inputs = [x.clone().to(kind).requires_grad_() for x in tensors]
         out = dot_product_attention(*inputs)
         out.float().square().sum().backward()
         results.append([out.detach().float(), *(x.grad.float() for x in inputs)])

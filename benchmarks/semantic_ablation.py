@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     pipeline = load(arguments.model)
-    # A stride beyond every clip's end: only the first window of each, so neighbours are other clips.
+    # Only the first window of each clip, so that neighbours are other clips.
     dataset = PreparedDataset(
         arguments.data, spec=pipeline.clip, split=arguments.split, stride=10**6
     )

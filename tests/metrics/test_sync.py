@@ -109,6 +109,16 @@ def test_busy_noise_gains_by_av_align_but_not_by_the_recommended_score():
     assert abs(measure_sync(frames, RATE, busy, SAMPLE_RATE).score) < 2.5
 
 
+def test_short_clips_at_a_low_rate_can_still_be_significant():
+    rate = Fraction(10)
+    times = [0.21, 0.57, 1.18]
+    frames = np.stack([flashes(times, 2.0)[int(2.5 * k)] for k in range(16)])
+    result = measure_sync(frames, rate, clicks(times, 1.6), SAMPLE_RATE)
+    assert result.p_value <= 0.05
+    wrong = measure_sync(frames, rate, clicks([t + 0.3 for t in times], 1.6), SAMPLE_RATE)
+    assert wrong.p_value > 0.1
+
+
 def test_silence_and_stillness_score_as_chance():
     still = np.full((100, 32, 32, 3), 80, np.uint8)
     silent = np.zeros((1, 64_000), np.float32)

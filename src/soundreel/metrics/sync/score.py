@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from soundreel.metrics.sync.signals import (
+    FLOOR_POWER,
     Frames,
     MotionCurves,
     SoundCurves,
@@ -24,6 +25,7 @@ from soundreel.metrics.sync.signals import (
 )
 
 LEVEL_WEIGHT = 0.3
+TURN_STEP_S = 0.02
 LAG_STEP_S = 0.01
 PRIOR = 0.2  # how much less a correlation counts at the largest offset than at none
 AMBIGUITY = 0.95
@@ -80,7 +82,7 @@ def sync_of_curves(
 ) -> Sync:
     """As `measure_sync`, from the curves."""
     edges_s = np.arange(len(motion.flux) + 1) / float(frame_rate)
-    flux, level = sound.between(edges_s)
+    flux, _ = sound.between(edges_s)
     if np.ptp(flux) < 1e-9 or np.ptp(motion.flux) < 1e-9:
         return Sync(
             score=0.0,
@@ -90,7 +92,7 @@ def sync_of_curves(
             offset_correlation=0.0,
             is_ambiguous=True,
         )
-    correlation, chance = circular_correlations(motion, flux, level)
+    correlation, chance = circular_correlations(motion, sound, frame_rate)
     lags_s, curve = correlation_curve(motion, sound, frame_rate, max_offset_s)
     best = int(np.argmax(curve * (1 - PRIOR * np.abs(lags_s) / max_offset_s)))
     return Sync(
@@ -104,19 +106,31 @@ def sync_of_curves(
 
 
 def circular_correlations(
-    motion: MotionCurves,
-    flux: Float[np.ndarray, " interval"],
-    level: Float[np.ndarray, " interval"],
+    motion: MotionCurves, sound: SoundCurves, frame_rate: Fraction
 ) -> tuple[float, Float[np.ndarray, " shift"]]:
-    """Correlation as it is, and after turning the sound by every number of frames but -1, 0, 1."""
-    every = np.zeros(len(flux))
-    for weight, seen, heard in (
-        (1.0, motion.flux, flux),
-        (LEVEL_WEIGHT, motion.level, level),
-    ):
-        spectrum = np.conj(np.fft.rfft(_standard(heard))) * np.fft.rfft(_standard(seen))
-        every += weight * np.fft.irfft(spectrum, len(heard)) / len(heard)
-    return float(every[0]), every[2:-1]
+    """Correlation as it is, and after turning the sound by every multiple of 20 ms or less.
+
+    Turns of up to one frame either way are left out: they are no chance pairs.
+    """
+    total = len(motion.flux)
+    parts = max(1, round(1 / float(frame_rate) / TURN_STEP_S))
+    edges_s = np.arange(total * parts + 1) / (parts * float(frame_rate))
+    flux, level = sound.between(edges_s)
+    power = np.exp(level) - FLOOR_POWER
+    every = np.zeros((total, parts))
+    for part in range(parts):
+        turned_flux = np.roll(flux, -part).reshape(total, parts).sum(axis=1)
+        turned_power = np.roll(power, -part).reshape(total, parts).mean(axis=1)
+        turned_level = np.log(turned_power + FLOOR_POWER)
+        for weight, seen, heard in (
+            (1.0, motion.flux, turned_flux),
+            (LEVEL_WEIGHT, motion.level, turned_level),
+        ):
+            # entry k: the sound from k frames later on
+            spectrum = np.conj(np.fft.rfft(_standard(seen))) * np.fft.rfft(_standard(heard))
+            every[:, part] += weight * np.fft.irfft(spectrum, total) / total
+    turns = every.reshape(-1)  # by k frames and so many parts
+    return float(turns[0]), turns[parts + 1 : -parts]
 
 
 def correlation_curve(

@@ -116,7 +116,9 @@ def test_a_run_leaves_a_model_that_generates_and_its_losses_by_quarter(data, tmp
 
 
 def test_previews_at_a_rate_that_mp4_lacks_are_matroska(tmp_path):
-    clip = Clip(np.zeros((4, 16, 16, 3), np.uint8), np.zeros((1, 4000), np.float32), Fraction(10), 10_000)
+    clip = Clip(
+        np.zeros((4, 16, 16, 3), np.uint8), np.zeros((1, 4000), np.float32), Fraction(10), 10_000
+    )
     save_preview([clip], tmp_path, 8)
     assert {p.name for p in tmp_path.iterdir()} == {"000000008-0.mkv", "000000008.png"}
 

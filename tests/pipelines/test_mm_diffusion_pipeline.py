@@ -46,10 +46,9 @@ def close(first, second):
     return frames <= 1 and sound <= 1e-3
 
 
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+# The published adaptive solver shares one step size over the batch, so it alone cannot pass this.
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS.keys() - {"dpm-solver++-official"}))
 def test_a_seed_gives_the_same_clip_in_a_batch_of_1_and_of_8(sampler):
-    if sampler.endswith("official") and "++" in sampler:
-        pytest.skip("the published adaptive solver shares one step size over the batch")
     pipe = pipeline()
     together = pipe.generate(count=8, seed=5, batch_size=8, sampler=sampler)
     alone = pipe.generate(count=8, seed=5, batch_size=1, sampler=sampler)

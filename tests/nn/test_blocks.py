@@ -10,7 +10,7 @@ from soundreel.nn.attention import SelfAttention, dot_product_attention
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import run, to_channels_last
-from soundreel.nn.norms import group_norm
+from soundreel.nn.norms import group_norm, token_group_norm
 from soundreel.nn.residual import ResidualBlock, resample
 
 
@@ -50,6 +50,28 @@ def test_norm_has_the_gradient_of_the_plain_one():
     (group_norm(64)(ours) * weight).sum().backward()
     (nn.GroupNorm(32, 64)(plain.contiguous()) * weight).sum().backward()
     torch.testing.assert_close(ours.grad, plain.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_norm_of_tokens_has_the_values_and_gradients_of_the_plain_one_in_double(spread):
+    generator = torch.Generator().manual_seed(0)
+    x = 5 + spread * torch.randn(3, 500, 12, generator=generator)
+    weight, bias = torch.randn(2, 12, generator=generator)
+    of_y = torch.randn(3, 500, 12, generator=generator)
+    ours = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+    got = token_group_norm(ours[0], 4, ours[1], ours[2])
+    wanted = nn.functional.group_norm(exact[0].transpose(1, 2), 4, exact[1], exact[2])
+    wanted = wanted.transpose(1, 2)
+    tolerance = {"atol": 2e-5 / spread**0.5, "rtol": 1e-3}
+    torch.testing.assert_close(got.double(), wanted, **tolerance)
+    gradients = torch.autograd.grad(got, ours, of_y)
+    for gradient, truth in zip(
+        gradients, torch.autograd.grad(wanted, exact, of_y.double()), strict=True
+    ):
+        scale = float(truth.abs().max())
+        limit = 1e-6 / spread  # the mean of float32 numbers near 5 is known to about 5e-7
+        torch.testing.assert_close(gradient.double() / scale, truth / scale, atol=limit, rtol=0)
 
 
 def test_attention_equals_its_written_out_form():

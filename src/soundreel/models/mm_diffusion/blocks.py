@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.nn.norms import token_group_norm
 from soundreel.types import AV
 
 
@@ -41,9 +42,8 @@ class TokenGroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Float[Tensor, "batch *token channel"]) -> Tensor:
-        rows = x.reshape(x.shape[0], -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # b c n 1
-        rows = F.group_norm(rows, self.num_groups, self.weight, self.bias, eps=1e-5)
-        return rows.permute(0, 2, 3, 1).reshape(x.shape)
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        return token_group_norm(rows, self.num_groups, self.weight, self.bias).reshape(x.shape)
 
 
 class VideoConv(nn.Module):

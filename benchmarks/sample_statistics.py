@@ -15,6 +15,7 @@ from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.pipelines.load import load
+from soundreel.types import AV
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
     pipeline = load(arguments.model)
     dataset = PreparedDataset(arguments.data, spec=pipeline.clip, split="test", stride=10**6)
     count = min(arguments.count, len(dataset))
-    real = [pipeline.decode(dataset[i].av.map(lambda x: x[None]))[0] for i in range(count)]
+    av = AV.cat([dataset[i].av.map(lambda x: x[None]) for i in range(count)])
+    real = Clip.from_av(av, pipeline.clip.frame_rate, pipeline.clip.sample_rate)
     made = pipeline.generate(count=count, seed=0, batch_size=8)
     print("| | held-out clips | generated clips |\n| --- | --- | --- |")
     for name, measure in MEASURES.items():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -61,3 +62,55 @@ def hostile_folder(
 ) -> dict[str, Path]:
     """Every hostile file, written once: paths by file name. Tests must not change them."""
     return hostile_media.build_hostile_folder(tmp_path_factory.mktemp("hostile"))
+
+
+VOCABULARY = ["<pad>", "</s>", "<s>", "<unk>", "a", "dog", "fire", "sea"]
+
+
+@pytest.fixture(scope="session")
+def text_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `clip` and `t5`: tiny text encoders with random weights and eight words.
+
+    Their states have 8 numbers a token; CLIP reads up to 6 tokens.
+    """
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    root = tmp_path_factory.mktemp("text")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = transformers.CLIPTextConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=6,
+            bos_token_id=2,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+        t5 = transformers.T5Config(
+            vocab_size=len(VOCABULARY), d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2
+        )
+        transformers.CLIPTextModel(clip).save_pretrained(root / "clip")
+        transformers.T5EncoderModel(t5).save_pretrained(root / "t5")
+    _tokenizer("<s> $A </s>", pad_token="</s>").save_pretrained(root / "clip")
+    _tokenizer("$A </s>", pad_token="<pad>").save_pretrained(root / "t5")
+    return root
+
+
+def _tokenizer(template: str, *, pad_token: str) -> Any:
+    """Whole words, between the marks that the encoder expects."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", words["<s>"]), ("</s>", words["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad_token, eos_token="</s>", unk_token="<unk>"
+    )

@@ -13,6 +13,7 @@ from soundreel.models.mm_ldm.generator import GeneratorConfig
 from soundreel.models.mm_ldm.kl_vae import KLVAEConfig
 from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
 from soundreel.models.mm_ldm.sampling import SamplingConfig
+from soundreel.pipelines.text_encoder import TextConfig
 from soundreel.training.loop import TrainConfig
 from soundreel.training.mm_ldm_adversarial import AdversarialConfig
 from soundreel.training.mm_ldm_autoencoder import AutoencoderLossConfig
@@ -117,6 +118,11 @@ class MMLDMConfig:
         diffusion: the noise process of decoder and generator; its `prediction_type` is the
             generator's, `autoencoder.model.prediction_type` the decoder's.
         decoding, sampling: settings the finished model starts with.
+        text: text encoder whose token states of the clips' captions take the place of the
+            generator's learned prompt.
+        captions: CSV file with the columns `source` and `caption`; empty takes the class names.
+        vocoder: HiFi-GAN file or folder that the finished model makes its sound with; empty is
+            Griffin-Lim. It is not trained and may change at any time.
     """
 
     system: Literal["mm-ldm"] = "mm-ldm"
@@ -131,6 +137,9 @@ class MMLDMConfig:
     )
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    captions: str = ""
+    vocoder: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     preview: LDMPreviewConfig = field(default_factory=LDMPreviewConfig)
 
@@ -171,6 +180,8 @@ class MMLDMConfig:
         wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
         if wrong:
             raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        if self.captions and not self.text.folder:
+            raise ValueError("captions need a text encoder to read them: set text.folder too")
         if self.autoencoder.cache_first_stage:
             if self.data.flip_probability:
                 raise ValueError(

@@ -24,6 +24,11 @@ from soundreel.models.vocoder import Vocoder, VocoderConfig
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
 from soundreel.pipelines.mm_ldm_folder import load_mm_ldm, save_mm_ldm
 from soundreel.pipelines.mm_ldm_settings import MMLDMSettings, check_parts
+from soundreel.pipelines.text_encoder import (
+    TextConfig,
+    load_text_encoder,
+    text_encoder_sha256,
+)
 from soundreel.types import ClipSpec
 
 SPEC = ClipSpec(num_frames=4, height=32, width=32, frame_rate=Fraction(10), sample_rate=8000)
@@ -110,7 +115,13 @@ def make_pipeline(*, num_classes=2, vocoder=True, **settings):
             "stats": stats,
             "vocoder": Vocoder(
                 VocoderConfig(
-                    num_mels=16, width=16, upsample_rates=(8, 4), upsample_kernel_sizes=(16, 8)
+                    num_mels=16,
+                    width=16,
+                    upsample_rates=(8, 4),
+                    upsample_kernel_sizes=(16, 8),
+                    sample_rate=8000,
+                    fft_size=128,
+                    max_hz=4000.0,
                 )
             ).eval()
             if vocoder
@@ -356,3 +367,113 @@ def test_parts_that_do_not_fit_are_named(pipeline):
             None,
             pipeline.settings,
         )
+
+
+def caption_settings(text_encoders, kind="clip"):
+    folder = text_encoders / kind
+    return TextConfig(folder=str(folder), sha256=text_encoder_sha256(folder), num_tokens=6)
+
+
+@pytest.mark.parametrize("kind", ["clip", "t5"])
+def test_another_caption_gives_another_clip(text_encoders, kind):
+    pipe = make_pipeline(text=caption_settings(text_encoders, kind))
+    dog, fire = (pipe.generate(text=text)[0] for text in ("a dog", "fire"))
+    assert not same(dog, fire)
+    assert same(dog, pipe.generate(text="a dog")[0], 0.0)
+    unconditional = pipe.generate()[0]
+    assert not same(dog, unconditional)
+    assert same(pipe.generate(guidance_scale=5.0)[0], unconditional), "no caption is no condition"
+    assert not same(pipe.generate(text="a dog", guidance_scale=5.0)[0], dog)
+
+
+def test_captions_work_beside_classes_and_known_signals(text_encoders):
+    pipe = make_pipeline(text=caption_settings(text_encoders))
+    clip = make_clip()
+    dog, fire = (pipe.generate(text=text, label=1, video=clip)[0] for text in ("a dog", "fire"))
+    assert np.array_equal(dog.frames, clip.frames)
+    assert not np.allclose(dog.waveform, fire.waveform)
+
+
+def test_a_saved_pipeline_remembers_its_text_encoder(tmp_path, text_encoders):
+    original = make_pipeline(text=caption_settings(text_encoders))
+    save_mm_ldm(original, tmp_path / "model")
+    loaded = load_mm_ldm(tmp_path / "model")
+    assert same(loaded.generate(text="sea")[0], original.generate(text="sea")[0], 0.0)
+    moved = replace(original.settings.text, folder=str(tmp_path / "moved"))
+    loaded.settings = replace(loaded.settings, text=moved)
+    loaded.text_encoder = None
+    with pytest.raises(CheckpointError, match="no text encoder here"):
+        loaded.generate(text="sea")
+    loaded.text_encoder = load_text_encoder(original.settings.text)
+    assert loaded.generate(text="sea")
+
+
+def test_a_caption_for_a_model_without_captions_is_refused(pipeline):
+    with pytest.raises(ValueError, match="trained without captions"):
+        pipeline.generate(text="a dog")
+
+
+def test_the_class_reaches_generator_and_decoder_and_only_one_half_of_guidance(
+    pipeline, monkeypatch
+):
+    heard = {"generator": [], "decoder": []}
+    generator, decoder = pipeline.generator.transformer, pipeline.autoencoder.decoder
+
+    def hear_generator(xt, timestep, context, condition, label, taps):
+        heard["generator"].append((label.tolist(), bool(context.any())))
+        return type(generator).forward(generator, xt, timestep, context, condition, label, taps)
+
+    def hear_decoder(xt, timestep, condition):
+        heard["decoder"].append((condition.label.tolist(), bool(condition.prompt["video"].any())))
+        return type(decoder).forward(decoder, xt, timestep, condition)
+
+    monkeypatch.setattr(generator, "forward", hear_generator)
+    monkeypatch.setattr(decoder, "forward", hear_decoder)
+    pipeline.generate(label=1)
+    assert ([1], True) in heard["generator"]
+    assert ([2], False) in heard["generator"], "the null branch: no class, no prompt"
+    assert ([1], True) in heard["decoder"]
+    null = [label for label, prompt in heard["decoder"] if not prompt]
+    assert null, "the decoder's null branch has no prompt"
+
+
+@pytest.mark.parametrize("part", ["generator", "autoencoder"])
+def test_a_class_changes_the_clip_through_either_network_alone(part):
+    pipe = make_pipeline()
+    other = "autoencoder" if part == "generator" else "generator"
+    with torch.no_grad():
+        if other == "generator":
+            pipe.generator.transformer.class_embedding.weight.zero_()
+        else:
+            pipe.autoencoder.decoder.class_embed.weight.zero_()
+    zero, one = (pipe.generate(label=label)[0] for label in (0, 1))
+    assert not same(zero, one)
+
+
+def test_a_vocoder_for_other_spectrograms_is_refused(pipeline):
+    right = pipeline.vocoder.config
+    for name, value in (("sample_rate", 22_050), ("max_hz", 2000.0), ("fft_size", 256)):
+        vocoder = Vocoder(replace(right, **{name: value}))
+        with pytest.raises(ValueError, match=f"vocoder.{name} is {value}, the mel image's is"):
+            MMLDMPipeline(
+                clip=SPEC,
+                first_stage=pipeline.first_stage,
+                autoencoder=pipeline.autoencoder,
+                vocoder=vocoder,
+                settings=pipeline.settings,
+            )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_silence_and_black_work_in_single_and_odd_batches(pipeline, count):
+    black = replace(make_clip(), frames=np.zeros((4, 32, 32, 3), dtype=np.uint8))
+    silent = replace(make_clip(), waveform=np.zeros((1, SPEC.num_samples), dtype=np.float32))
+    for given in ({}, {"video": black}, {"audio": silent}):
+        clips = pipeline.generate(count=count, batch_size=3, **given)
+        assert len(clips) == count
+        assert all(np.isfinite(clip.waveform).all() for clip in clips)
+
+
+def test_sound_shorter_than_a_window_is_one_clear_error(pipeline):
+    with pytest.raises(ValueError, match="the model takes"):
+        pipeline.generate(audio=make_clip(num_frames=2))

@@ -143,13 +143,14 @@ class Batch:
     sample_index: int = 0
 
 
-@pytest.mark.parametrize("kind", ["plain", "classes", "text"])
+@pytest.mark.parametrize("kind", ["plain", "classes", "text", "both"])
 def test_the_loops_objective_is_the_mean_loss_of_the_clips_own_draws(kind):
-    network = make_network(num_classes=2 if kind == "classes" else 0)
+    has_classes, has_text = kind in ("classes", "both"), kind in ("text", "both")
+    network = make_network(num_classes=2 if has_classes else 0)
     batch = Batch(make_latents(3), torch.tensor([0, 1, 1]))
     text = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     objective = mm_ldm_generator_objective(
-        SCHEDULE, GeneratorObjective(), class_text=text if kind == "text" else None
+        SCHEDULE, GeneratorObjective(), text=(lambda b: text[b.label]) if has_text else None
     )
     result = objective(network, batch, PerSampleNoise([3, 4, 5]))
     draws = draw(batch.av, SCHEDULE, clip_generators([3, 4, 5]))
@@ -159,11 +160,61 @@ def test_the_loops_objective_is_the_mean_loss_of_the_clips_own_draws(kind):
         draws,
         SCHEDULE,
         GeneratorObjective(),
-        label=batch.label if kind == "classes" else None,
-        text=text[batch.label] if kind == "text" else None,
+        label=batch.label if has_classes else None,
+        text=text[batch.label] if has_text else None,
     )
     assert float(result.loss.detach()) == float(expected.loss.mean().detach())
     assert result.means["mse_video"][1] == 3
+
+
+def trained_rows(objective, label, *, num_classes=2, text=None):
+    """Rows of the class table that a step teaches, the gradient of the prompt, and the means."""
+    network = make_network(num_classes=num_classes)
+    for parameter in network.parameters():  # at the start nothing hears the class
+        parameter.data += 0.1 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(1)
+        )
+    batch = Batch(make_latents(len(label)), torch.tensor(label))
+    loss = mm_ldm_generator_objective(SCHEDULE, objective, text=text)
+    loss(network, batch, PerSampleNoise(range(len(label)))).loss.backward()
+    rows = network.transformer.class_embedding.weight.grad.any(dim=1).nonzero().flatten().tolist()
+    return rows, network.prompt.grad
+
+
+def test_a_clip_without_a_class_teaches_the_row_that_stands_for_none():
+    kept = GeneratorObjective(context_drop=0.0)
+    assert trained_rows(kept, [0, 0])[0] == [0]
+    assert trained_rows(kept, [0, -1])[0] == [0, 2]
+
+
+def test_a_dropped_context_teaches_neither_class_nor_prompt():
+    rows, prompt = trained_rows(GeneratorObjective(context_drop=1.0), [0, 1])
+    assert rows == [2]
+    assert not prompt.any()
+    rows, prompt = trained_rows(GeneratorObjective(context_drop=0.0), [0, 1])
+    assert rows == [0, 1]
+    assert prompt.any()
+
+
+def test_captions_take_the_place_of_the_prompt_in_training():
+    def text(batch):
+        return torch.ones(len(batch.label), 5, 8)
+
+    _, prompt = trained_rows(GeneratorObjective(context_drop=0.0), [0, 1], text=text)
+    assert prompt is None
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_single_clips_odd_batches_and_constant_latents_give_finite_losses(size):
+    """Silence and black frames become latents without any variation."""
+    network = make_network()
+    latents = make_latents(size).map(torch.zeros_like)
+    objective = mm_ldm_generator_objective(SCHEDULE, GeneratorObjective())
+    batch = Batch(latents, torch.full((size,), -1))
+    result = objective(network, batch, PerSampleNoise(range(size)))
+    result.loss.backward()
+    assert result.loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
 def test_shares_outside_zero_to_one_are_refused():

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.models.vocoder import Vocoder, VocoderConfig, vocoder_from_state
 
 
@@ -18,13 +18,15 @@ def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
 
     Args:
         path: `.safetensors`, or a PyTorch checkpoint that holds the state dictionary itself or
-            under `generator`. Weight norm is folded.
+            under `generator`; or a folder with one such file. Weight norm is folded.
         config: by default the published `config.json` beside the file, or configuration V1.
 
     Raises:
         CheckpointError: the file is missing, unreadable, or not a generator of this configuration.
     """
     path = Path(path)
+    if path.is_dir():
+        path = _only_generator(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give a HiFi-GAN generator checkpoint")
     if config is None:
@@ -33,6 +35,18 @@ def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
         return vocoder_from_state(_read_state(path), config)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def _only_generator(folder: Path) -> Path:
+    """The generator's file in a folder; published ones are called `g_STEPS` or `generator*`."""
+    for pattern in ("*.safetensors", "g_*", "generator*"):
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            names = listed([path.name for path in found])
+            raise CheckpointError(f"{folder}: holds {names}; name the generator's file")
+        if found:
+            return found[0]
+    raise CheckpointError(f"{folder}: no HiFi-GAN generator (*.safetensors, g_*, generator*) here")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -64,9 +78,20 @@ def _read_config(path: Path) -> VocoderConfig:
         raise CheckpointError(
             f"{path}: only residual blocks of type 1 with equal dilations are read"
         )
-    return VocoderConfig(
+    config = VocoderConfig(
         num_mels=published.get("num_mels", 80),
         width=published.get("upsample_initial_channel", 512),
         resblock_dilations=dilations.pop(),
+        sample_rate=published.get("sampling_rate", 22_050),
+        fft_size=published.get("n_fft", 1024),
+        min_hz=float(published.get("fmin") or 0),
+        # "null" is the published way to say: up to half the sample rate.
+        max_hz=float(published.get("fmax", 8000) or published.get("sampling_rate", 22_050) / 2),
         **{name: tuple(published[name]) for name in names},
     )
+    hop_length = published.get("hop_size", config.hop_length)
+    if hop_length != config.hop_length:
+        raise CheckpointError(
+            f"{path}: hop_size is {hop_length}, but the upsampling makes {config.hop_length}"
+        )
+    return config

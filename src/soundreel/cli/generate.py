@@ -1,6 +1,6 @@
 """`soundreel generate MODEL --out DIR`: clips and a contact sheet from a trained model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.pipelines.load import Pipeline, load
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
+from soundreel.pipelines.mm_ldm import MMLDMPipeline
 from soundreel.pipelines.super_resolution import SuperResolutionPipeline
+from soundreel.pipelines.text_encoder import load_text_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,12 @@ class GenerateArguments:
     """A sound, or a video with one, that is kept and given pictures."""
     label: int | None = None
     """Class number, for MM-LDM models trained with classes."""
+    class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    """Class by its name, in place of --label."""
+    text: str | None = None
+    """Caption, for MM-LDM models trained with a text encoder."""
+    text_encoder: Path | None = None
+    """Folder of that text encoder. Default: where it was in training."""
     num_steps: int | None = None
     """Evaluations of the network; more is slower and closer to the model. Default: the model's."""
     sampler: str | None = None
@@ -77,6 +85,30 @@ def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) ->
     return 0
 
 
+OWN = {
+    MMDiffusionPipeline: ("num_steps", "sampler", "guidance_weight"),
+    MMLDMPipeline: ("num_steps", "guidance_scale", "label", "class_name", "text", "text_encoder"),
+}
+"""Flags that only some systems have."""
+
+
+def _resolve_words(options: dict[str, Any], pipeline: MMLDMPipeline) -> None:
+    """Turn the name of a class into its number, and give the pipeline its text encoder."""
+    name = options.pop("class_name", None)
+    if name is not None:
+        names = pipeline.settings.class_names
+        if "label" in options:
+            raise ValueError("--label and --class say the same; give one of them")
+        if name not in names:
+            raise ValueError(f"--class: one of {', '.join(names) or 'none'}, got {name!r}")
+        options["label"] = names.index(name)
+    folder = options.pop("text_encoder", None)
+    if folder is not None:
+        pipeline.text_encoder = load_text_encoder(
+            replace(pipeline.settings.text, folder=str(folder))
+        )
+
+
 def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]:
     """What the command line says, as arguments of the pipeline's `generate`.
 
@@ -85,17 +117,18 @@ def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
     """
     if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
         raise ValueError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
-    is_mm_diffusion = isinstance(pipeline, MMDiffusionPipeline)
-    own = {"sampler", "guidance_weight"} if is_mm_diffusion else {"label", "guidance_scale"}
+    own = OWN[type(pipeline)]
     options: dict[str, Any] = {}
-    for name in ("num_steps", "label", "sampler", "guidance_scale", "guidance_weight"):
+    for name in dict.fromkeys(name for names in OWN.values() for name in names):
         value = getattr(arguments, name)
         if value is None:
             continue
-        if name not in own | {"num_steps"}:
-            flag = name.replace("_", "-")
+        if name not in own:
+            flag = "class" if name == "class_name" else name.replace("_", "-")
             raise ValueError(f"--{flag}: {arguments.model} has no such setting; leave it out")
         options[name] = value
+    if isinstance(pipeline, MMLDMPipeline):
+        _resolve_words(options, pipeline)
     spec = pipeline.clip
     for name in ("video", "audio"):
         path = getattr(arguments, name)

@@ -26,6 +26,8 @@ class VocoderConfig:
     Attributes:
         width: channels before the first upsampling; every upsampling halves them.
         upsample_rates: their product is the hop length of the spectrogram in samples.
+        sample_rate: of the sound it was trained on, in Hz, for which the mel bands are computed.
+        fft_size, min_hz, max_hz: of the spectrograms it was trained on.
     """
 
     num_mels: int = 80
@@ -34,6 +36,10 @@ class VocoderConfig:
     upsample_kernel_sizes: tuple[int, ...] = (16, 16, 4, 4)
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    sample_rate: int = 22_050
+    fft_size: int = 1024
+    min_hz: float = 0.0
+    max_hz: float = 8000.0
 
     def __post_init__(self) -> None:
         if len(self.upsample_rates) != len(self.upsample_kernel_sizes):

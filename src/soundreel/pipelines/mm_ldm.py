@@ -30,12 +30,14 @@ from soundreel.pipelines.mm_ldm_settings import (
     Progress,
     Request,
     Scales,
+    check_label,
     check_parts,
     fit_clip,
     known_signal,
     step_counter,
     with_overrides,
 )
+from soundreel.pipelines.text_encoder import TextEncoder, load_text_encoder
 from soundreel.types import AV, ClipSpec
 
 
@@ -46,6 +48,8 @@ class MMLDMPipeline:
         generator: None for a pipeline that only encodes and decodes.
         stats: of the latents the generator was trained on; identity before they are measured.
         vocoder: None synthesises sound by Griffin-Lim.
+        text_encoder: reads captions; by default loaded at the first one, from the folder that the
+            settings name.
 
     Raises:
         ValueError: two parts do not fit each other.
@@ -61,6 +65,7 @@ class MMLDMPipeline:
         stats: PerceptualStats | None = None,
         vocoder: Vocoder | None = None,
         settings: MMLDMSettings | None = None,
+        text_encoder: TextEncoder | None = None,
     ) -> None:
         self.clip = clip
         self.first_stage = first_stage
@@ -69,6 +74,7 @@ class MMLDMPipeline:
         self.stats = PerceptualStats(autoencoder.config.latents) if stats is None else stats
         self.vocoder = vocoder
         self.settings = MMLDMSettings() if settings is None else settings
+        self.text_encoder = text_encoder
         check_parts(clip, first_stage, autoencoder, generator, vocoder, self.settings)
 
     @property
@@ -181,7 +187,7 @@ class MMLDMPipeline:
         video: Clip | None = None,
         audio: Clip | None = None,
         label: int | None = None,
-        text: Float[Tensor, "token context_dim"] | None = None,
+        text: str | Float[Tensor, "token context_dim"] | None = None,
         num_steps: int | None = None,
         guidance_scale: Scales | None = None,
         decoder_num_steps: int | None = None,
@@ -197,24 +203,27 @@ class MMLDMPipeline:
             video: a clip whose frames are kept and given sound.
             audio: a clip whose sound is kept and given frames.
             label: class number; needed if the generator was trained with classes.
-            text: a text encoder's token states, in place of the learned prompt.
+            text: a caption, or a text encoder's token states, in place of the learned prompt.
+                A generator that was trained with captions makes anything without one.
             num_steps, guidance_scale: of the generator.
             decoder_num_steps, decoder_guidance_scale: of the signal decoder.
             batch_size: clips that are sampled at once.
 
         Raises:
-            ValueError: both modalities are given, or a setting is out of range.
+            ValueError: both modalities are given, a setting is out of range, or a caption for a
+                generator that was trained without.
+            CheckpointError: the text encoder cannot be loaded.
         """
         if count < 1 or batch_size < 1:
             raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
-        self._check_label(label)
+        check_label(label, self.generator, self.autoencoder)
         settings = self.settings
         signal = known_signal(video, audio, self.clip, settings.framing)
         request = Request(
             known=self.encode_av(signal),
             signal=signal,
             label=label,
-            text=text,
+            text=self._token_states(text),
             sampling=with_overrides(settings.sampling, num_steps, guidance_scale),
             decoding=with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale),
         )
@@ -275,6 +284,22 @@ class MMLDMPipeline:
                 callback=lambda *_: advance(),
             )
 
+    def _token_states(
+        self, text: str | Float[Tensor, "token context_dim"] | None
+    ) -> Float[Tensor, "token context_dim"] | None:
+        """States for the generator; None is its learned prompt, and zeros are no caption."""
+        config = self.settings.text
+        if text is None and config.sha256 and self.generator is not None:
+            width = self.generator.config.context_dim
+            return torch.zeros(config.num_tokens, width, device=self.device)
+        if not isinstance(text, str):
+            return text
+        if not config.sha256:
+            raise ValueError("this model was trained without captions; leave the text out")
+        if self.text_encoder is None:
+            self.text_encoder = load_text_encoder(config)
+        return self.text_encoder.to(self.device)([text])[0]
+
     def _to_waveform(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
         """Mel image to `batch 1 sample`, on the CPU."""
         log_mel = decode_mel_image(image, self.settings.mel_image)
@@ -290,9 +315,3 @@ class MMLDMPipeline:
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
-    def _check_label(self, label: int | None) -> None:
-        own = 0 if self.generator is None else self.generator.config.num_classes
-        num_classes = max(own, self.autoencoder.config.decoder.num_classes)
-        if label is not None and label not in range(num_classes):
-            raise ValueError(f"label {label} is not among this model's {num_classes} classes")

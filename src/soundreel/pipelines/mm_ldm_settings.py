@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.clip import Clip
 from soundreel.diffusion.config import DiffusionConfig
@@ -19,7 +20,8 @@ from soundreel.models.mm_ldm.generator import Generator
 from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.models.mm_ldm.sampling import SamplingConfig
 from soundreel.models.taef2 import TAEF2
-from soundreel.models.vocoder import Vocoder
+from soundreel.models.vocoder import Vocoder, VocoderConfig
+from soundreel.pipelines.text_encoder import TextConfig
 from soundreel.types import AV, ClipSpec
 
 FirstStageNetwork = KLVAE | TAEF2
@@ -44,6 +46,7 @@ class MMLDMSettings:
         sampling, decoding: defaults of the generator and of the signal decoder.
         framing: how clips of another shape are fitted: cut at the sides, or with black around.
         class_names: in the order of the labels.
+        text: the text encoder whose states the generator was trained with.
         image_chunk: images that go through the first stage at once; bounds memory.
         precision: "bfloat16" runs the networks under automatic mixed precision.
     """
@@ -54,6 +57,7 @@ class MMLDMSettings:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     framing: Literal["center", "letterbox"] = "center"
     class_names: tuple[str, ...] = ()
+    text: TextConfig = field(default_factory=TextConfig)
     image_chunk: int = 16
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -150,6 +154,16 @@ def known_signal(
     return AV(None, None).replace(name, fit_clip(given, spec, framing).to_av(spec)[name])
 
 
+def check_label(
+    label: int | None, generator: Generator | None, autoencoder: MultiModalAutoencoder
+) -> None:
+    """Raise `ValueError` if neither network knows the class."""
+    own = 0 if generator is None else generator.config.num_classes
+    num_classes = max(own, autoencoder.config.decoder.num_classes)
+    if label is not None and label not in range(num_classes):
+        raise ValueError(f"label {label} is not among this model's {num_classes} classes")
+
+
 def check_parts(
     clip: ClipSpec,
     first_stage: FirstStageNetwork,
@@ -196,16 +210,25 @@ def check_parts(
                 ("video", "audio"),
             ),
         ]
-    if vocoder is not None:
-        pairs += [
-            ("vocoder.num_mels", vocoder.config.num_mels, "the mel image's", mel.mel.num_mels),
-            (
-                "vocoder.hop_length",
-                vocoder.config.hop_length,
-                "the mel image's",
-                mel.mel.hop_length,
-            ),
-        ]
     wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
+    if vocoder is not None:
+        wrong += vocoder_mismatches(vocoder.config, mel.mel)
     if wrong:
         raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+
+
+def vocoder_mismatches(vocoder: VocoderConfig, mel: MelConfig) -> list[str]:
+    """Where a vocoder was made for other spectrograms than these, in words.
+
+    The clip's own sample rate may differ from the vocoder's: a column is a hop of samples for both,
+    so what the vocoder makes is right when it is played at the clip's rate.
+    """
+    pairs = (
+        ("num_mels", vocoder.num_mels, mel.num_mels),
+        ("hop_length", vocoder.hop_length, mel.hop_length),
+        ("sample_rate", vocoder.sample_rate, mel.filterbank_sample_rate),
+        ("fft_size", vocoder.fft_size, mel.fft_size),
+        ("min_hz", vocoder.min_hz, mel.min_hz),
+        ("max_hz", vocoder.max_hz, mel.max_hz),
+    )
+    return [f"vocoder.{name} is {a}, the mel image's is {b}" for name, a, b in pairs if a != b]

@@ -8,7 +8,7 @@ import torch
 from soundreel.checkpoints.config_json import config_to_json
 from soundreel.config import ConfigError, load_json
 
-FREE_SECTIONS = frozenset({"preview", "decoding", "sampling"})
+FREE_SECTIONS = frozenset({"preview", "decoding", "sampling", "vocoder"})
 FREE_SETTINGS = frozenset(
     {
         "total_samples",
@@ -20,10 +20,12 @@ FREE_SETTINGS = frozenset(
         "keep_checkpoints",
         "cache",
         "num_workers",
+        "folder",
     }
 )
 """What may change between the parts of a run. All but `micro_batch_size` leave its course as it is;
-that one groups the same clips otherwise, and window shifts and dropout are drawn by group."""
+that one groups the same clips otherwise, and window shifts and dropout are drawn by group. A text
+encoder may lie in another `folder`; that it is the same one, its hash says."""
 
 
 def check_out(config: Any, out: Path, *, resume: bool) -> None:

@@ -6,6 +6,7 @@
     OUT/autoencoder/   as first_stage: stage 2 without adversary
     OUT/adversarial/   stage 2 with it
     OUT/latents/       perceptual latents of all windows, and their statistics
+    OUT/captions/      token states of all captions, if there is a text encoder
     OUT/generator/     stage 3
     OUT/model/         everything, for `soundreel.load`
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from soundreel.config import ConfigError, save_json
 from soundreel.config_mm_ldm import STAGES, MMLDMConfig
 from soundreel.run.folder import check_out, prepare_machine
+from soundreel.run.mm_ldm_conditions import with_text_encoder_hash
 from soundreel.run.mm_ldm_stages import StageRunner
 from soundreel.training.meters import Tracker
 
@@ -45,11 +47,13 @@ def train_mm_ldm(
 
     Raises:
         ConfigError: `out` holds another run, or a stage is asked for whose predecessor is missing.
+        CheckpointError: weights, text encoder or vocoder that are named cannot be read.
         DataError, ValueError: the data set does not fit the configuration.
     """
     unknown = [name for name in stages if name not in STAGES]
     if unknown or not stages:
         raise ConfigError(f"stages are {', '.join(STAGES)}, got {', '.join(stages) or 'none'}")
+    config = with_text_encoder_hash(config)
     check_out(config, out, resume=resume)
     prepare_machine(config.generator.train.num_threads)
     runner = StageRunner(config, data, out, trackers)

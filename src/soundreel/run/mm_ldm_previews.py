@@ -1,7 +1,9 @@
 """What an MM-LDM run shows while it trains: reconstructions, then samples, with numbers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,12 +56,29 @@ class Previews:
         made = pipeline.decode_av(pipeline.encode_av(self._real), noise)
         self._pairs(made, folder, samples, "reconstruction", {})
 
-    def generator(self, pipeline: MMLDMPipeline, folder: Path, samples: int) -> None:
-        """Joint samples, sound for a held-out clip's frames, and frames for its sound."""
+    def generator(
+        self,
+        pipeline: MMLDMPipeline,
+        folder: Path,
+        samples: int,
+        wishes: Sequence[tuple[str, dict[str, Any]]],
+    ) -> None:
+        """Joint samples, sound for a held-out clip's frames, and frames for its sound.
+
+        Args:
+            wishes: title and options of `generate` for each sample; none are unconditional ones.
+        """
         spec = self._config.clip
         count = self._config.preview.count
-        clips = pipeline.generate(count=count, seed=0)
-        titles = [f"sample {index}" for index in range(count)]
+        if wishes:
+            clips = [
+                clip
+                for seed, (_, options) in enumerate(wishes)
+                for clip in pipeline.generate(seed=seed, **options)
+            ]
+        else:
+            clips = pipeline.generate(count=count, seed=0)
+        titles = [title for title, _ in wishes] or [f"sample {index}" for index in range(count)]
         real = self._real.rows(slice(1))
         known = Clip.from_av(real, spec.frame_rate, spec.sample_rate)[0]
         clips += [known, *pipeline.generate(video=known), *pipeline.generate(audio=known)]

@@ -24,6 +24,14 @@ from soundreel.nn.layout import to_channels_last
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
 from soundreel.pipelines.mm_ldm_folder import save_mm_ldm
 from soundreel.pipelines.mm_ldm_settings import FirstStageNetwork, MMLDMSettings
+from soundreel.run.mm_ldm_conditions import (
+    RunCaptions,
+    check_classes,
+    framing_of,
+    load_vocoder,
+    preview_wishes,
+    states_of_clips,
+)
 from soundreel.run.mm_ldm_previews import Previews
 from soundreel.run.mm_ldm_tools import StageTools, Trained, fingerprint, unit_scale
 from soundreel.training.loop import TrainConfig
@@ -58,6 +66,9 @@ class StageRunner:
             flip_probability=config.data.flip_probability,
             cache=config.data.cache,
         )
+        check_classes(config, self._windows.info)
+        self._vocoder = load_vocoder(config)
+        self._captions = RunCaptions(config, data) if config.text.folder else None
         self._previews = Previews(config, data)
 
     def is_finished(self, stage: str) -> bool:
@@ -172,14 +183,19 @@ class StageRunner:
         latents = self._latents(first_stage, autoencoder)
         model = self._tools.seeded(lambda: Generator(run.model), run.train)
         schedule = self._config.diffusion.build()
-        objective = mm_ldm_generator_objective(schedule, run.loss)
+        states = None
+        if self._captions is not None:
+            states = self._captions.states(self._out / "captions", self._tools.device)
+        text = None if states is None else states_of_clips(states)
+        objective = mm_ldm_generator_objective(schedule, run.loss, text=text)
+        wishes = preview_wishes(self._config, states, self._windows.info)
         player = self._tools.player("generator", model, objective, run.train)
         trained = Trained(player, lambda: Generator(run.model))
 
         def preview(samples: int) -> None:
             network = trained.averaged()
             pipeline = self._pipeline(first_stage, autoencoder, network, latents)
-            self._previews.generator(pipeline, self._out / "generator", samples)
+            self._previews.generator(pipeline, self._out / "generator", samples, wishes)
 
         if not self._tools.fit(
             "generator", [player], self._tools.loader(latents), run.train, preview
@@ -276,12 +292,15 @@ class StageRunner:
             autoencoder=autoencoder,
             generator=generator,
             stats=None if latents is None else latents.stats.to(self._tools.device),
+            vocoder=None if self._vocoder is None else self._vocoder.to(self._tools.device),
             settings=MMLDMSettings(
                 mel_image=config.mel_image,
                 diffusion=config.diffusion,
                 sampling=config.sampling,
                 decoding=config.decoding,
+                framing=framing_of(self._windows.info),
                 class_names=tuple(self._windows.info.classes),
+                text=config.text,
             ),
         )
 

@@ -7,7 +7,7 @@ audio-to-video and video-to-audio.
 Source: Sun et al. 2024 (arXiv 2410.01594), section 3 and its release.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,9 @@ from soundreel.diffusion.schedules import Schedule
 from soundreel.models.mm_ldm.generator import Generator
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss, log_means
 from soundreel.types import AV
+
+TextSource = Callable[[TrainingBatch], Float[Tensor, "batch token context_dim"]]
+"""Token states of the captions of a batch's clips; zeros for a clip that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,21 +208,24 @@ def mm_ldm_generator_objective(
     schedule: Schedule,
     objective: GeneratorObjective,
     *,
-    class_text: Float[Tensor, "class_ token context_dim"] | None = None,
+    text: TextSource | None = None,
 ) -> Objective:
     """The objective for the training loop; batches hold standardised latents.
 
     Args:
-        class_text: a text encoder's token states for each class's description; they take the place
-            of the learned prompt.
+        text: gives the token states that take the place of the learned prompt.
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
         generator = network.module if isinstance(network, DistributedDataParallel) else network
         assert isinstance(generator, Generator), "this objective trains a Generator"
         draws = draw(batch.av, schedule, noise.generators)
-        label = batch.label.to(batch.av.device)
-        text = None if class_text is None else class_text.to(batch.av.device)[label]
+        device, num_classes = batch.av.device, generator.config.num_classes
+        label = None
+        if num_classes:
+            # A clip without a class trains the row that stands for none.
+            label = torch.where(batch.label < 0, num_classes, batch.label).to(device)
+        states = None if text is None else text(batch).to(device)
         losses = generator_loss(
             network,
             batch.av,
@@ -227,8 +233,8 @@ def mm_ldm_generator_objective(
             schedule,
             objective,
             learned_variance=generator.config.learned_variance,
-            label=label if generator.config.num_classes else None,
-            text=text,
+            label=label,
+            text=states,
         )
         means = log_means(losses.terms, draws.timestep, len(schedule))
         return TrainingLoss(losses.loss.mean(), means)

@@ -10,13 +10,21 @@ import torch
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.export_mm_diffusion import export_mm_diffusion
 from soundreel.checkpoints.import_mm_diffusion import ImportOptions, import_mm_diffusion
-from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.checkpoints.store import (
+    ModelIndex,
+    load_component,
+    load_model_index,
+    save_component,
+    save_model_index,
+)
+from soundreel.diffusion.config import DiffusionConfig
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.models.mm_diffusion.official_keys import to_official
 from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,
     SuperResolutionUNet,
 )
+from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
 from soundreel.types import ClipSpec
 
 BASE = CoupledUNetConfig(width=32, channel_mult=(1, 1, 2, 2), num_res_blocks=1, cross_head_width=16)
@@ -129,6 +137,19 @@ def test_export_gives_the_official_tensors_back(tmp_path, request, name):
     import_mm_diffusion([path], tmp_path / "model", options)
     (written,) = export_mm_diffusion(tmp_path / "model", tmp_path / "out")
     assert_equal(torch.load(written, weights_only=True), dict(official))
+
+
+def test_what_the_original_code_would_misread_is_not_exported(tmp_path, base, upsampler):
+    velocities = replace(UPSAMPLER, prediction_type="v")
+    save_component(tmp_path / "sr", "super_resolution", upsampler, velocities)
+    index = ModelIndex(system="mm-diffusion", components={"super_resolution": "super-resolution"})
+    save_model_index(tmp_path / "sr", index)
+    settings = MMDiffusionSettings(diffusion=DiffusionConfig(prediction_type="x0"))
+    MMDiffusionPipeline(base, ClipSpec(), settings).save(tmp_path / "base")
+    for folder, estimated in (("sr", "'v'"), ("base", "'x0'")):
+        with pytest.raises(CheckpointError, match=f"estimates {estimated}"):
+            export_mm_diffusion(tmp_path / folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def run_failing(tmp_path, path, options=OPTIONS):

@@ -1,5 +1,6 @@
 """Enlarging clips: shared noise, bounded batches, any size, the sound kept."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +15,7 @@ from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,
     SuperResolutionUNet,
 )
+from soundreel.pipelines.load import load
 from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
 
 CONFIG = SuperResolutionConfig(
@@ -58,6 +60,24 @@ def test_equal_frames_stay_equal_because_they_share_their_noise(pipeline):
     torch.testing.assert_close(large[0], large[2], atol=1e-5, rtol=0)
     other = pipeline.upscale_video(still, seed=1, config=FAST)
     assert float((other - large).abs().max()) > 0.01
+
+
+class KnowsTheTruth(SuperResolutionUNet):
+    """Its v is that of one picture, whatever it is shown."""
+
+    truth = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+
+    def forward(self, x, low_res, timestep):
+        signal = linear_schedule().alpha_bar.sqrt()[timestep].float()[:, None, None, None]
+        noise = (x - signal * self.truth) / (1 - signal**2).sqrt()
+        v = signal * noise - (1 - signal**2).sqrt() * self.truth
+        return torch.cat([v, torch.zeros_like(v)], dim=1)
+
+
+def test_a_network_of_velocities_is_read_as_one():
+    network = KnowsTheTruth(replace(CONFIG, prediction_type="v"))
+    large = SuperResolutionPipeline(network).upscale_video(frames(2), config=FAST)
+    torch.testing.assert_close(large, network.truth.expand(2, -1, -1, -1), atol=1e-3, rtol=0)
 
 
 def test_values_beyond_the_range_count_unless_they_are_clamped(pipeline):
@@ -128,3 +148,11 @@ def test_impossible_settings_are_named():
 def test_advertised_step_counts_exist(num_steps):
     schedule = respace(linear_schedule(1000), f"ddim{UpscaleConfig(num_steps=num_steps).num_steps}")
     assert len(schedule) == num_steps
+
+
+def test_a_folder_of_it_alone_is_no_model_to_generate_from(pipeline, tmp_path):
+    save_component(tmp_path, "super_resolution", pipeline.network, CONFIG)
+    index = ModelIndex(system="mm-diffusion", components={"super_resolution": "super-resolution"})
+    save_model_index(tmp_path, index)
+    with pytest.raises(CheckpointError, match="soundreel upscale"):
+        load(tmp_path)

@@ -7,8 +7,9 @@ import torch
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.import_mm_diffusion import BASE, SUPER_RESOLUTION
-from soundreel.checkpoints.store import load_model_index, load_state
+from soundreel.checkpoints.store import ModelIndex, load_config, load_model_index, load_state
 from soundreel.models.mm_diffusion.official_keys import to_official
+from soundreel.models.mm_diffusion.super_resolution import SuperResolutionConfig
 
 
 def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
@@ -18,7 +19,8 @@ def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
         The files: flat float32 state dicts, as the original `torch.load` expects them.
 
     Raises:
-        CheckpointError: the folder holds another system's model or is incomplete.
+        CheckpointError: the folder holds another system's model, is incomplete, or a network
+            estimates something other than the noise, which the original code cannot sample from.
     """
     index = load_model_index(folder)
     names = [name for name in (BASE, SUPER_RESOLUTION) if name in index.components]
@@ -26,6 +28,12 @@ def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
         raise CheckpointError(
             f"{folder}: only mm-diffusion models have official key names, this is {index.system}"
         )
+    for name in names:
+        estimated = _prediction_type(folder, index, name)
+        if estimated != "epsilon":
+            raise CheckpointError(
+                f"{folder}: its {name} estimates {estimated!r}, the original code expects 'epsilon'"
+            )
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     written = []
@@ -40,3 +48,9 @@ def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
             temporary.unlink(missing_ok=True)
         written.append(path)
     return written
+
+
+def _prediction_type(folder: Path, index: ModelIndex, name: str) -> str:
+    if name == BASE:
+        return index.settings.get("diffusion", {}).get("prediction_type", "epsilon")
+    return load_config(folder, name, SuperResolutionConfig).prediction_type

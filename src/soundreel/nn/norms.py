@@ -75,7 +75,9 @@ class _TokenGroupNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
         centred, scale, weight = ctx.saved_tensors
         of_bias = gradient.sum(1)

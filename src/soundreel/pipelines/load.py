@@ -7,7 +7,7 @@ import torch
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.checkpoints.store import load_model_index
-from soundreel.pipelines import mm_diffusion, mm_ldm_folder
+from soundreel.pipelines import mm_diffusion, mm_ldm_folder, super_resolution
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
 
@@ -32,7 +32,13 @@ def load(
             " `model` folder that `soundreel train` leaves in its output"
         )
     folder = resolve_model(name_or_path)
-    system = load_model_index(folder).system
+    index = load_model_index(folder)
+    system = index.system
+    if list(index.components) == [super_resolution.COMPONENT]:
+        raise CheckpointError(
+            f"{folder}: holds a super-resolution model alone, which enlarges clips: use it with"
+            " `soundreel upscale` or `soundreel generate --upscale`"
+        )
     if system == mm_diffusion.SYSTEM:
         pipeline = MMDiffusionPipeline.load(folder)
     elif system == mm_ldm_folder.SYSTEM:

@@ -166,7 +166,13 @@ class SuperResolutionPipeline:
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
             ):
-                x0 = ddim(denoiser, AV(xt, None), schedule, callback=advance)
+                x0 = ddim(
+                    denoiser,
+                    AV(xt, None),
+                    schedule,
+                    prediction_type=self.network.config.prediction_type,
+                    callback=advance,
+                )
             yield x0["video"][:, :, : height * self.scale, : width * self.scale].float().cpu()
 
     def _padded(self, low_res: Tensor) -> Tensor:

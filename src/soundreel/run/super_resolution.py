@@ -106,7 +106,9 @@ def build_player(config: SuperResolutionRunConfig) -> Player:
         COMPONENT,
         network,
         SuperResolutionObjective(
-            linear_schedule(), learned_variance=config.network.learned_variance
+            linear_schedule(),
+            prediction_type=config.network.prediction_type,
+            learned_variance=config.network.learned_variance,
         ),
         learning_rate=config.train.learning_rate,
         weight_decay=config.train.weight_decay,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
 from soundreel.models.mm_diffusion.super_resolution import super_resolution_denoiser
 from soundreel.training.objectives import TrainingBatch, TrainingLoss, draw_timesteps, log_means
@@ -22,9 +23,10 @@ class ImagePairBatch(TrainingBatch, Protocol):
 
 
 class SuperResolutionObjective:
-    """Mean squared error of the noise plus, with learned variance, the variational bound.
+    """Mean squared error of the estimate plus, with learned variance, the variational bound.
 
     Args:
+        prediction_type: what the network estimates; the noise as published.
         rescale_vb: multiply the bound by 1/1000 of the chain's length, as guided diffusion's own
             training does; the published MM-Diffusion scripts add it as it is.
 
@@ -33,9 +35,15 @@ class SuperResolutionObjective:
     """
 
     def __init__(
-        self, schedule: Schedule, *, learned_variance: bool = True, rescale_vb: bool = False
+        self,
+        schedule: Schedule,
+        *,
+        prediction_type: PredictionType = "epsilon",
+        learned_variance: bool = True,
+        rescale_vb: bool = False,
     ) -> None:
         self._schedule = schedule
+        self._prediction_type: PredictionType = prediction_type
         self._learned_variance = learned_variance
         self._rescale_vb = rescale_vb
 
@@ -52,6 +60,7 @@ class SuperResolutionObjective:
             timestep,
             noise(batch.av),
             self._schedule,
+            prediction_type=self._prediction_type,
             variance="learned_range" if self._learned_variance else "fixed_large",
             rescale_vb=self._rescale_vb,
         )

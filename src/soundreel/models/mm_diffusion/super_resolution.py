@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Denoiser, Prediction
+from soundreel.diffusion.process import PredictionType
 from soundreel.nn.embeddings import sinusoidal_embedding, zero_parameters
 from soundreel.nn.layout import channels_last, run, to_channels_last
 from soundreel.types import AV
@@ -39,6 +40,8 @@ class SuperResolutionConfig:
         scale_shift_norm: the step's embedding scales and shifts after the norm, instead of being
             added before it.
         learned_variance: double the output channels; the second half interpolates the variance.
+        prediction_type: what the first half of the output estimates: the noise as published, or
+            "v", from which few steps give a picture close to the expected one.
         num_groups: groups of every group normalisation; divides every channel count.
     """
 
@@ -53,6 +56,7 @@ class SuperResolutionConfig:
     head_width: int = 0
     scale_shift_norm: bool = True
     learned_variance: bool = True
+    prediction_type: PredictionType = "epsilon"
     dropout: float = 0.0
     num_groups: int = 32
 

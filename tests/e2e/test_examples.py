@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from soundreel import Clip
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 CLIPS = EXAMPLES / "clips"
@@ -78,3 +80,24 @@ def test_the_default_sampler_comes_out_close_in_the_comparison():
     assert values["dpm-solver++"][0] == pytest.approx(0.3, abs=0.003)
     assert values["dpm-solver++"][1] == pytest.approx(0.2, rel=0.03)
     assert values["ddim"][1] < 0.16
+
+
+def test_a_silent_video_gets_takes_of_sound(trained, tmp_path):
+    video = CLIPS / "water" / "water-1.mp4"
+    lines = run("video_to_audio.py", trained / "model", video, tmp_path / "out", 2)
+    assert [line.split(",")[0] for line in lines] == ["take 0: 1.60 s", "take 1: 1.60 s"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"take-0.mp4", "take-1.mp4", "takes.png"}
+
+
+def test_a_new_scene_sounds_when_its_events_happen(tmp_path):
+    (line,) = run("add_a_scene.py", tmp_path, 1)
+    times = [float(word) for word in line.split()[1:]]
+    sound = Clip.load(tmp_path / "0.mp4").waveform[0]
+    levels = [
+        [float(np.abs(sound[int(16_000 * (t + a)) : int(16_000 * (t + b))]).mean())]
+        for t in times
+        for a, b in ((-0.05, -0.01), (0.01, 0.05))
+    ]
+    before, after = np.array(levels[::2]), np.array(levels[1::2])
+    assert (after > 2 * before).all()

@@ -216,6 +216,22 @@ def test_the_landscape_recipe_takes_classes_from_folders(tmp_path, make_video):
     assert "no class folder" in _skipped(tmp_path / "out")["stray.mkv"]
 
 
+def test_the_recipe_for_mm_ldm_keeps_the_whole_picture_of_landscape(tmp_path, make_video):
+    make_video(tmp_path / "src" / "fire" / "x.mkv", size=(16, 32), first_level=100)
+    recipe = RECIPES["landscape-mm-ldm"]
+    assert (recipe.height, recipe.width, recipe.sample_rate) == (256, 256, 44_100)
+    assert RECIPES["audioset-mm-ldm"].clip_num_frames == 40
+    prepare_dataset(tmp_path / "src", tmp_path / "out", replace(recipe, height=8, width=8))
+    dataset = PreparedDataset(
+        tmp_path / "out", spec=ClipSpec(num_frames=2, height=8, width=8, sample_rate=44_100)
+    )
+    assert dataset.info.classes == ("fire",)
+    video = dataset[0].av["video"]
+    assert float(video[:, :, :2].max()) == float(video[:, :, 6:].max()) == -1, "bars"
+    assert float(video[:, :, 2:6].min()) > -0.5
+    assert float((video[:, :, 3, 0] - video[:, :, 3, -1]).min()) > 0.5, "both sides are there"
+
+
 def test_the_aist_recipe_keeps_all_cameras_on_a_dance_in_one_split(tmp_path, make_video):
     names = [
         f"gBR_sBM_c{camera:02d}_d04_mBR{music}_ch01.mkv" for camera in (1, 9) for music in range(6)

@@ -20,6 +20,9 @@ _SUMMARIES = {
     "landscape": "A folder a class, as the Landscape data set comes.",
     "aist": "AIST++: class is the music, all cameras on a dance in one split.",
     "audioset": "A list of AudioSet segments; only fast, large, audible ones.",
+    "landscape-mm-ldm": "Landscape for MM-LDM: 256x256 with black bars, 44.1 kHz.",
+    "aist-mm-ldm": "AIST++ for MM-LDM: 256x256, 44.1 kHz.",
+    "audioset-mm-ldm": "AudioSet for MM-LDM: 256x256 with black bars, 4 frames per second.",
 }
 
 

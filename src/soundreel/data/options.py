@@ -1,6 +1,6 @@
 """What `soundreel prepare` can be asked for, and the recipes of published data sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -122,5 +122,31 @@ AUDIOSET = PrepareOptions(labels="list", min_frame_rate=25.0, min_size=360, sile
 as MM-Diffusion chose its 20,000 clips. The paper names no numbers: 25 frames per second, 360 pixels
 and -60 dB are ours."""
 
-RECIPES = {"plain": PrepareOptions(), "landscape": LANDSCAPE, "aist": AIST, "audioset": AUDIOSET}
+LANDSCAPE_MM_LDM = replace(LANDSCAPE, height=256, width=256, sample_rate=44_100, crop="letterbox")
+"""Landscape as MM-LDM trains on it: 256x256 with black bars, so that nothing is cut off, and sound
+at 44.1 kHz."""
+
+AIST_MM_LDM = replace(AIST, height=256, width=256, sample_rate=44_100)
+"""AIST++ as MM-LDM trains on it: MM-Diffusion's centre crop at 256x256, sound at 44.1 kHz."""
+
+AUDIOSET_MM_LDM = replace(
+    AUDIOSET,
+    height=256,
+    width=256,
+    sample_rate=44_100,
+    crop="letterbox",
+    frame_rate="4",
+    min_duration_s=4.0,
+)
+"""AudioSet as MM-LDM trains on it: windows of 4 s at 4 frames per second."""
+
+RECIPES = {
+    "plain": PrepareOptions(),
+    "landscape": LANDSCAPE,
+    "aist": AIST,
+    "audioset": AUDIOSET,
+    "landscape-mm-ldm": LANDSCAPE_MM_LDM,
+    "aist-mm-ldm": AIST_MM_LDM,
+    "audioset-mm-ldm": AUDIOSET_MM_LDM,
+}
 """Starting points for the options, by name; `plain` are the defaults."""

@@ -354,18 +354,32 @@ def test_first_stage_images_are_frames_of_all_clips_then_their_sounds():
     assert torch.equal(images[6, 0], images[6, 1])
 
 
-@pytest.mark.parametrize("signal", ["silence", "black"])
-def test_silent_and_black_clips_give_finite_losses(signal):
-    batch = make_batch(1)
+def black_and_silent(size, signal):
+    batch = make_batch(size)
     video, audio = batch.av["video"], batch.av["audio"]
-    if signal == "silence":
+    if signal in ("silence", "both"):
         audio = torch.zeros_like(audio)
-    else:
+    if signal in ("black", "both"):
         video = torch.full_like(video, -1.0)
-    model = make_autoencoder()
-    result = make_game().autoencoder_objective(
-        model, replace(batch, av=AV(video, audio)), PerSampleNoise([1])
-    )
-    result.loss.backward()
-    assert result.loss.isfinite()
-    assert all(g.isfinite().all() for g in gradients(model).values())
+    return replace(batch, av=AV(video, audio))
+
+
+@pytest.mark.parametrize(("size", "signal"), [(1, "silence"), (1, "black"), (3, "both")])
+@pytest.mark.parametrize("stage", ["first_stage", "autoencoder", "adversarial"])
+def test_single_silent_and_black_clips_and_odd_batches_give_finite_losses(stage, size, signal):
+    batch, noise = black_and_silent(size, signal), PerSampleNoise(range(size))
+    if stage == "first_stage":
+        config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=0)
+        model, adversary, game = first_stage_players(config)
+    else:
+        model = make_autoencoder()
+        adversary = make_discriminator() if stage == "adversarial" else None
+        game = make_game(adversary=adversary, adversarial=AdversarialConfig(mismatched=True))
+    losses = [game.autoencoder_objective(model, batch, noise).loss]
+    if adversary is not None:
+        losses.append(game.discriminator_objective(adversary, batch, noise).loss)
+    for network, loss in zip((model, adversary), losses, strict=False):
+        network.zero_grad()
+        loss.backward()
+        assert loss.isfinite()
+        assert all(g.isfinite().all() for g in gradients(network).values())

@@ -38,6 +38,18 @@ def test_chunks_change_memory_and_nothing_else(model, latent):
     assert whole["video"].shape == (2, 6, 4, 8, 8)
 
 
+def test_never_more_frames_than_a_chunk_are_denoised_at_once(model, latent, monkeypatch):
+    counts, decoder = [], model.decoder
+
+    def count(xt, timestep, condition):
+        counts.append(0 if xt.video is None else xt.video.shape[1])
+        return type(decoder).forward(decoder, xt, timestep, condition)
+
+    monkeypatch.setattr(decoder, "forward", count)
+    run(model, latent, replace(CONFIG, video_guidance_scale=2.0, frame_chunk=4))
+    assert counts == 4 * [4] + 4 * [2], "2 steps, each with and without condition"
+
+
 def test_frames_can_share_one_starting_noise(model):
     shared = replace(CONFIG, shared_frame_noise=True)
     xt = starting_noise(model, 2, 6, PerSampleNoise([1, 2]), shared)

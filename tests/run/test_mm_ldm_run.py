@@ -6,12 +6,20 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from soundreel.checkpoints.import_stable_diffusion import OWN_LAYERS
 from soundreel.config import ConfigError, DataConfig
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
+from soundreel.models.mm_ldm.kl_vae import KLVAE
+from soundreel.models.mm_ldm.official_keys import to_official
+from soundreel.models.mm_ldm.signal_decoder import SignalDecoder
+from soundreel.models.mm_ldm.stable_diffusion_keys import (
+    kl_vae_diffusers_rules,
+    unet_diffusers_rules,
+)
 from soundreel.pipelines.load import load
 from soundreel.presets.mm_ldm import tiny
 from soundreel.run.mm_ldm import train_mm_ldm
@@ -104,6 +112,59 @@ def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
 
 
 @pytest.mark.slow
+def test_the_averaged_weights_are_what_a_stage_leaves(finished):
+    for stage, player in (("autoencoder", "autoencoder"), ("generator", "generator")):
+        checkpoint = finished / stage / "checkpoints" / "000000008"
+        averaged, last = (
+            load_file(checkpoint / f"{player}{kind}.safetensors") for kind in (".ema", "")
+        )
+        left = load_file(finished / stage / "component" / "network" / "model.safetensors")
+        assert all(torch.equal(left[key], averaged[key]) for key in left)
+        assert any(not torch.equal(left[key], last[key]) for key in left)
+
+
+@pytest.mark.slow
+def test_stages_start_from_stable_diffusion_files(data, tmp_path):
+    """A frozen encoder stays as it came; the signal decoder begins with the U-Net's weights."""
+    config = small_run(cached=False, adversary=False)
+    torch.manual_seed(5)
+    vae, unet = KLVAE(config.first_stage.model), SignalDecoder(config.autoencoder.model.decoder)
+    rules = kl_vae_diffusers_rules(len(vae.config.channel_mult))
+    state = {key: value.contiguous() for key, value in to_official(vae, rules).items()}
+    save_file(state, tmp_path / "vae.safetensors")
+    rules = unet_diffusers_rules(config.autoencoder.model.decoder)
+    save_file(sd_part(unet, rules), tmp_path / "unet.safetensors")
+    still = replace(config.autoencoder.train, total_samples=4, learning_rate=1e-12, preview_every=0)
+    loss = replace(config.first_stage.loss, freeze_encoder=True)
+    config = replace(
+        config,
+        first_stage=replace(
+            config.first_stage, weights=str(tmp_path / "vae.safetensors"), finetune=True, loss=loss
+        ),
+        autoencoder=replace(
+            config.autoencoder, unet_weights=str(tmp_path / "unet.safetensors"), train=still
+        ),
+    )
+    out = tmp_path / "run"
+    assert train_mm_ldm(config, data, out, stages=["first_stage", "autoencoder"])
+    tuned = load_file(out / "first_stage" / "component" / "network" / "model.safetensors")
+    for key, value in vae.state_dict().items():
+        is_decoder = key.startswith(("decoder.", "from_latent"))
+        if key == "decoder.conv_out.weight" or not is_decoder:
+            assert torch.equal(tuned[key], value) != is_decoder, key
+    begun = load_file(out / "autoencoder" / "component" / "network" / "model.safetensors")
+    for key, value in unet.state_dict().items():
+        if key.split(".")[0] not in OWN_LAYERS:
+            torch.testing.assert_close(begun[f"decoder.{key}"], value, atol=1e-6, rtol=0)
+
+
+def sd_part(decoder, rules):
+    """The U-Net's own weights, named as diffusers names them."""
+    named = zip(to_official(decoder, rules).items(), decoder.state_dict(), strict=True)
+    return {k: v.contiguous() for (k, v), ours in named if ours.split(".")[0] not in OWN_LAYERS}
+
+
+@pytest.mark.slow
 def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
     config = small_run()
     half = replace(
@@ -126,6 +187,34 @@ def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
         once = load_file(finished / "model" / part / "model.safetensors")
         pieces = load_file(out / "model" / part / "model.safetensors")
         assert all(torch.equal(once[key], pieces[key]) for key in once), part
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data, tmp_path):
+    """Each part dies at the last log line of a stage, past a checkpoint at its middle."""
+    config, out = small_run(), tmp_path / "killed"
+
+    def dying():
+        def track(numbers):
+            if numbers["samples"] == 8:
+                raise Killed
+
+        return [track]
+
+    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
+        with pytest.raises(Killed):
+            train_mm_ldm(config, data, out, resume=out.exists(), trackers=dying)
+        assert [p.name for p in (out / stage / "checkpoints").iterdir()] == ["000000004"]
+        assert not (out / stage / "component").exists()
+        assert train_mm_ldm(config, data, out, resume=True, stages=[stage])
+    for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
+        once = load_file(finished / "model" / part / "model.safetensors")
+        pieces = load_file(out / "model" / part / "model.safetensors")
+        assert all(torch.equal(once[key], pieces[key]) for key in once), part
+
+
+class Killed(BaseException):
+    """What no part of the program catches, as if the process had died."""
 
 
 @pytest.mark.slow

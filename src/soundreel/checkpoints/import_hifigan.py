@@ -40,7 +40,7 @@ def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
 def _only_generator(folder: Path) -> Path:
     """The generator's file in a folder; published ones are called `g_STEPS` or `generator*`."""
     for pattern in ("*.safetensors", "g_*", "generator*"):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        found = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix != ".json")
         if len(found) > 1:
             names = listed([path.name for path in found])
             raise CheckpointError(f"{folder}: holds {names}; name the generator's file")

@@ -1,0 +1,143 @@
+"""The file of answers: turns, repeats, refusals, two servers at once."""
+
+import sqlite3
+import threading
+
+import pytest
+
+from soundreel.study.store import RefusedError, Store, create_store
+
+GOOD = {"vote": 2}
+
+
+@pytest.fixture
+def path(tmp_path):
+    create_store(tmp_path / "answers.sqlite")
+    return tmp_path / "answers.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def begin(study, store):
+    rater = store.find_rater(store.add_rater(study, now=100.0))
+    return rater, store.current_trial(rater, now=100.0)
+
+
+def test_a_rater_goes_on_where_they_stopped(make_study, store, path):
+    study = make_study()
+    token = store.add_rater(study, now=0.0)
+    rater = store.find_rater(token)
+    first = store.current_trial(rater, now=1.0)
+    assert store.current_trial(rater, now=2.0) == first
+    store.answer(study, rater, first.id, GOOD, 2, now=3.0)
+    second = store.current_trial(rater, now=3.0)
+    assert (first.position, second.position, second.total) == (0, 1, 43)
+    store.close()
+    later = Store(path)
+    assert later.current_trial(later.find_rater(token), now=9.0) == second
+    (answered,) = later.answered_trials()
+    assert (answered.values, answered.num_plays, answered.elapsed_s) == (GOOD, 2, 2.0)
+    later.close()
+
+
+def test_a_repeated_answer_changes_nothing_and_another_is_refused(make_study, store):
+    study = make_study()
+    rater, shown = begin(study, store)
+    store.answer(study, rater, shown.id, GOOD, 1, now=101.0)
+    store.answer(study, rater, shown.id, GOOD, 1, now=102.0)
+    with pytest.raises(RefusedError, match="answered already") as refused:
+        store.answer(study, rater, shown.id, {"vote": 3}, 1, now=102.0)
+    assert refused.value.status == 409
+    assert [t.values for t in store.answered_trials()] == [GOOD]
+
+
+def test_nobody_answers_for_another_or_out_of_turn(make_study, store):
+    study = make_study()
+    rater, shown = begin(study, store)
+    other, _ = begin(study, store)
+    for who, trial in ((other, shown.id), (rater, "no-such-trial")):
+        with pytest.raises(RefusedError, match="answered already"):
+            store.answer(study, who, trial, GOOD, 1, now=200.0)
+    assert store.answered_trials() == []
+
+
+def test_an_answer_before_the_clip_can_have_ended_is_refused(make_study, store):
+    study = make_study()
+    rater, shown = begin(study, store)
+    with pytest.raises(RefusedError, match="watch the video"):
+        store.answer(study, rater, shown.id, GOOD, 1, now=100.2)
+    store.answer(study, rater, shown.id, GOOD, 1, now=100.4)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"vote": 0}, {"vote": 4}, {"vote": True}, {"video": 1}, {"vote": 1, "video": 1}]
+)
+def test_answers_that_do_not_fit_leave_no_trace(values, make_study, store):
+    study = make_study()
+    rater, shown = begin(study, store)
+    with pytest.raises(ValueError, match="vote"):
+        store.answer(study, rater, shown.id, values, 1, now=200.0)
+    assert store.answered_trials() == []
+    assert store.current_trial(rater, now=200.0) == shown
+
+
+def test_a_full_study_takes_nobody(make_study, store):
+    study = make_study(max_raters=2)
+    begin(study, store)
+    begin(study, store)
+    with pytest.raises(RefusedError, match="no more") as refused:
+        begin(study, store)
+    assert refused.value.status == 403
+
+
+def test_an_unknown_token_is_refused_and_none_is_stored(make_study, store, path):
+    token = store.add_rater(make_study(), now=0.0)
+    with pytest.raises(RefusedError) as refused:
+        store.find_rater(token[:-1])
+    assert refused.value.status == 404
+    stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert token.encode() not in stored
+
+
+def test_the_file_is_in_write_ahead_mode_and_flushed_at_every_commit(store, path):
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    other = sqlite3.connect(path)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+
+
+def test_many_threads_and_two_servers_share_the_raters_evenly(make_study, path):
+    study = make_study()
+    stores = [Store(path), Store(path)]
+
+    def join_in(store):
+        for _ in range(5):
+            begin(study, store)
+
+    threads = [threading.Thread(target=join_in, args=(store,)) for store in stores * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(stores[0].progress()) == set(range(1, 41))
+    seen = dict(
+        stores[1]._db.execute(
+            "SELECT clip, count(*) FROM trials WHERE test = 'mos' AND check_kind = '' GROUP BY clip"
+        )
+    )
+    assert 7 <= min(seen.values()) <= max(seen.values()) <= 11
+    for store in stores:
+        store.close()
+
+
+def test_another_file_is_no_store(tmp_path):
+    with pytest.raises(ValueError, match="not there"):
+        Store(tmp_path / "answers.sqlite")
+    (tmp_path / "answers.sqlite").write_text("no database, but long enough to be looked at" * 9)
+    with pytest.raises(ValueError, match="no store"):
+        Store(tmp_path / "answers.sqlite")

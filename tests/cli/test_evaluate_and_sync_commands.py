@@ -1,18 +1,29 @@
 """`soundreel evaluate` and `soundreel sync` on rendered folders."""
 
 import json
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from soundreel.cli.clip_sources import clip_items, set_sha256
+from soundreel.cli.clip_sources import MEDIA_SUFFIXES, clip_items, set_sha256
 from soundreel.cli.evaluate import EvaluateArguments, evaluate
 from soundreel.cli.render import RenderArguments, render
 from soundreel.cli.sync import SyncArguments, moved, sync
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.metrics.extractors import PACKAGED_WEIGHTS
+from soundreel.metrics.measure import measure_set
 from soundreel.metrics.sync.score import measure_sync
+from soundreel.metrics.weights import file_sha256
+from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.types import ClipSpec
 
 SMALL = {"size": 32, "duration_s": 1.6, "frame_rate": "10", "workers": 0}
 
@@ -27,7 +38,7 @@ def folders(tmp_path_factory):
     return root
 
 
-def test_evaluate_writes_the_same_report_twice(folders, weights_folder, capsys):
+def test_evaluate_writes_the_same_report_twice_with_what_the_package_brings(folders, capsys):
     outs = []
     for name in ("a.html", "b.html"):
         arguments = EvaluateArguments(
@@ -35,7 +46,6 @@ def test_evaluate_writes_the_same_report_twice(folders, weights_folder, capsys):
             gen=folders / "generated",
             out=folders / name,
             metrics=("fad/yamnet",),
-            weights={"yamnet": weights_folder / "audio" / "yamnet.safetensors"},
             num_shown=1,
         )
         assert evaluate(arguments) == 0
@@ -44,9 +54,134 @@ def test_evaluate_writes_the_same_report_twice(folders, weights_folder, capsys):
     result = json.loads(outs[0])
     assert result["num_generated"] == 6
     assert [s["name"] for s in result["skipped_generated"]] == ["bells/broken.mkv"]
-    assert result["provenance"]["weights_sha256"]["yamnet"].startswith("9349c625")
+    digest = file_sha256(PACKAGED_WEIGHTS["yamnet"])
+    assert result["provenance"]["weights_sha256"] == {"yamnet": digest}
+    assert result["copies"]["known"] == "real"
     assert "fad/yamnet" in capsys.readouterr().out
     assert "broken.mkv" in (folders / "a.html").read_text()
+
+
+NUM_WINDOW = 12  # frames: 1.2 s at the rate of the small data set, enough to measure sync
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A Coupled U-Net of random weights that makes clips of 1.2 s."""
+    generator = torch.Generator().manual_seed(0)
+    config = CoupledUNetConfig(
+        num_frames=NUM_WINDOW,
+        width=8,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        video_attention_factors=(),
+        cross_attention_factors=(2,),
+        cross_attention_windows=(2,),
+        num_heads=1,
+        cross_head_width=0,
+        num_groups=4,
+        dropout=0.0,
+    )
+    unet = CoupledUNet(config)
+    for parameter in unet.parameters():  # all of them: some start at zero
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    clip = ClipSpec(
+        num_frames=NUM_WINDOW, height=16, width=16, frame_rate=Fraction(10), sample_rate=8_000
+    )
+    settings = MMDiffusionSettings(diffusion=DiffusionConfig(prediction_type="v"), num_steps=2)
+    folder = tmp_path_factory.mktemp("models") / "model"
+    MMDiffusionPipeline(unet, clip, settings).save(folder)
+    return folder
+
+
+def test_a_prepared_set_is_compared_with_samples_of_a_model(small_dataset, small_model, tmp_path):
+    results = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        arguments = EvaluateArguments(
+            ref=small_dataset,
+            gen=small_model,
+            out=tmp_path / f"{name}.html",
+            metrics=("fad/yamnet",),
+            duration_s=1.2,
+            max_clips=3,
+            num_shown=0,
+            seed=seed,
+        )
+        assert evaluate(arguments) == 0
+        results.append((tmp_path / f"{name}.json").read_text())
+    assert results[0] == results[1]
+    first, other = json.loads(results[0]), json.loads(results[2])
+    names = {n["generated"] for n in first["copies"]["sound"]["neighbours"]}
+    assert names == {"sample-000003", "sample-000004", "sample-000005"}
+    assert first["metrics"][0]["overall"]["num_fake"] == 3
+    assert first["metrics"][0]["overall"]["value"] != other["metrics"][0]["overall"]["value"]
+    assert first["sync_generated"]["unmeasured"] == 0
+
+
+def test_samples_are_hashed_with_the_weights_that_made_them(small_model, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(small_model, again)
+    assert set_sha256(clip_items(again, "", 2, 0)) == set_sha256(clip_items(small_model, "", 2, 0))
+    weights = again / "unet" / "model.safetensors"
+    state = load_file(weights)
+    state[sorted(state)[0]] += 1
+    save_file(state, weights)
+    assert set_sha256(clip_items(again, "", 2, 0)) != set_sha256(clip_items(small_model, "", 2, 0))
+
+
+def test_a_model_of_too_short_clips_is_refused_before_it_is_sampled(small_model, small_run):
+    with pytest.raises(ValueError, match=r"makes clips of 1.2 s, and --duration-s is 1.6"):
+        clip_items(small_model, "", 3, 0, duration_s=1.6)
+    with pytest.raises(ValueError, match=r"is a training run; its model is .*model"):
+        clip_items(small_run, "", 3, 0)
+
+
+def test_a_split_that_a_prepared_set_lacks_is_named(small_dataset):
+    with pytest.raises(ValueError, match=r"no clips in split 'tset'; its splits: "):
+        clip_items(small_dataset, "tset", None, 0)
+
+
+def test_damaged_clips_of_a_prepared_set_are_listed(small_dataset, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(small_dataset, damaged)
+    for shard in (damaged / "shards").iterdir():
+        shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"none of 3 clips could be measured.*ends before clip"):
+        measure_set(clip_items(damaged, "", None, 0), [], 1.2, Fraction(10), lambda *_: None)
+
+
+def test_no_file_however_broken_ends_an_evaluation(hostile_folder):
+    folder = next(iter(hostile_folder.values())).parent
+    items = clip_items(folder, "", None, 0)
+    measured = measure_set(items, [], 0.4, Fraction(10), lambda *_: None)
+    assert len(measured.names) + len(measured.skipped) == len(items)
+    assert measured.names
+    assert measured.skipped
+
+
+def test_copies_are_looked_for_in_the_training_set(folders, tmp_path, capsys):
+    train, gen = tmp_path / "train", tmp_path / "gen"
+    render(RenderArguments(dest=train, count=6, seed=5, kinds=("bells", "rain"), **SMALL))
+    shutil.copytree(folders / "generated", gen)
+    copied = next(path for path in sorted(train.rglob("*")) if path.suffix in MEDIA_SUFFIXES)
+    shutil.copy(copied, gen / f"copied{copied.suffix}")
+    arguments = EvaluateArguments(
+        ref=folders / "real",
+        gen=gen,
+        train=train,
+        out=tmp_path / "report.html",
+        metrics=(),
+        num_shown=2,
+    )
+    assert evaluate(arguments) == 0
+    result = json.loads((tmp_path / "report.json").read_text())
+    for modality in ("picture", "sound"):
+        nearest = result["copies"][modality]["neighbours"][0]
+        assert nearest["generated"] == f"copied{copied.suffix}"
+        assert nearest["known"] == str(copied.relative_to(train))
+        assert nearest["distance"] == 0
+    assert result["provenance"]["training"]["found"] == 6
+    assert "nearest training clip" in capsys.readouterr().out
+    assert "Nearest training clips by sound" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -56,13 +191,16 @@ def test_evaluate_writes_the_same_report_twice(folders, weights_folder, capsys):
         ({"out": "report.pdf"}, "must end in .html"),
         ({"max_clips": 2}, "at least 3"),
         ({"metrics": ("fvd",)}, "no metric 'fvd'"),
-        ({"metrics": ("fvd/i3d",)}, "fvd/i3d needs the weights of i3d"),
+        ({"metrics": ("fvd/i3d",)}, "fvd/i3d needs the official weights of i3d"),
         ({"gen": "absent", "metrics": ()}, "no folder"),
+        ({"train": "generated"}, "--train and GEN are one folder"),
+        ({"train": "real"}, "--split test"),
+        ({"weights": {"yamnett": Path("f")}}, "--weights yamnett"),
     ],
 )
 def test_evaluate_refuses_what_makes_no_sense(folders, changes, message):
     paths = {"ref": "real", "gen": "generated", "out": "r.html"} | changes
-    for key in ("ref", "gen", "out"):
+    for key in {"ref", "gen", "out", "train"} & set(paths):
         paths[key] = folders / paths[key]
     with pytest.raises(ValueError, match=message):
         evaluate(EvaluateArguments(**paths))

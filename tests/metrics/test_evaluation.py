@@ -15,10 +15,18 @@ import torch
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
 from soundreel.media.errors import MediaError
+from soundreel.metrics.copies import copies_of_training
 from soundreel.metrics.evaluation import MIN_PER_CLASS, evaluate_sets
 from soundreel.metrics.measure import measure_set
-from soundreel.metrics.memorisation import describe_picture, describe_sound, find_copies
-from soundreel.metrics.report import ShownClip, report_html, timeline_svg, write_report
+from soundreel.metrics.memorisation import (
+    NearestSearch,
+    describe_picture,
+    describe_sound,
+    judge_copies,
+)
+from soundreel.metrics.report import Shown, ShownClip, ShownPair, report_html, write_report
+from soundreel.metrics.sync.score import SyncSummary
+from soundreel.metrics.timeline import standalone, timeline_svg
 
 OPTIONS = RenderOptions(num_frames=12, height=24, width=24, kinds=("bells", "rain"))
 DURATION_S = 1.2
@@ -27,6 +35,10 @@ DURATION_S = 1.2
 def scene(index, seed=0, **changes):
     clip = render_clip(replace(OPTIONS, **changes), seed, index)
     return Clip(clip.frames, clip.waveform, Fraction(10), 16_000)
+
+
+def scenes_of_all_kinds(seed, count):
+    return [scene(k, seed, kinds=("bells", "rain", "fire", "waves")) for k in range(count)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def measured():
     return measure(items(1)), measure(items(2))
 
 
-def evaluate(real, generated, seed=0):
+def evaluate(real, generated, seed=0, copies=None):
     return evaluate_sets(
         real,
         generated,
@@ -98,6 +110,7 @@ def evaluate(real, generated, seed=0):
         {"yamnet": "1" * 64, "efficientnet-lite0": "0" * 64},
         seed,
         {"seed": seed},
+        copies,
     )
 
 
@@ -161,18 +174,51 @@ def test_a_copy_is_found_in_picture_and_in_sound():
         16_000,
     )
     fresh = scene(21, 8, kinds=("bells", "rain", "fire", "waves"))
-    names = [str(k) for k in range(12)]
     for describe in (describe_picture, describe_sound):
-        real = torch.stack([describe(c) for c in clips])
-        generated = torch.stack([describe(c) for c in (fresh, copied)])
-        found = find_copies(real, names, generated, ["fresh", "copied"])
+        queries = torch.stack([describe(c) for c in (*clips, fresh, copied)])
+        search = NearestSearch(queries)
+        for k in range(12):
+            search.see(str(k), [0.0], queries[k : k + 1], own=k)
+        found = judge_copies(search, 12, ["fresh", "copied"])
         assert found.neighbours[0].generated == "copied"
-        assert found.neighbours[0].real == "5"
+        assert found.neighbours[0].known == "5"
         assert found.neighbours[0].distance < 0.3
         assert found.neighbours[1].distance > 2 * found.neighbours[0].distance
         assert found.share_suspicious == 0.5
     with pytest.raises(ValueError, match="at least 3"):
-        find_copies(real[:2], names[:2], generated, ["a", "b"])
+        judge_copies(search, 2, ["a"] * 12)
+
+
+def test_a_copy_from_the_middle_of_a_training_clip_is_found_with_its_time():
+    """The training clips are longer than what is compared, and REF was not trained on."""
+    long = [scene(k, 4, num_frames=24, kinds=("bells", "rain", "fire", "waves")) for k in range(6)]
+    copied = Item("copied", "", long[3].cut(0.8, DURATION_S))
+    fresh = [Item(f"fresh-{k}", "", clip) for k, clip in enumerate(scenes_of_all_kinds(9, 4))]
+    real = measure([Item(str(k), "", clip) for k, clip in enumerate(scenes_of_all_kinds(5, 8))])
+    generated = measure([*fresh, copied])
+    training = [Item(f"train-{k}", "", clip) for k, clip in enumerate(long)]
+    training.append(Item("broken", "", MediaError("x.mp4", "cannot be read", "look at it")))
+    calls = []
+    copies = copies_of_training(training, real, generated, DURATION_S, lambda *c: calls.append(c))
+    assert calls[-1] == (7, 7)
+    assert (copies.known, copies.num_known) == ("training", 6)
+    assert [s.name for s in copies.skipped] == ["broken"]
+    for found in (copies.picture, copies.sound):
+        first = found.neighbours[0]
+        assert (first.generated, first.known, first.start_s) == ("copied", "train-3", 0.8)
+        assert first.distance == 0
+        assert found.neighbours[1].distance > 0.3
+        assert found.share_suspicious >= 0.2
+    result = evaluate(real, generated, copies=copies).to_json()
+    assert result["copies"]["picture"]["neighbours"][0]["known"] == "train-3"
+
+
+def test_real_clips_that_were_trained_on_cannot_say_what_is_ordinary():
+    clips = scenes_of_all_kinds(5, 4)
+    items = [Item(str(k), "", clip) for k, clip in enumerate(clips)]
+    measured = measure(items)
+    with pytest.raises(ValueError, match="give held-out clips as REF"):
+        copies_of_training(items, measured, measured, DURATION_S, lambda *_: None)
 
 
 class Tags(HTMLParser):
@@ -196,9 +242,14 @@ class Tags(HTMLParser):
 def test_the_report_is_one_well_formed_file_with_playable_clips(measured, tmp_path):
     real, generated = measured
     result = evaluate(real, generated)
-    shown = [ShownClip(name="<b>0</b>", clip=scene(0, 2), sync=generated.sync[0])]
+    clip = scene(0, 2)
+    nearest = result.copies.picture.neighbours[0]
+    shown = Shown(
+        generated=[ShownClip(name="<b>0</b>", clip=clip, sync=generated.sync[0])],
+        by_picture=[ShownPair(neighbour=nearest, generated=clip, known=scene(1, 1))],
+    )
     path = tmp_path / "report.html"
-    write_report(path, result, [], shown)
+    write_report(path, result, shown)
     html = path.read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     tags = Tags()
@@ -213,14 +264,35 @@ def test_the_report_is_one_well_formed_file_with_playable_clips(measured, tmp_pa
     for metric in result.metrics:
         assert metric.name in html
         assert f"{metric.overall.value:.4g}" in html
-    again = report_html(result, [], shown)
+    again = report_html(result, shown)
     video = r"data:video/mp4;base64,[A-Za-z0-9+/=]+"  # the encoder is not exactly repeatable
     assert re.sub(video, "", html) == re.sub(video, "", again)
 
 
-def test_timeline_has_a_curve_for_picture_and_sound():
+def test_timeline_has_a_curve_for_picture_and_sound_and_an_axis():
     svg = timeline_svg(scene(0))
     points = re.findall(r"points='([^']+)'", svg)
     assert len(points) == 2
     assert len(points[0].split()) == 11
+    assert "event" in svg
+    assert ">1.2 s</text>" in svg
+    assert standalone(svg).startswith("<svg xmlns=")
     assert timeline_svg(Clip(scene(0).frames, None, Fraction(10))) == ""
+
+
+def test_a_number_that_does_not_exist_is_null_in_the_json(measured):
+    real, generated = measured
+    silent = replace(generated, sync=[None] * len(generated.names))
+    result = evaluate(real, silent)
+    assert result.sync_generated.overall is None
+    assert result.sync_generated.unmeasured == len(silent.names)
+    nan = SyncSummary(
+        num_clips=1,
+        mean_score=0.0,
+        share_in_sync=0.0,
+        mean_absolute_offset_s=float("nan"),
+        median_offset_s=float("nan"),
+    )
+    result = replace(result, sync_generated=replace(result.sync_generated, overall=nan))
+    written = json.dumps(result.to_json(), allow_nan=False)
+    assert json.loads(written)["sync_generated"]["overall"]["median_offset_s"] is None

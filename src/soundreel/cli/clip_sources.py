@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_
 from soundreel.data.shards import ShardReader
 from soundreel.media.probe import probe
 from soundreel.metrics.weights import file_sha256
+
+if TYPE_CHECKING:
+    from soundreel.pipelines.load import Pipeline
+
+RUN_MODEL = "model"  # the folder in which a training run leaves its model
+DEFAULT_SAMPLES = 200
 
 MEDIA_SUFFIXES = frozenset(
     (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".gif", ".flv", ".ts")
@@ -65,7 +72,7 @@ class SampledClip:
 
     @property
     def sha256(self) -> str:
-        """A sample is what its model's index and its seed make it."""
+        """A sample is what its model and its seed, which is in its name, make it."""
         return self.model_sha256
 
     def load(self, duration_s: float) -> Clip:
@@ -82,21 +89,26 @@ def set_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def clip_items(source: Path, split: str, max_clips: int | None, seed: int) -> list[Item]:
+def clip_items(
+    source: Path, split: str, max_clips: int | None, seed: int, duration_s: float = 0.0
+) -> list[Item]:
     """The clips of a source, in the order of their names.
 
     Args:
         split: of a prepared data set; "" takes all.
         max_clips: draw so many of them, the same ones for the same seed; of a model: how many to
             sample. None takes all (of a model: 200).
+        duration_s: a model whose clips are shorter is refused before it is sampled.
 
     Raises:
-        ValueError: there is no such source, or it holds no clips.
+        ValueError: there is no such source, it holds no clips, or it is too short a model.
     """
     if (source / INDEX_FILE).is_file():
-        return _sampled(source, max_clips or 200, seed)
+        return _sampled(source, max_clips or DEFAULT_SAMPLES, seed, duration_s)
     if (source / DATASET_FILE).is_file():
         items = _prepared(source, split)
+    elif (source / RUN_MODEL / INDEX_FILE).is_file():
+        raise ValueError(f"{source} is a training run; its model is {source / RUN_MODEL}")
     elif source.is_dir():
         items = media_files(source)
     else:
@@ -129,6 +141,13 @@ def media_files(folder: Path) -> list[Item]:
 def _prepared(root: Path, split: str) -> list[Item]:
     classes = DatasetInfo.load(root).classes
     reader = ShardReader(root)
+    records = load_manifest(root, split)
+    if not records:
+        splits = sorted({record.split for record in load_manifest(root)})
+        raise ValueError(
+            f"{root} has no clips"
+            + (f" in split {split!r}; its splits: {', '.join(splits)}" if splits else "")
+        )
     return [
         PreparedClip(
             name=record.key,
@@ -136,22 +155,53 @@ def _prepared(root: Path, split: str) -> list[Item]:
             record=record,
             reader=reader,
         )
-        for record in load_manifest(root, split)
+        for record in records
     ]
 
 
-def _sampled(folder: Path, count: int, seed: int) -> list[Item]:
+def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Item]:
+    """Samples of `seed`, `seed + 1`, ...; of a model with classes, each class in turn."""
     from soundreel.pipelines.load import load  # heavy, and only needed here
 
     pipeline = load(folder)
+    own_s = float(pipeline.clip.duration)
+    if own_s < duration_s:
+        raise ValueError(
+            f"{folder} makes clips of {own_s:g} s, and --duration-s is {duration_s:g}; compare "
+            "shorter clips"
+        )
+    classes = _classes(pipeline)
+    digest = model_sha256(folder)
 
-    def sampler(index: int) -> Callable[[], Clip]:
-        return lambda: pipeline.generate(count=1, seed=seed + index)[0]
+    def item(index: int) -> SampledClip:
+        label = {"label": index % len(classes)} if classes else {}
+        return SampledClip(
+            name=f"sample-{seed + index:06d}",
+            label=classes[index % len(classes)] if classes else "",
+            sample=lambda: pipeline.generate(count=1, seed=seed + index, **label)[0],
+            model_sha256=digest,
+        )
 
-    return [
-        SampledClip(f"sample-{seed + k:06d}", "", sampler(k), file_sha256(folder / INDEX_FILE))
-        for k in range(count)
-    ]
+    return [item(index) for index in range(count)]
+
+
+def _classes(pipeline: "Pipeline") -> tuple[str, ...]:
+    """Names of the classes that clips can be asked for, in the order of their labels."""
+    from soundreel.pipelines.mm_ldm import MMLDMPipeline
+
+    if not isinstance(pipeline, MMLDMPipeline) or pipeline.generator is None:
+        return ()
+    names, count = pipeline.settings.class_names, pipeline.generator.config.num_classes
+    return names if len(names) == count else tuple(f"class {k}" for k in range(count))
+
+
+def model_sha256(folder: Path) -> str:
+    """One hash of a model folder: of the names and contents of its files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    lines = "".join(
+        f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files
+    )
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _load(source: Path | io.BytesIO, duration_s: float) -> Clip:

@@ -4,6 +4,8 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +13,22 @@ import torch
 import tyro
 
 from soundreel import __version__
+from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.cli.clip_sources import Item, clip_items, set_sha256
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
-from soundreel.data.manifest import write_atomically
+from soundreel.clip import Clip
+from soundreel.data.manifest import DATASET_FILE, write_atomically
+from soundreel.metrics.copies import copies_of_training, stretch
 from soundreel.metrics.evaluation import Evaluation, evaluate_sets
-from soundreel.metrics.extractors import METRICS, Extractor, build_extractor
+from soundreel.metrics.extractors import Extractor, build_extractors
 from soundreel.metrics.measure import MeasuredSet, measure_set
-from soundreel.metrics.report import ShownClip, write_report
+from soundreel.metrics.memorisation import Memorisation
+from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
 
 DEFAULT_METRICS = ("fad/yamnet", "kvd/efficientnet-lite0")
+PAIRS_SHOWN = 3  # of the nearest neighbours in each modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,10 @@ class EvaluateArguments:
     metrics: tuple[str, ...] = DEFAULT_METRICS
     """Which distances. Official names need the official weights."""
     weights: dict[str, Path] = field(default_factory=dict)
-    """Extractor names and weight files (safetensors), such as yamnet FILE i3d FILE."""
+    """Extractor names and files of official weights (.pt, .pth, .safetensors): i3d FILE ..."""
+    train: Path | None = None
+    """Training clips of the model, to look for copies of: a folder, or a prepared data set, of
+    which the split `train` is taken. REF is then to be clips that were not trained on."""
     duration_s: float = 1.6
     """Length of every clip that is compared; shorter ones are left out."""
     frame_rate: str = "10"
@@ -55,30 +65,32 @@ class EvaluateArguments:
 def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) -> int:
     """Compare generated clips with real ones."""
     _check(arguments)
-    extractors: dict[str, Extractor] = {}
-    for name in arguments.metrics:
-        if METRICS.get(name) is None or METRICS[name].extractor not in extractors:
-            extractor = build_extractor(name, arguments.weights)
-            extractors[extractor.name] = extractor
-    items = [
-        clip_items(source, arguments.split, arguments.max_clips, arguments.seed)
-        for source in (arguments.ref, arguments.gen)
-    ]
-    measured = []
-    for title, found in zip(("real clips", "generated clips"), items, strict=True):
-        with progress_bar(title) as advance:
-            measured.append(_measure(found, list(extractors.values()), arguments, advance))
-    hashes = {name: extractor.weights_sha256 for name, extractor in extractors.items()}
+    extractors = build_extractors(arguments.metrics, arguments.weights)
+    sources = _sources(arguments)
+    with progress_bar("real clips") as advance:
+        real = _measure(sources["real"], extractors, arguments, advance)
+    with progress_bar("generated clips") as advance:
+        generated = _measure(sources["generated"], extractors, arguments, advance)
+    copies = None
+    if arguments.train is not None:
+        with progress_bar("training clips") as advance:
+            copies = copies_of_training(
+                sources["training"], real, generated, arguments.duration_s, advance
+            )
+    hashes = {extractor.name: extractor.weights_sha256 for extractor in extractors}
     result = evaluate_sets(
-        measured[0],
-        measured[1],
+        real,
+        generated,
         arguments.metrics,
         hashes,
         arguments.seed,
-        _provenance(arguments, items, hashes),
+        _provenance(arguments, sources, hashes),
+        copies,
     )
-    shown = [_shown(found, known, arguments) for found, known in zip(items, measured, strict=True)]
-    write_report(arguments.out, result, *shown)
+    with progress_bar("players") as advance:
+        write_report(
+            arguments.out, result, _shown(sources, real, generated, result, arguments, advance)
+        )
     write_atomically(
         arguments.out.with_suffix(".json"), json.dumps(result.to_json(), indent=1) + "\n"
     )
@@ -86,10 +98,34 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
     return 0
 
 
+def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
+    """The clips of each side by its name."""
+    sources = {
+        name: clip_items(
+            source, arguments.split, arguments.max_clips, arguments.seed, arguments.duration_s
+        )
+        for name, source in (("real", arguments.ref), ("generated", arguments.gen))
+    }
+    if arguments.train is not None:
+        is_prepared = (arguments.train / DATASET_FILE).is_file()
+        sources["training"] = clip_items(arguments.train, "train" if is_prepared else "", None, 0)
+    return sources
+
+
 def _check(arguments: EvaluateArguments) -> None:
     parse_frame_rate(arguments.frame_rate)
     if arguments.ref.resolve() == arguments.gen.resolve():
         raise ValueError(f"REF and GEN are one folder, {arguments.ref}; give two")
+    if arguments.train is not None and (arguments.train / INDEX_FILE).is_file():
+        raise ValueError(f"--train {arguments.train} is a model; give the clips it was trained on")
+    if arguments.train is not None and arguments.train.resolve() == arguments.gen.resolve():
+        raise ValueError(f"--train and GEN are one folder, {arguments.gen}; give two")
+    if (
+        arguments.train is not None
+        and arguments.train.resolve() == arguments.ref.resolve()
+        and arguments.split in ("", "train")
+    ):
+        raise ValueError("REF holds the training clips; name its held-out ones: --split test")
     if arguments.duration_s <= 0 or arguments.num_shown < 0:
         raise ValueError("--duration-s must be positive and --num-shown not negative")
     if arguments.max_clips is not None and arguments.max_clips < 3:
@@ -111,25 +147,61 @@ def _measure(
 
 
 def _shown(
-    items: Sequence[Item], measured: MeasuredSet, arguments: EvaluateArguments
-) -> list[ShownClip]:
-    """Clips spread evenly over the set, so that every class has a chance to be seen."""
-    count = min(arguments.num_shown, len(measured.names))
-    by_name = {item.name: item for item in items}
-    chosen = [round(k * (len(measured.names) - 1) / max(count - 1, 1)) for k in range(count)]
-    return [
-        ShownClip(
-            name=measured.names[k],
-            clip=by_name[measured.names[k]].load(arguments.duration_s),
-            sync=measured.sync[k],
-        )
-        for k in chosen
-    ]
+    sources: dict[str, list[Item]],
+    real: MeasuredSet,
+    generated: MeasuredSet,
+    result: Evaluation,
+    arguments: EvaluateArguments,
+    advance: Callable[[int, int], None],
+) -> Shown:
+    """The clips to play: some spread evenly over each set, and the nearest neighbours."""
+    items = {name: {item.name: item for item in found} for name, found in sources.items()}
+    pairs = min(PAIRS_SHOWN, arguments.num_shown)
+    total = sum(min(arguments.num_shown, len(own.names)) for own in (real, generated)) + 2 * pairs
+    done = count(1)
+
+    @cache  # a clip may be the neighbour of several, and sampling one again takes its time
+    def load(name: str, clip: str, start_s: float = 0.0) -> Clip:
+        loaded = items[name][clip].load(start_s + arguments.duration_s)
+        return stretch(loaded, start_s, arguments.duration_s)
+
+    def clips(name: str, own: MeasuredSet) -> list[ShownClip]:
+        shown = []
+        for k in _spread(len(own.names), arguments.num_shown):
+            clip = load(name, own.names[k])
+            shown.append(ShownClip(name=own.names[k], clip=clip, sync=own.sync[k]))
+            advance(next(done), total)
+        return shown
+
+    def nearest(copies: Memorisation) -> list[ShownPair]:
+        shown = []
+        for neighbour in copies.neighbours[:pairs]:
+            own = load("generated", neighbour.generated)
+            known = load(result.copies.known, neighbour.known, neighbour.start_s)
+            shown.append(ShownPair(neighbour=neighbour, generated=own, known=known))
+            advance(next(done), total)
+        return shown
+
+    return Shown(
+        real=clips("real", real),
+        generated=clips("generated", generated),
+        by_picture=nearest(result.copies.picture),
+        by_sound=nearest(result.copies.sound),
+    )
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """Indices spread evenly, so that every class has a chance to be seen."""
+    number = min(wanted, total)
+    return [round(k * (total - 1) / max(number - 1, 1)) for k in range(number)]
 
 
 def _provenance(
-    arguments: EvaluateArguments, items: Sequence[Sequence[Item]], hashes: dict[str, str]
+    arguments: EvaluateArguments, sources: dict[str, list[Item]], hashes: dict[str, str]
 ) -> dict[str, Any]:
+    paths = {"real": arguments.ref, "generated": arguments.gen}
+    if arguments.train is not None:
+        paths["training"] = arguments.train
     return {
         "soundreel": __version__,
         "torch": torch.__version__,
@@ -137,18 +209,16 @@ def _provenance(
         "seed": arguments.seed,
         "duration_s": arguments.duration_s,
         "frame_rate": arguments.frame_rate,
+        "split": arguments.split,
         "metrics": list(arguments.metrics),
         "weights_sha256": hashes,
-        "real": {
-            "name": arguments.ref.name,
-            "found": len(items[0]),
-            "sha256": set_sha256(items[0]),
-        },
-        "generated": {
-            "name": arguments.gen.name,
-            "found": len(items[1]),
-            "sha256": set_sha256(items[1]),
-        },
+    } | {
+        name: {
+            "name": path.name,
+            "found": len(sources[name]),
+            "sha256": set_sha256(sources[name]),
+        }
+        for name, path in paths.items()
     }
 
 
@@ -165,5 +235,11 @@ def _print(result: Evaluation, out: Path) -> None:
                 f"sync, {name:<26} {s.mean_score:10.2f}  in sync {s.share_in_sync:.0%}, "
                 f"mean |offset| {s.mean_absolute_offset_s:.3f} s"
             )
+    for name, copies in (("picture", result.copies.picture), ("sound", result.copies.sound)):
+        near = f"{name}, nearest {result.copies.known} clip"
+        write(
+            f"{near:<32} {copies.median_distance:10.2f}  (1 is ordinary), "
+            f"suspiciously near {copies.share_suspicious:.0%}"
+        )
     left_out = len(result.skipped_real) + len(result.skipped_generated)
     write(f"{result.num_generated} generated, {result.num_real} real, {left_out} left out; {out}")

@@ -11,9 +11,9 @@ from soundreel.cli.main import write
 from soundreel.clip import Clip
 from soundreel.media.encode import complete_file
 from soundreel.media.errors import MediaError
-from soundreel.metrics.report import timeline_svg
 from soundreel.metrics.sync.score import Sync, measure_sync
 from soundreel.metrics.sync.signals import SyncError
+from soundreel.metrics.timeline import standalone, timeline_svg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def _one(path: Path, arguments: SyncArguments) -> None:
     write(f"{path}: {describe(result)}")
     if arguments.plot:
         with complete_file(path.with_suffix(".sync.svg")) as target:
-            target.write_text(_standalone(timeline_svg(clip, width=960, height=192)))
+            target.write_text(standalone(timeline_svg(clip, width=960, height=192)))
     if arguments.fix:
         _fix(path, whole, result)
 
@@ -98,11 +98,3 @@ def moved(clip: Clip, late_s: float) -> np.ndarray:
     if shift >= 0:
         return np.concatenate([clip.waveform[:, shift:], silence], axis=1)
     return np.concatenate([silence, clip.waveform[:, : clip.num_samples + shift]], axis=1)
-
-
-def _standalone(svg: str) -> str:
-    """An SVG file of its own: with its namespace and colours."""
-    style = "<style>.see{stroke:#0a7d6c}.hear{stroke:#c2410c}</style>"
-    return svg.replace("<svg ", "<svg xmlns='http://www.w3.org/2000/svg' ", 1).replace(
-        "<title>", f"{style}<title>", 1
-    )

@@ -24,6 +24,19 @@ HOP_LENGTH = 561
 TRANSFORM_LENGTH = 2048
 NUM_BINS = TRANSFORM_LENGTH // 2 + 1
 NUM_BANDS = 3
+OTHER_TOWERS = (
+    "visual.",
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "logit_scale",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)
+"""What a whole AudioCLIP holds besides: CLIP's picture and text towers, and the three scales."""
 
 
 class SplineTransform(nn.Module):
@@ -204,7 +217,11 @@ class AudioCLIPFeatures:
         self.name = "audioclip-reference-quirks" if reference_quirks else "audioclip"
         self.network = AudioCLIPAudio()
         self.weights_sha256 = load_weights(
-            self.network, weights_path, "AudioCLIP's audio tower", prefix="audio."
+            self.network,
+            weights_path,
+            "AudioCLIP's audio tower",
+            prefix="audio.",
+            ignored=OTHER_TOWERS,
         )
         self.network.train(reference_quirks)
 

@@ -67,9 +67,13 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """RGB images of 224 pixels, scaled as (level - 127) / 128, to 1280 features or 1000 logits."""
+    """RGB images of 224 pixels, scaled as (level - 127) / 128, to 1280 features or 1000 logits.
 
-    def __init__(self) -> None:
+    Args:
+        has_classifier: without it there are features only.
+    """
+
+    def __init__(self, has_classifier: bool = True) -> None:
         super().__init__()
         self._conv_stem = _SameConv(3, 32, 3, 2, bias=False)
         self._bn0 = _norm(32)
@@ -82,7 +86,7 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = nn.Conv2d(channels, NUM_FEATURES, 1, bias=False)
         self._bn1 = _norm(NUM_FEATURES)
-        self._fc = nn.Linear(NUM_FEATURES, 1000)
+        self._fc = nn.Linear(NUM_FEATURES, 1000) if has_classifier else None
 
     def features(self, image: Image) -> Float[Tensor, "batch _dim"]:
         """The 1280 features averaged over the picture."""
@@ -93,6 +97,8 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, image: Image) -> Float[Tensor, "batch _logit"]:
         """ImageNet logits."""
+        if self._fc is None:
+            raise ValueError("this EfficientNet-Lite0 was built without its classifier")
         return self._fc(self.features(image))
 
 
@@ -104,8 +110,10 @@ class EfficientNetLite0Features:
     sample_rate = 0  # it takes no sound
 
     def __init__(self, weights_path: str | Path) -> None:
-        self.network = EfficientNetLite0()
-        self.weights_sha256 = load_weights(self.network, weights_path, "EfficientNet-Lite0")
+        self.network = EfficientNetLite0(has_classifier=False)
+        self.weights_sha256 = load_weights(
+            self.network, weights_path, "EfficientNet-Lite0", ignored=("_fc.",)
+        )
 
     @torch.no_grad()
     def __call__(

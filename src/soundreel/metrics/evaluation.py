@@ -1,16 +1,17 @@
 """Two sets of clips against each other: distances, sync, copies, overall and by class."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from soundreel.metrics.copies import Copies, copies_among_real
 from soundreel.metrics.extractors import METRICS, MetricDefinition
 from soundreel.metrics.frechet import Estimate, frechet_interval
 from soundreel.metrics.kernel import kernel_interval
 from soundreel.metrics.measure import MeasuredSet, Skipped
-from soundreel.metrics.memorisation import Memorisation, find_copies
 from soundreel.metrics.sync.score import Sync, SyncSummary, summarise
 
 MIN_PER_CLASS = 8
@@ -47,8 +48,7 @@ class Evaluation:
     metrics: tuple[MetricResult, ...]
     sync_real: SyncReport
     sync_generated: SyncReport
-    copies_picture: Memorisation
-    copies_sound: Memorisation
+    copies: Copies
     num_real: int
     num_generated: int
     skipped_real: tuple[Skipped, ...]
@@ -56,7 +56,8 @@ class Evaluation:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; a number that does not exist, such as the offset of silence, is None."""
+        return _without_nan(asdict(self))
 
 
 def evaluate_sets(
@@ -66,6 +67,7 @@ def evaluate_sets(
     weights_sha256: dict[str, str],
     seed: int,
     provenance: dict[str, Any],
+    copies: Copies | None = None,
 ) -> Evaluation:
     """Compare two measured sets.
 
@@ -73,6 +75,7 @@ def evaluate_sets(
         metrics: names out of `METRICS` whose extractors were run on both sets.
         weights_sha256: of each extractor's weights.
         seed: of the intervals.
+        copies: what a search in the training set found; None looks among the real clips.
     """
     return Evaluation(
         metrics=tuple(
@@ -80,8 +83,7 @@ def evaluate_sets(
         ),
         sync_real=_sync(real),
         sync_generated=_sync(generated),
-        copies_picture=find_copies(real.pictures, real.names, generated.pictures, generated.names),
-        copies_sound=find_copies(real.sounds, real.names, generated.sounds, generated.names),
+        copies=copies_among_real(real, generated) if copies is None else copies,
         num_real=len(real.names),
         num_generated=len(generated.names),
         skipped_real=tuple(real.skipped),
@@ -148,3 +150,11 @@ def _sync(measured: MeasuredSet) -> SyncReport:
         by_class={k: summarise(found) for k, found in sorted(by_label.items()) if k},
         unmeasured=len(measured.sync) - len(every),
     )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,10 +3,10 @@
 A metric's name is `distance/extractor`. The official names (`fvd/i3d`, `kvd/i3d`, `fad/audioclip`,
 `fad/vggish`) exist only for those who have the official weights; without them a name is refused,
 never silently replaced. `fad/yamnet` and `kvd/efficientnet-lite0` are stand-ins under their own
-names.
+names, whose weights come with the package.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -64,6 +64,13 @@ EXTRACTORS: dict[str, Callable[[str | Path], Extractor]] = {
     "efficientnet-lite0": EfficientNetLite0Features,
 }
 
+PACKAGED = Path(__file__).parents[1] / "assets" / "metrics"
+PACKAGED_WEIGHTS = {
+    "yamnet": PACKAGED / "yamnet.safetensors",
+    "efficientnet-lite0": PACKAGED / "efficientnet_lite0.safetensors",
+}
+"""Files that `benchmarks/pack_metric_weights.py` made; NOTICE.md says from what."""
+
 METRICS: dict[str, MetricDefinition] = {
     metric.name: metric
     for metric in (
@@ -99,21 +106,34 @@ METRICS: dict[str, MetricDefinition] = {
 }
 
 
-def build_extractor(metric: str, weights: Mapping[str, Path]) -> Extractor:
-    """The extractor of a named metric.
+def build_extractors(metrics: Sequence[str], weights: Mapping[str, Path]) -> list[Extractor]:
+    """The extractors of named metrics, each once.
 
     Args:
-        weights: file of each extractor's weights, by the extractor's name.
+        weights: files of extractors' weights, by the extractor's name; they go before those that
+            come with the package.
 
     Raises:
-        MetricWeightsError: unknown metric, or its weights were not given.
+        MetricWeightsError: a metric is unknown or its weights were not given, or weights were given
+            that none of the metrics uses.
     """
-    if metric not in METRICS:
-        raise MetricWeightsError(f"no metric {metric!r}; there are {', '.join(sorted(METRICS))}")
-    name = METRICS[metric].extractor
-    if name not in weights:
+    for metric in metrics:
+        if metric not in METRICS:
+            there = ", ".join(sorted(METRICS))
+            raise MetricWeightsError(f"no metric {metric!r}; there are {there}")
+    names = list(dict.fromkeys(METRICS[metric].extractor for metric in metrics))
+    unused = sorted(set(weights) - set(names))
+    if unused:
         raise MetricWeightsError(
-            f"{metric} needs the weights of {name}, and none were given: pass "
-            f"--weights {name} FILE.safetensors, or ask for another metric"
+            f"--weights {unused[0]}: no metric that was asked for uses them; these do: "
+            f"{', '.join(names) or 'none'}"
         )
-    return EXTRACTORS[name](weights[name])
+    files = PACKAGED_WEIGHTS | dict(weights)
+    for metric in metrics:
+        name = METRICS[metric].extractor
+        if name not in files:
+            raise MetricWeightsError(
+                f"{metric} needs the official weights of {name}, and none were given: pass "
+                f"--weights {name} FILE, or ask for another metric"
+            )
+    return [EXTRACTORS[name](files[name]) for name in names]

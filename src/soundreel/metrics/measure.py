@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from soundreel.clip import Clip
+from soundreel.data.manifest import DataError
 from soundreel.media.errors import MediaError
 from soundreel.media.resample import resample_waveform
 from soundreel.metrics.extractors import Extractor
@@ -96,26 +97,19 @@ def measure_set(
     sync: list[Sync | None] = []
     pictures: list[Tensor] = []
     sounds: list[Tensor] = []
-    skipped: list[Skipped] = []
-    for done, item in enumerate(items, start=1):
-        try:
-            clip = _checked(item.load(duration_s), duration_s)
-            rows = {e.name: _features(e, clip, frame_rate) for e in extractors}
-        except (MediaError, ValueError) as error:
-            skipped.append(Skipped(name=item.name, reason=" ".join(str(error).split())))
-            logger.warning("left out %s: %s", item.name, skipped[-1].reason)
-        else:
-            labels.append(item.label)
-            names.append(item.name)
-            sync.append(_sync(clip))
-            pictures.append(describe_picture(clip))
-            sounds.append(describe_sound(clip))
-            for name, found in rows.items():
-                features[name].append(found)
-        advance(done, len(items))
-    if not names:
-        why = skipped[0].reason if skipped else "there are none"
-        raise ValueError(f"none of {len(items)} clips could be measured; the first: {why}")
+
+    def measure(item: ClipItem) -> None:
+        clip = checked(item.load(duration_s), duration_s)
+        rows = {e.name: _features(e, clip, frame_rate) for e in extractors}
+        names.append(item.name)
+        labels.append(item.label)
+        sync.append(_sync(clip))
+        pictures.append(describe_picture(clip))
+        sounds.append(describe_sound(clip))
+        for name, found in rows.items():
+            features[name].append(found)
+
+    skipped = for_each_clip(items, measure, advance)
     return MeasuredSet(
         names=names,
         labels=labels,
@@ -128,7 +122,36 @@ def measure_set(
     )
 
 
-def _checked(clip: Clip, duration_s: float) -> Clip:
+def for_each_clip(
+    items: Sequence[ClipItem],
+    use: Callable[[ClipItem], None],
+    advance: Callable[[int, int], None],
+) -> list[Skipped]:
+    """Call `use` with every clip; those for which it fails are logged and listed.
+
+    Raises:
+        ValueError: it failed for all.
+    """
+    skipped: list[Skipped] = []
+    for done, item in enumerate(items, start=1):
+        try:
+            use(item)
+        except (MediaError, DataError, ValueError) as error:
+            skipped.append(Skipped(name=item.name, reason=" ".join(str(error).split())))
+            logger.warning("left out %s: %s", item.name, skipped[-1].reason)
+        advance(done, len(items))
+    if len(skipped) == len(items):
+        why = skipped[0].reason if skipped else "there are none"
+        raise ValueError(f"none of {len(items)} clips could be measured; the first: {why}")
+    return skipped
+
+
+def checked(clip: Clip, duration_s: float) -> Clip:
+    """The clip, if it has both modalities and lasts long enough.
+
+    Raises:
+        ValueError: it has not, or does not.
+    """
     if clip.frames is None or clip.waveform is None:
         raise ValueError(f"has no {'picture' if clip.frames is None else 'sound'}")
     # A frame may be missing to the wanted length where rates do not divide.

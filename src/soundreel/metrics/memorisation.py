@@ -1,10 +1,11 @@
-"""Whether generated clips are copies: their nearest training clips, in picture and in sound.
+"""Whether generated clips are copies: their nearest known clips, in picture and in sound.
 
 Distances are taken between small descriptions (thumbnails over time, log-mel pictures), so that a
-re-encoded or slightly shifted copy is found. What is near is judged against real clips: how far is
-a real clip from the nearest *other* real one?
+re-encoded or slightly shifted copy is found. What is near is judged by real clips that nobody
+generated: how far are they from the known clips?
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,16 +25,18 @@ NUM_COLUMNS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbour:
-    """The real clip nearest to one generated clip.
+    """The known clip nearest to one generated clip.
 
     Attributes:
-        generated, real: names.
+        generated, known: names.
+        start_s: where in the known clip the stretch begins that is so near.
         distance: between their descriptions, as a multiple of the median distance of a real clip
-            to its nearest other real one: 1 is ordinary, 0 is a copy.
+            to its nearest known one: 1 is ordinary, 0 is a copy.
     """
 
     generated: str
-    real: str
+    known: str
+    start_s: float
     distance: float
 
 
@@ -43,9 +46,9 @@ class Memorisation:
 
     Attributes:
         neighbours: one a generated clip, nearest first.
-        median_distance: of those; well below 1 means clips are nearer to the training set than
-            real clips are to each other.
-        share_suspicious: share nearer than all but 1 % of the real clips are to each other.
+        median_distance: of those; well below 1 means that generated clips are nearer to the known
+            clips than real clips are.
+        share_suspicious: share nearer than all but 1 % of the real clips.
     """
 
     neighbours: tuple[Neighbour, ...]
@@ -82,26 +85,68 @@ def describe_sound(clip: Clip) -> Float[Tensor, " dim"]:
     return functional.adaptive_avg_pool1d(level[None], NUM_COLUMNS)[0].flatten()
 
 
-def find_copies(
-    real: Float[Tensor, "real dim"],
-    real_names: list[str],
-    generated: Float[Tensor, "generated dim"],
-    generated_names: list[str],
+class NearestSearch:
+    """The nearest known clip of each query, found while the known clips pass one by one.
+
+    Args:
+        queries: descriptions.
+    """
+
+    def __init__(self, queries: Float[Tensor, "query dim"]) -> None:
+        self._queries = queries
+        self.distance = torch.full((len(queries),), torch.inf, dtype=queries.dtype)
+        self.found: list[tuple[str, float]] = [("", 0.0)] * len(queries)
+
+    def see(
+        self,
+        name: str,
+        starts_s: Sequence[float],
+        stretches: Float[Tensor, "stretch dim"],
+        own: int | None = None,
+    ) -> None:
+        """Compare one known clip, or several stretches of it, with all queries.
+
+        Args:
+            starts_s: where in the clip each stretch begins.
+            own: the query that is this very clip, and for which it does not count.
+        """
+        # The product form of the distance would not give 0 for equal rows.
+        mode = "donot_use_mm_for_euclid_dist"
+        nearest = torch.cdist(self._queries, stretches, compute_mode=mode).min(dim=1)
+        nearer = nearest.values < self.distance
+        if own is not None:
+            nearer[own] = False
+        self.distance = torch.where(nearer, nearest.values, self.distance)
+        for query in nearer.nonzero()[:, 0].tolist():
+            self.found[query] = (name, starts_s[int(nearest.indices[query])])
+
+
+def judge_copies(
+    search: NearestSearch, num_real: int, generated_names: Sequence[str]
 ) -> Memorisation:
-    """Nearest real clip of every generated one, against the distances within the real set.
+    """What a finished search says about generated clips.
+
+    Args:
+        search: its queries are `num_real` real clips, then the generated ones.
 
     Raises:
-        ValueError: fewer than three real clips.
+        ValueError: fewer than three real clips, or real clips that are themselves the known ones.
     """
-    if len(real) < 3:
-        raise ValueError(f"memorisation needs at least 3 real clips, got {len(real)}")
-    within = torch.cdist(real.double(), real.double()).fill_diagonal_(float("inf"))
-    ordinary = within.min(dim=1).values
-    unit = max(float(ordinary.median()), 1e-9)
-    distance, index = torch.cdist(generated.double(), real.double()).min(dim=1)
+    if num_real < 3:
+        raise ValueError(f"memorisation needs at least 3 real clips, got {num_real}")
+    ordinary, distance = search.distance[:num_real].double(), search.distance[num_real:].double()
+    unit = float(ordinary.median())
+    if unit < 1e-6:
+        raise ValueError(
+            "most real clips are among the clips that copies are looked for in (or are copies of "
+            "one another), so that nothing says what distance is ordinary: give held-out clips "
+            "as REF"
+        )
     neighbours = [
-        Neighbour(generated=name, real=real_names[int(k)], distance=float(d) / unit)
-        for name, k, d in zip(generated_names, index, distance, strict=True)
+        Neighbour(generated=name, known=known, start_s=start_s, distance=float(d) / unit)
+        for name, (known, start_s), d in zip(
+            generated_names, search.found[num_real:], distance, strict=True
+        )
     ]
     return Memorisation(
         neighbours=tuple(sorted(neighbours, key=lambda n: (n.distance, n.generated))),

@@ -12,20 +12,18 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from jaxtyping import Float
-
 from soundreel.clip import Clip
 from soundreel.media.contact_sheet import contact_sheet
 from soundreel.metrics.evaluation import Evaluation, SyncReport
 from soundreel.metrics.frechet import Estimate
 from soundreel.metrics.measure import Skipped
-from soundreel.metrics.memorisation import Memorisation
+from soundreel.metrics.memorisation import Memorisation, Neighbour
 from soundreel.metrics.sync.score import Sync
-from soundreel.metrics.sync.signals import HOP_S, motion_curves, sound_curves
+from soundreel.metrics.timeline import STYLE as TIMELINE_STYLE
+from soundreel.metrics.timeline import timeline_svg
 
 STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8881;--see:#0a7d6c;--hear:#c2410c}
+:root{color-scheme:light dark;--line:#8884;--soft:#8881}
 body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
@@ -36,7 +34,7 @@ figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem}
 video{width:100%;border-radius:.3rem;image-rendering:pixelated}
 figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;display:block}
 img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
-.wide{overflow-x:auto}.see{stroke:var(--see)}.hear{stroke:var(--hear)}
+.wide{overflow-x:auto}.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
 """
 
 
@@ -49,15 +47,28 @@ class ShownClip:
     sync: Sync | None
 
 
-def write_report(
-    path: Path, evaluation: Evaluation, real: Sequence[ShownClip], generated: Sequence[ShownClip]
-) -> None:
-    """Write the report; it appears only when complete.
+@dataclass(frozen=True, kw_only=True)
+class ShownPair:
+    """A generated clip in the report beside the stretch of a known clip that is nearest to it."""
 
-    Args:
-        real, generated: clips to be played in it; a few of each.
-    """
-    html = report_html(evaluation, real, generated)
+    neighbour: Neighbour
+    generated: Clip
+    known: Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The clips that are played in the report; a few of each kind."""
+
+    real: Sequence[ShownClip] = ()
+    generated: Sequence[ShownClip] = ()
+    by_picture: Sequence[ShownPair] = ()
+    by_sound: Sequence[ShownPair] = ()
+
+
+def write_report(path: Path, evaluation: Evaluation, shown: Shown) -> None:
+    """Write the report; it appears only when complete."""
+    html = report_html(evaluation, shown)
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_text(html, encoding="utf-8")
@@ -66,61 +77,32 @@ def write_report(
         temporary.unlink(missing_ok=True)
 
 
-def report_html(
-    evaluation: Evaluation, real: Sequence[ShownClip], generated: Sequence[ShownClip]
-) -> str:
+def report_html(evaluation: Evaluation, shown: Shown) -> str:
     """The whole page."""
+    copies = evaluation.copies
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
-        f"<title>Evaluation of generated clips</title><style>{STYLE}</style></head><body>",
+        f"<title>Evaluation of generated clips</title><style>{STYLE}{TIMELINE_STYLE}</style>",
+        "</head><body>",
         "<h1>Evaluation of generated clips</h1>",
         f"<p>{evaluation.num_generated} generated clips, {evaluation.num_real} real ones.</p>",
         _distances(evaluation),
         _sync_tables(evaluation),
-        _clips("Generated", generated),
-        _clips("Real", real),
-        _sheet(generated),
-        _copies("picture", evaluation.copies_picture),
-        _copies("sound", evaluation.copies_sound),
-        _skipped(evaluation.skipped_real, evaluation.skipped_generated),
+        _clips("Generated", shown.generated),
+        _clips("Real", shown.real),
+        _sheet("generated", shown.generated),
+        _sheet("real", shown.real),
+        _copies(copies.known, "picture", copies.picture),
+        _pairs(shown.by_picture),
+        _copies(copies.known, "sound", copies.sound),
+        _pairs(shown.by_sound),
+        _skipped(evaluation),
         "<h2>Provenance</h2><pre>",
         escape(json.dumps(evaluation.provenance, indent=1, sort_keys=True)),
         "</pre></body></html>\n",
     ]
     return "\n".join(parts)
-
-
-def timeline_svg(clip: Clip, width: int = 320, height: int = 64) -> str:
-    """What starts in the picture (above) and in the sound (below), over time."""
-    if clip.frames is None or clip.waveform is None or clip.num_frames < 3:
-        return ""
-    duration_s = clip.duration_s
-    seen = motion_curves(clip.frames).flux
-    heard = sound_curves(clip.waveform, clip.sample_rate).flux
-    seen_s = (np.arange(len(seen)) + 0.5) / float(clip.frame_rate)
-    lines = []
-    for curve, times, kind, top in (
-        (seen, seen_s, "see", 0.0),
-        (heard, np.arange(len(heard)) * HOP_S, "hear", height / 2),
-    ):
-        points = _polyline(curve, times / duration_s * width, top, height / 2 - 2)
-        lines.append(f"<polyline class='{kind}' fill='none' stroke-width='1.5' points='{points}'/>")
-    title = "picture above, sound below"
-    return (
-        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{title}'>"
-        f"<title>{title}</title>{''.join(lines)}</svg>"
-    )
-
-
-def _polyline(
-    curve: Float[np.ndarray, " point"], x: Float[np.ndarray, " point"], top: float, height: float
-) -> str:
-    peak = max(float(curve.max()), 1e-9)
-    return " ".join(
-        f"{a:.1f},{top + height - height * value / peak:.1f}"
-        for a, value in zip(x, curve, strict=True)
-    )
 
 
 def _distances(evaluation: Evaluation) -> str:
@@ -193,11 +175,34 @@ def _clips(title: str, shown: Sequence[ShownClip]) -> str:
             offset = "no offset" if item.sync.offset_s is None else f"{item.sync.offset_s:+.2f} s"
             note = f"score {item.sync.score:.1f}, p {item.sync.p_value:.2f}, {offset}"
         figures.append(
-            f"<figure><video controls loop preload='metadata' src='{_mp4_uri(item.clip)}'></video>"
-            f"{timeline_svg(item.clip)}<figcaption>{escape(item.name)}<br>{note}</figcaption>"
-            "</figure>"
+            f"<figure>{_player(item.clip)}{timeline_svg(item.clip)}"
+            f"<figcaption>{escape(item.name)}<br>{note}</figcaption></figure>"
         )
-    return f"<h2>{title} clips</h2><div class='clips'>{''.join(figures)}</div>"
+    return (
+        f"<h2>{title} clips</h2><p>Below each: what starts in the picture and in the sound; "
+        "upright lines are events.</p>"
+        f"<div class='clips'>{''.join(figures)}</div>"
+    )
+
+
+def _pairs(shown: Sequence[ShownPair]) -> str:
+    figures = [
+        f"<figure><div class='pair'>{_player(pair.generated)}{_player(pair.known)}</div>"
+        f"<figcaption>{escape(pair.neighbour.generated)}, and {escape(_place(pair.neighbour))}: "
+        f"distance {pair.neighbour.distance:.2f}</figcaption></figure>"
+        for pair in shown
+    ]
+    return f"<div class='clips'>{''.join(figures)}</div>" if figures else ""
+
+
+def _place(neighbour: Neighbour) -> str:
+    """Name of a known clip, and from when on, where that is not its start."""
+    later = f" from {neighbour.start_s:.1f} s" if neighbour.start_s else ""
+    return f"{neighbour.known}{later}"
+
+
+def _player(clip: Clip) -> str:
+    return f"<video controls loop playsinline preload='metadata' src='{_mp4_uri(clip)}'></video>"
 
 
 def _mp4_uri(clip: Clip) -> str:
@@ -208,7 +213,7 @@ def _mp4_uri(clip: Clip) -> str:
     return f"data:video/mp4;base64,{data}"
 
 
-def _sheet(shown: Sequence[ShownClip]) -> str:
+def _sheet(kind: str, shown: Sequence[ShownClip]) -> str:
     if not shown:
         return ""
     image = contact_sheet([s.clip for s in shown], titles=[s.name for s in shown], width=1100)
@@ -216,29 +221,32 @@ def _sheet(shown: Sequence[ShownClip]) -> str:
     image.save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
-        "<h2>Contact sheet</h2><img alt='frames and spectrograms of the generated clips above' "
-        f"src='data:image/png;base64,{data}'>"
+        f"<h2>Contact sheet: {kind} clips</h2><div class='wide'><img class='sheet' "
+        f"alt='frames and spectrograms of the {kind} clips above' "
+        f"src='data:image/png;base64,{data}'></div>"
     )
 
 
-def _copies(modality: str, copies: Memorisation) -> str:
-    rows = [_row(n.generated, n.real, f"{n.distance:.2f}") for n in copies.neighbours[:10]]
+def _copies(known: str, modality: str, copies: Memorisation) -> str:
+    rows = [_row(n.generated, _place(n), f"{n.distance:.2f}") for n in copies.neighbours[:10]]
+    unit = "another real one" if known == "real" else "its nearest training clip"
     return _table(
-        f"Nearest real clips by {modality}",
-        ("generated", "nearest real", "distance"),
+        f"Nearest {known} clips by {modality}",
+        ("generated", f"nearest {known} clip", "distance"),
         rows,
-        "Distance 1 is the median between a real clip and its nearest other real one; 0 is a copy. "
-        f"Median {copies.median_distance:.2f}; nearer than 99 % of real clips are to each other: "
+        f"Distance 1 is the median between a real clip and {unit}; 0 is a copy. Median of the "
+        f"generated clips {copies.median_distance:.2f}; nearer than 99 % of the real clips are: "
         f"{copies.share_suspicious:.0%}.",
     )
 
 
-def _skipped(real: Sequence[Skipped], generated: Sequence[Skipped]) -> str:
-    rows = [
-        _row(name, item.name, item.reason)
-        for name, items in (("generated", generated), ("real", real))
-        for item in items
-    ]
+def _skipped(evaluation: Evaluation) -> str:
+    sets: tuple[tuple[str, Sequence[Skipped]], ...] = (
+        ("generated", evaluation.skipped_generated),
+        ("real", evaluation.skipped_real),
+        ("training", evaluation.copies.skipped),
+    )
+    rows = [_row(name, item.name, item.reason) for name, items in sets for item in items]
     if not rows:
         return "<h2>Left out</h2><p>None.</p>"
     return _table("Left out", ("set", "clip", "why"), rows, "")

@@ -22,6 +22,7 @@ NUM_MELS = 64
 MIN_HZ, MAX_HZ = 125.0, 7500.0
 EXAMPLE_FRAMES = 96
 LOG_OFFSET = 0.01
+QUANTISATION = ("pproc.",)  # some copies of the port's file hold the whitening, which is not used
 MIN_SAMPLES = WINDOW_LENGTH + (EXAMPLE_FRAMES - 1) * HOP_LENGTH  # 0.975 s
 
 
@@ -98,7 +99,9 @@ class VGGishFeatures:
 
     def __init__(self, weights_path: str | Path) -> None:
         self.network = VGGish()
-        self.weights_sha256 = load_weights(self.network, weights_path, "VGGish")
+        self.weights_sha256 = load_weights(
+            self.network, weights_path, "VGGish", ignored=QUANTISATION
+        )
 
     @torch.no_grad()
     def __call__(self, waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "example 128"]:

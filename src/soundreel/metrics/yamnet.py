@@ -53,9 +53,13 @@ class _Stem(nn.Module):
 
 
 class YAMNet(nn.Module):
-    """Sound at 16 kHz in [-1, 1] to embeddings (1024) and AudioSet scores (521) of its patches."""
+    """Sound at 16 kHz in [-1, 1] to embeddings (1024) and AudioSet scores (521) of its patches.
 
-    def __init__(self) -> None:
+    Args:
+        has_classifier: without it there are embeddings only.
+    """
+
+    def __init__(self, has_classifier: bool = True) -> None:
         super().__init__()
         mel = nn.Linear(TRANSFORM_LENGTH // 2 + 1, NUM_MELS, bias=False)
         self.frontend = nn.ModuleDict({"mel": mel})
@@ -64,7 +68,7 @@ class YAMNet(nn.Module):
         for k, (width, stride) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=2):
             self.add_module(f"layer{k}", _Layer(channels, width, stride))
             channels = width
-        self.classifier = nn.Linear(channels, 521)
+        self.classifier = nn.Linear(channels, 521) if has_classifier else None
 
     def log_mel(self, waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch time mel"]:
         """ln(mel magnitude + 0.001), 100 columns a second, no padding at the ends."""
@@ -92,6 +96,8 @@ class YAMNet(nn.Module):
         self, embeddings: Float[Tensor, "batch patch dim"]
     ) -> Float[Tensor, "batch patch label"]:
         """Probability of each of the 521 AudioSet classes."""
+        if self.classifier is None:
+            raise ValueError("this YAMNet was built without its classifier")
         return torch.sigmoid(self.classifier(embeddings))
 
 
@@ -103,8 +109,10 @@ class YAMNetFeatures:
     sample_rate = SAMPLE_RATE
 
     def __init__(self, weights_path: str | Path) -> None:
-        self.network = YAMNet()
-        self.weights_sha256 = load_weights(self.network, weights_path, "YAMNet")
+        self.network = YAMNet(has_classifier=False)
+        self.weights_sha256 = load_weights(
+            self.network, weights_path, "YAMNet", ignored=("classifier.",)
+        )
 
     @torch.no_grad()
     def __call__(self, waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch dim"]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "render": "render scenes with sound and exact event times",
     "sync": "measure how well a video's sound fits its picture",
     "evaluate": "compare generated clips with real ones",
+    "app": "serve a web page that generates, enlarges and measures",
     "study": "let people judge clips: opinion scores and a Turing test",
 }
 

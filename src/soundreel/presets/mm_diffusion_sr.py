@@ -57,7 +57,7 @@ def small() -> SuperResolutionRunConfig:
             micro_batch_size=16,
             learning_rate=5e-4,
             warmup_samples=1_600,
-            ema_decay=0.998,
+            ema_decay=0.99,
             max_grad_norm=1.0,
             log_every=320,
             save_every=1_600,

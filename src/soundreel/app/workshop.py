@@ -1,0 +1,250 @@
+"""What the web page can do, without the page: settings and uploads in, files out.
+
+Every action belongs to a visitor (any string) and can be cancelled by that name. Nothing is kept
+but files in one folder, which the owner of the workshop deletes.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soundreel.clip import Clip
+from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.media.encode import AAC_RATES
+from soundreel.media.errors import MediaError
+from soundreel.media.probe import probe
+from soundreel.metrics.sync.score import Sync, measure_sync
+from soundreel.metrics.sync.signals import SyncError
+from soundreel.metrics.timeline import standalone, timeline_svg
+from soundreel.pipelines.load import Pipeline
+from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
+
+MAX_LARGE_PIXELS = 1024 * 1024
+"""Of an enlarged frame: more takes hours on a CPU."""
+
+Progress = Callable[[int, int], None]
+
+
+class UploadError(ValueError):
+    """What was uploaded cannot be used; the message is for the visitor."""
+
+
+class CancelledError(Exception):
+    """The visitor asked to stop."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What visitors may ask for.
+
+    Attributes:
+        upload_mb: size of an uploaded file in megabytes (10^6 bytes).
+        duration_s: length of an uploaded file.
+        count: clips in one request.
+        pixels: height times width of an uploaded picture.
+    """
+
+    upload_mb: float = 64.0
+    duration_s: float = 60.0
+    count: int = 8
+    pixels: int = 4096 * 2304
+
+    def __post_init__(self) -> None:
+        for name in ("upload_mb", "duration_s", "count", "pixels"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Files of one action: clips to play, and one picture of them all."""
+
+    clips: tuple[Path, ...]
+    sheet: Path
+
+
+class Workshop:
+    """A model, perhaps an upscaler, and a folder for what they make.
+
+    Args:
+        folder: files go below it; the caller deletes it.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        folder: Path,
+        *,
+        upscaler: SuperResolutionPipeline | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.upscaler = upscaler
+        self.limits = Limits() if limits is None else limits
+        self._folder = folder
+        self._stops: dict[str, threading.Event] = {}
+        self._turn = threading.Lock()  # one network, one visitor at a time
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes to choose from; none for a model without."""
+        pipeline = self.pipeline
+        return pipeline.settings.class_names if isinstance(pipeline, MMLDMPipeline) else ()
+
+    @property
+    def has_guidance_scale(self) -> bool:
+        """Whether `guidance` means a scale (MM-LDM) instead of a weight (MM-Diffusion)."""
+        return isinstance(self.pipeline, MMLDMPipeline)
+
+    def cancel(self, visitor: str) -> None:
+        """Stop what this visitor started, at its next step."""
+        if visitor in self._stops:
+            self._stops[visitor].set()
+
+    def generate(
+        self,
+        visitor: str,
+        *,
+        video: str | None = None,
+        audio: str | None = None,
+        class_name: str | None = None,
+        count: int = 1,
+        seed: int = 0,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        progress: Progress | None = None,
+    ) -> Made:
+        """Clips from nothing, for an uploaded video, or for an uploaded sound.
+
+        Raises:
+            UploadError: the upload cannot be used.
+            CancelledError: `cancel` was called.
+            ValueError: a setting is out of range.
+        """
+        if not 1 <= count <= self.limits.count:
+            raise ValueError(f"the number of clips is 1 to {self.limits.count}, got {count}")
+        options: dict[str, Any] = {"count": count, "seed": seed, "num_steps": num_steps}
+        if class_name and class_name in self.class_names:
+            options["label"] = self.class_names.index(class_name)
+        if guidance is not None:
+            name = "guidance_scale" if self.has_guidance_scale else "guidance_weight"
+            options[name] = float(guidance)
+        for name, upload in (("video", video), ("audio", audio)):
+            if upload is not None:
+                options[name] = self._upload(upload, name, self.pipeline.clip.duration_s)
+        with self._working(visitor, progress) as step:
+            clips = self.pipeline.generate(**options, progress=step)
+        names = [f"seed {seed + index}" for index in range(count)]
+        return self._keep(clips, names)
+
+    def upscale(
+        self,
+        visitor: str,
+        upload: str,
+        *,
+        num_steps: int = 10,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Made:
+        """An uploaded clip with larger frames.
+
+        Raises:
+            UploadError: the upload cannot be used.
+            CancelledError: `cancel` was called.
+            ValueError: there is no upscaler, or the number of steps is impossible.
+        """
+        if self.upscaler is None:
+            raise ValueError("no super-resolution model was given: start with --upscaler FOLDER")
+        config = UpscaleConfig(num_steps=num_steps)
+        clip = self._upload(upload, "video", self.pipeline.clip.duration_s)
+        shape = (0, 0) if clip.frames is None else clip.frames.shape[1:3]
+        height, width = (size * self.upscaler.scale for size in shape)
+        if height * width > MAX_LARGE_PIXELS:
+            raise UploadError(
+                f"enlarged, this picture would have {width}x{height} pixels; upload one as small as"
+                f" the model makes them, about {self.upscaler.network.config.low_res_size} pixels"
+            )
+        with self._working(visitor, progress) as step:
+            large = self.upscaler.upscale_clip(clip, seed=seed, config=config, progress=step)
+        return self._keep([large], [f"{self.upscaler.scale} times as large"])
+
+    def measure(self, upload: str) -> tuple[Sync, Path]:
+        """Sync of an uploaded video, and a drawing of what starts when.
+
+        Raises:
+            UploadError: the upload cannot be used, or is too short or too coarse to tell.
+        """
+        clip = self._upload(upload, "video", self.limits.duration_s)
+        if clip.frames is None or clip.waveform is None:
+            raise UploadError("this video has no sound; there is no sync to measure")
+        try:
+            result = measure_sync(clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate)
+        except SyncError as error:
+            raise UploadError(str(error)) from error
+        target = self._new_folder() / "timeline.svg"
+        target.write_text(standalone(timeline_svg(clip, width=960, height=192)))
+        return result, target
+
+    def _upload(self, path: str, wanted: str, duration_s: float) -> Clip:
+        """Its first seconds, after a look at its size and header."""
+        megabytes = Path(path).stat().st_size / 1e6
+        if megabytes > self.limits.upload_mb:
+            raise UploadError(
+                f"this file has {megabytes:.0f} MB; at most {self.limits.upload_mb:g} are taken"
+            )
+        try:
+            info = probe(path)
+            if info.duration is not None and info.duration > self.limits.duration_s:
+                raise UploadError(
+                    f"this file lasts {float(info.duration):.0f} s; at most "
+                    f"{self.limits.duration_s:g} s are taken, so cut it first"
+                )
+            if info.height * info.width > self.limits.pixels:
+                raise UploadError(f"a picture of {info.width}x{info.height} is too large here")
+            if not (info.has_video if wanted == "video" else info.has_audio):
+                missing = "picture" if wanted == "video" else "sound"
+                raise UploadError(f"this file has no {missing}; choose one that has")
+            clip = Clip.load(path)
+        except MediaError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise UploadError(
+                f"this file cannot be read as a video or a sound ({reason})"
+            ) from error
+        return clip.cut(0, duration_s) if clip.duration_s > duration_s else clip
+
+    @contextmanager
+    def _working(self, visitor: str, progress: Progress | None) -> Generator[Progress]:
+        stop = self._stops[visitor] = threading.Event()
+
+        def step(done: int, total: int) -> None:
+            if stop.is_set():
+                raise CancelledError
+            if progress is not None:
+                progress(done, total)
+
+        with self._turn:
+            try:
+                step(0, 1)
+                yield step
+            finally:
+                if self._stops.get(visitor) is stop:
+                    del self._stops[visitor]
+
+    def _new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def _keep(self, clips: list[Clip], titles: list[str]) -> Made:
+        folder = self._new_folder()
+        paths = []
+        for index, clip in enumerate(clips):
+            suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
+            paths.append(folder / f"soundreel-{index}{suffix}")
+            clip.save(paths[-1])
+        sheet = folder / "contact-sheet.png"
+        write_contact_sheet(sheet, clips, titles=titles)
+        return Made(tuple(paths), sheet)

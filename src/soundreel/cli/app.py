@@ -1,0 +1,73 @@
+"""`soundreel app [MODEL]`: a web page on this machine that generates, enlarges and measures."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from soundreel.cli.main import write
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppArguments:
+    """Serve a web page with a model: clips, sounds, pictures, upscaling, sync."""
+
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """A model folder, or owner/name on the Hub. Default: the model that comes with Soundreel."""
+    upscaler: Path | None = None
+    """A super-resolution model; adds the tab that enlarges."""
+    host: str = "127.0.0.1"
+    """Address to listen at. The default is reached from this machine alone."""
+    port: int = 7860
+    """Port to listen at."""
+    upload_mb: float = 64.0
+    """Largest upload in megabytes."""
+    upload_s: float = 60.0
+    """Longest upload in seconds."""
+    examples: Path | None = None
+    """Folder of videos offered as examples."""
+
+
+def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
+    """Serve a web page on this machine."""
+    if find_spec("gradio") is None:
+        raise ValueError("the web page needs Gradio: pip install 'soundreel[app]'")
+    if arguments.examples is not None and not arguments.examples.is_dir():
+        raise ValueError(f"--examples {arguments.examples}: no such folder")
+    # Everything that visitors upload or get lies in one folder that goes with the server.
+    with tempfile.TemporaryDirectory(prefix="soundreel-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        _serve(arguments, Path(folder))
+    return 0
+
+
+def _serve(arguments: AppArguments, folder: Path) -> None:
+    from soundreel.app.page import build_page, serve
+    from soundreel.app.workshop import Limits, Workshop
+    from soundreel.pipelines.load import load
+    from soundreel.pipelines.super_resolution import SuperResolutionPipeline
+
+    upscaler = arguments.upscaler
+    workshop = Workshop(
+        load(arguments.model),
+        folder,
+        upscaler=None if upscaler is None else SuperResolutionPipeline.load(upscaler),
+        limits=Limits(upload_mb=arguments.upload_mb, duration_s=arguments.upload_s),
+    )
+    examples = sorted(arguments.examples.rglob("*.mp4"))[:6] if arguments.examples else []
+    title = Path(arguments.model).name if arguments.model else "the default model"
+    page = build_page(workshop, title=title, examples=examples)
+    write(f"http://{arguments.host}:{arguments.port}  (Ctrl-C stops)")
+    serve(
+        page,
+        host=arguments.host,
+        port=arguments.port,
+        upload_mb=arguments.upload_mb,
+        folder=folder,
+        quiet=True,
+    )

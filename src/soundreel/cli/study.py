@@ -197,15 +197,18 @@ def _consent(arguments: CreateArguments) -> str:
 
 def _source_clips(folder: Path) -> "list[SourceClip]":
     """The clips of a folder of videos, or of a prepared data set."""
+    from soundreel.checkpoints.store import INDEX_FILE
     from soundreel.cli.clip_sources import Item, MediaFile, PreparedClip, clip_items
     from soundreel.study.sources import SourceClip
 
+    if (folder / INDEX_FILE).is_file():
+        raise ValueError(f"{folder} is a model; write its clips with `soundreel generate` first")
+
     def opener(item: Item) -> Callable[[], Path | BytesIO]:
-        if isinstance(item, MediaFile):
-            return lambda: item.path
         if isinstance(item, PreparedClip):
             return lambda: BytesIO(item.reader.read(item.record))
-        raise ValueError(f"{folder} is a model; write its clips with `soundreel generate` first")
+        assert isinstance(item, MediaFile)
+        return lambda: item.path
 
     return [SourceClip(item.name, opener(item)) for item in clip_items(folder, "", None, 0)]
 
@@ -314,7 +317,10 @@ def _print_scores(scores: "Scores") -> None:
     width = max(len(name) for name in (*scores.means, *map(_pair, scores.differences)))
     for system, estimate in scores.means.items():
         counts = " ".join(str(count) for count in scores.counts[system])
-        write(f"  {system:<{width}}  {_text(estimate, is_share)}  answers 1 to n: {counts}")
+        write(
+            f"  {system:<{width}}  {_text(estimate, is_share)}  "
+            f"answers 1 to {len(scores.counts[system])}: {counts}"
+        )
     for pair, estimate in scores.differences.items():
         write(f"  {_pair(pair):<{width}}  {_text(estimate, is_share)}")
 

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from soundreel.checkpoints.import_stable_diffusion import OWN_LAYERS
 from soundreel.config import ConfigError, DataConfig
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latents import LatentDataset
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
@@ -109,6 +111,18 @@ def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
     assert clip.waveform.shape == (1, 12_800)
     scale = load(finished / "model").first_stage.config.latent_scale
     assert scale != tiny().first_stage.model.latent_scale, "it is measured after training"
+
+
+@pytest.mark.slow
+def test_latents_made_from_cached_moments_are_those_of_the_pixels(finished, data):
+    config = small_run()
+    windows = PreparedDataset(data, spec=config.clip, split="train", stride=1)
+    latents, pipeline = LatentDataset(finished / "latents"), load(finished / "model")
+    assert len(latents) == len(windows)
+    for index in (0, len(windows) - 1):
+        from_pixels = pipeline.encode_av(windows[index].av.map(lambda x: x[None]))
+        for cached, wanted in zip(latents[index].av.tensors, from_pixels.tensors, strict=True):
+            torch.testing.assert_close(cached[None], wanted, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.slow

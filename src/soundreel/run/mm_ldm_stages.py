@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -44,6 +45,7 @@ from soundreel.training.mm_ldm_signals import (
     PixelSource,
     SignalSource,
     first_stage_moments,
+    latents_of_moments,
     moments_spec,
 )
 
@@ -269,10 +271,14 @@ class StageRunner:
     def _latents(
         self, first_stage: FirstStageNetwork, autoencoder: MultiModalAutoencoder
     ) -> LatentDataset:
-        pipeline = self._pipeline(first_stage, autoencoder)
+        encode, windows = self._pipeline(first_stage, autoencoder).encode_av, self._windows
+        if self._config.autoencoder.cache_first_stage:
+            assert isinstance(first_stage, KLVAE)  # the configuration has been checked
+            windows = self._moments(first_stage)
+            encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
         return cache_latents(
-            self._tools.on_device(pipeline.encode_av),
-            self._windows,
+            self._tools.on_device(encode),
+            windows,
             self._out / "latents",
             latents=autoencoder.config.latents,
             fingerprint=self._fingerprint(first_stage, autoencoder),

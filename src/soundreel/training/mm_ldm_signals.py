@@ -10,6 +10,7 @@ from torch import Tensor
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.diffusion.noise import NoiseSource
+from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.first_stage import FirstStage, clip_images
 from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.training.objectives import TrainingBatch
@@ -124,12 +125,16 @@ class CachedSource:
     @torch.no_grad()
     def images(self, batch: TrainingBatch, frames: Int[Tensor, "batch frame"]) -> AV:
         """What the first stage makes of the latents' means, which no decoder can surpass."""
-        mean = self._moments(batch.av).map(lambda x: x.chunk(2, dim=-3)[0])
-        latents = mean * self._first_stage.config.latent_scale
+        latents = self.means(batch.av)
         return AV(
             self._first_stage.decode_frames(pick_frames(latents["video"], frames)),
             self._first_stage.decode(latents["audio"]),
         )
+
+    def means(self, cached: AV) -> AV:
+        """Scaled means: video `batch frame channel height width`, audio without the frame axis."""
+        mean = self._moments(cached).map(lambda x: x.chunk(2, dim=-3)[0])
+        return mean * self._first_stage.config.latent_scale
 
     def _moments(self, cached: AV) -> AV:
         channels = 2 * self._first_stage.config.latent_channels
@@ -153,6 +158,14 @@ def first_stage_moments(clips: AV, first_stage: KLVAE, mel: MelImageConfig) -> A
     moments = torch.cat([_moments(first_stage, part) for part in frames.split(64)])[place]
     video = rearrange(moments, "(b f) c h w -> b (f c) h w", b=clips.batch_size)
     return AV(video, _moments(first_stage, images["audio"]))
+
+
+@torch.no_grad()
+def latents_of_moments(moments: AV, first_stage: KLVAE, autoencoder: MultiModalAutoencoder) -> AV:
+    """Means of z_v and z_a from `first_stage_moments`, without the pictures themselves."""
+    means = CachedSource(first_stage).means(moments)
+    key_frames = autoencoder.select_key_frames(means["video"])
+    return autoencoder.encode(AV(key_frames, means["audio"])).mean
 
 
 def _moments(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -174,7 +174,7 @@ def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Ite
     digest = model_sha256(folder)
 
     def item(index: int) -> SampledClip:
-        label = {"label": index % len(classes)} if classes else {}
+        label: dict[str, Any] = {"label": index % len(classes)} if classes else {}
         return SampledClip(
             name=f"sample-{seed + index:06d}",
             label=classes[index % len(classes)] if classes else "",

@@ -28,13 +28,14 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right}caption{text-align:left;color:GrayText;padding:.3rem 0}
+td.n,th.n{text-align:right}.note{color:GrayText;margin:.3rem 0}
 .clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem}
 figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem}
 video{width:100%;border-radius:.3rem;image-rendering:pixelated}
 figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;display:block}
 img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
-.wide{overflow-x:auto}.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
+.wide{overflow-x:auto}.wide+.clips{margin-top:1rem}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
 """
 
 
@@ -254,8 +255,10 @@ def _skipped(evaluation: Evaluation) -> str:
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[str], note: str) -> str:
     head = "".join(f"<th>{escape(h)}</th>" for h in heads)
+    # Outside of the box that scrolls on a phone, where a caption would be cut off.
+    above = f"<p class='note'>{escape(note)}</p>" if note else ""
     return (
-        f"<h2>{escape(title)}</h2><div class='wide'><table><caption>{escape(note)}</caption>"
+        f"<h2>{escape(title)}</h2>{above}<div class='wide'><table>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

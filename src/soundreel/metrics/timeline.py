@@ -17,7 +17,7 @@ MAX_TICKS = 8
 TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
-def timeline_svg(clip: Clip, width: int = 320, height: int = 84) -> str:
+def timeline_svg(clip: Clip, width: int = 320, height: int = 120) -> str:
     """Flux of the picture (above) and of the sound (below) over time, events as upright lines.
 
     Its lines take their colours from `STYLE`. Empty where a modality is absent or too short.
@@ -25,8 +25,8 @@ def timeline_svg(clip: Clip, width: int = 320, height: int = 84) -> str:
     if clip.frames is None or clip.waveform is None or clip.num_frames < 3:
         return ""
     scale = width / clip.duration_s
-    letter = 0.11 * height
-    lane = (height - 1.6 * letter) / 2
+    letter = 0.085 * height
+    lane = (height - 1.6 * letter) / 2  # its name is above its curve
     seen = motion_curves(clip.frames).flux
     heard = sound_curves(clip.waveform, clip.sample_rate).flux
     seen_s = (np.arange(len(seen)) + 0.5) / float(clip.frame_rate)
@@ -38,8 +38,9 @@ def timeline_svg(clip: Clip, width: int = 320, height: int = 84) -> str:
     parts = []
     for number, (kind, name, curve, times_s, events_s) in enumerate(lanes):
         top = number * lane
-        parts += [_upright(kind, t * scale, top + 1, top + lane - 1) for t in events_s]
-        points = _points(curve, times_s * scale, top + 1, lane - 3)
+        base = top + 1.2 * letter
+        parts += [_upright(kind, t * scale, base, top + lane - 1) for t in events_s]
+        points = _points(curve, times_s * scale, base, lane - 1.2 * letter - 2)
         parts.append(f"<polyline class='{kind}' fill='none' stroke-width='1.5' points='{points}'/>")
         parts.append(_text(2.0, top + letter, letter, name, "start"))
     parts += _axis(clip.duration_s, scale, height, letter)

@@ -113,6 +113,7 @@ def test_without_learned_variance_there_are_three_channels():
         ({"width": 24}, "24 channels must divide into 32 norm groups"),
         ({"num_heads": 5}, "32 channels must divide into 32 norm groups and 5 heads"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"residual_scale": 2.0}, "needs learned_variance=False"),
     ],
 )
 def test_impossible_sizes_are_named(changes, message):

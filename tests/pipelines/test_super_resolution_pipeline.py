@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
@@ -14,6 +15,8 @@ from soundreel.diffusion.schedules import linear_schedule, respace
 from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,
     SuperResolutionUNet,
+    from_residual,
+    to_residual,
 )
 from soundreel.pipelines.load import load
 from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
@@ -78,6 +81,28 @@ def test_a_network_of_velocities_is_read_as_one():
     network = KnowsTheTruth(replace(CONFIG, prediction_type="v"))
     large = SuperResolutionPipeline(network).upscale_video(frames(2), config=FAST)
     torch.testing.assert_close(large, network.truth.expand(2, -1, -1, -1), atol=1e-3, rtol=0)
+
+
+class KnowsNoDifference(SuperResolutionUNet):
+    """Its v is that of an image of zeros: no difference from bicubic enlargement."""
+
+    def forward(self, x, low_res, timestep):
+        signal = linear_schedule().alpha_bar.sqrt()[timestep].float()[:, None, None, None]
+        return signal * x / (1 - signal**2).sqrt()
+
+
+def test_a_network_of_differences_adds_them_to_the_bicubic_enlargement():
+    config = replace(CONFIG, prediction_type="v", residual_scale=4.0, learned_variance=False)
+    large = SuperResolutionPipeline(KnowsNoDifference(config)).upscale_video(frames(3), config=FAST)
+    bicubic = functional.interpolate(frames(3), (32, 32), mode="bicubic").clamp(-1, 1)
+    torch.testing.assert_close(large, bicubic, atol=1e-3, rtol=0)
+
+
+def test_differences_and_images_are_each_others_inverse():
+    image, low_res = torch.rand(2, 3, 32, 32) * 2 - 1, frames(2)
+    for scale in (0.0, 4.0):
+        there = to_residual(image, low_res, scale)
+        torch.testing.assert_close(from_residual(there, low_res, scale), image)
 
 
 def test_values_beyond_the_range_count_unless_they_are_clamped(pipeline):

@@ -124,20 +124,26 @@ def overfit_batch():
     )
 
 
+def overfit(network, objective, batch, num_steps=80):
+    """Mean squared errors on the way."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for step in range(num_steps):
+        result = objective(network, batch, PerSampleNoise(range(4 * step, 4 * step + 4)))
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(result.means["mse_video"][0])
+    return losses
+
+
 @pytest.mark.parametrize(("prediction_type", "rest"), [("epsilon", 0.4), ("v", 0.75)])
 def test_a_few_steps_learn_to_use_the_small_image(prediction_type, rest):
     batch = overfit_batch()
     torch.manual_seed(0)
     network = SuperResolutionUNet(NETWORK)
     objective = SuperResolutionObjective(linear_schedule(), prediction_type=prediction_type)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    losses = []
-    for step in range(80):
-        result = objective(network, batch, PerSampleNoise(range(4 * step, 4 * step + 4)))
-        optimizer.zero_grad()
-        result.loss.backward()
-        optimizer.step()
-        losses.append(result.means["mse_video"][0])
+    losses = overfit(network, objective, batch)
     assert sum(losses[-20:]) < rest * sum(losses[:20])
 
     flipped = replace(batch, low_res=batch.low_res.flip(0))
@@ -148,6 +154,17 @@ def test_a_few_steps_learn_to_use_the_small_image(prediction_type, rest):
             for pairs, source in zip((batch, flipped), noise, strict=True)
         )
     assert right < 0.8 * wrong
+
+
+def test_differences_from_the_enlargement_are_learned():
+    batch = overfit_batch()
+    torch.manual_seed(0)
+    config = replace(NETWORK, prediction_type="v", residual_scale=3.0, learned_variance=False)
+    objective = SuperResolutionObjective(
+        linear_schedule(), prediction_type="v", residual_scale=3.0, learned_variance=False
+    )
+    losses = overfit(SuperResolutionUNet(config), objective, batch)
+    assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
 
 
 def test_the_objective_counts_both_terms_and_refuses_other_batches():

@@ -81,7 +81,7 @@ def _generate_tab(workshop: Workshop, given: str | None, examples: list[Path]) -
                 count=int(count),
                 seed=int(seed),
                 num_steps=int(num_steps),
-                guidance=guidance,
+                guidance=None if guidance is None else float(guidance),
                 progress=_shown(progress),
                 **known,
             )

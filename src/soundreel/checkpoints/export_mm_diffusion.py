@@ -53,4 +53,5 @@ def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
 def _prediction_type(folder: Path, index: ModelIndex, name: str) -> str:
     if name == BASE:
         return index.settings.get("diffusion", {}).get("prediction_type", "epsilon")
-    return load_config(folder, name, SuperResolutionConfig).prediction_type
+    config = load_config(folder, name, SuperResolutionConfig)
+    return "residual" if config.residual_scale else config.prediction_type

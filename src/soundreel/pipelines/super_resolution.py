@@ -25,6 +25,7 @@ from soundreel.media.pixels import frames_to_video, video_to_frames
 from soundreel.models.mm_diffusion.super_resolution import (
     SuperResolutionConfig,
     SuperResolutionUNet,
+    from_residual,
     super_resolution_denoiser,
 )
 from soundreel.types import AV
@@ -151,6 +152,7 @@ class SuperResolutionPipeline:
         device = next(self.network.parameters()).device
         parts = low_res.split(config.batch_frames)
         total = len(parts) * config.num_steps
+        scale = self.network.config.residual_scale
         for index, part in enumerate(parts):
 
             def advance(step: int, _num_steps: int | None, _xt: AV, index: int = index) -> None:
@@ -171,9 +173,11 @@ class SuperResolutionPipeline:
                     AV(xt, None),
                     schedule,
                     prediction_type=self.network.config.prediction_type,
+                    clip_x0=not scale,
                     callback=advance,
                 )
-            yield x0["video"][:, :, : height * self.scale, : width * self.scale].float().cpu()
+            large = from_residual(x0["video"].float(), part.to(device), scale)
+            yield large[:, :, : height * self.scale, : width * self.scale].cpu()
 
     def _padded(self, low_res: Tensor) -> Tensor:
         """Repeat the last row and column until the network's deepest level has whole pixels."""

@@ -108,6 +108,7 @@ def build_player(config: SuperResolutionRunConfig) -> Player:
         SuperResolutionObjective(
             linear_schedule(),
             prediction_type=config.network.prediction_type,
+            residual_scale=config.network.residual_scale,
             learned_variance=config.network.learned_variance,
         ),
         learning_rate=config.train.learning_rate,

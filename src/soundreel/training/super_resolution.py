@@ -10,8 +10,9 @@ from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
-from soundreel.models.mm_diffusion.super_resolution import super_resolution_denoiser
+from soundreel.models.mm_diffusion.super_resolution import super_resolution_denoiser, to_residual
 from soundreel.training.objectives import TrainingBatch, TrainingLoss, draw_timesteps, log_means
+from soundreel.types import AV
 
 
 @runtime_checkable
@@ -27,6 +28,7 @@ class SuperResolutionObjective:
 
     Args:
         prediction_type: what the network estimates; the noise as published.
+        residual_scale: as in `SuperResolutionConfig`.
         rescale_vb: multiply the bound by 1/1000 of the chain's length, as guided diffusion's own
             training does; the published MM-Diffusion scripts add it as it is.
 
@@ -39,11 +41,13 @@ class SuperResolutionObjective:
         schedule: Schedule,
         *,
         prediction_type: PredictionType = "epsilon",
+        residual_scale: float = 0.0,
         learned_variance: bool = True,
         rescale_vb: bool = False,
     ) -> None:
         self._schedule = schedule
         self._prediction_type: PredictionType = prediction_type
+        self._residual_scale = residual_scale
         self._learned_variance = learned_variance
         self._rescale_vb = rescale_vb
 
@@ -54,11 +58,12 @@ class SuperResolutionObjective:
             raise TypeError(f"super-resolution learns from image pairs, got a {type(batch)}")
         timestep = draw_timesteps(noise, len(self._schedule)).to(batch.av.device)
         low_res = batch.low_res.to(batch.av.device)
+        x0 = AV(to_residual(batch.av["video"], low_res, self._residual_scale), None)
         terms = diffusion_loss(
             super_resolution_denoiser(network, low_res, learned_variance=self._learned_variance),
-            batch.av,
+            x0,
             timestep,
-            noise(batch.av),
+            noise(x0),
             self._schedule,
             prediction_type=self._prediction_type,
             variance="learned_range" if self._learned_variance else "fixed_large",

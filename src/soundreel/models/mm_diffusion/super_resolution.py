@@ -42,6 +42,9 @@ class SuperResolutionConfig:
         learned_variance: double the output channels; the second half interpolates the variance.
         prediction_type: what the first half of the output estimates: the noise as published, or
             "v", from which few steps give a picture close to the expected one.
+        residual_scale: 0 makes the picture itself, as published. Otherwise what is made of noise is
+            its difference from bicubic enlargement, times this: a short training then starts from
+            that enlargement instead of from nothing. Excludes learned variance.
         num_groups: groups of every group normalisation; divides every channel count.
     """
 
@@ -57,6 +60,7 @@ class SuperResolutionConfig:
     scale_shift_norm: bool = True
     learned_variance: bool = True
     prediction_type: PredictionType = "epsilon"
+    residual_scale: float = 0.0
     dropout: float = 0.0
     num_groups: int = 32
 
@@ -79,6 +83,11 @@ class SuperResolutionConfig:
                     f"{self.heads(channels)} heads; change width, channel_mult, num_groups or "
                     "num_heads"
                 )
+        if self.residual_scale < 0 or (self.residual_scale and self.learned_variance):
+            raise ValueError(
+                "residual_scale starts at 0 and, above it, needs learned_variance=False, got "
+                f"{self.residual_scale} and {self.learned_variance}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -266,6 +275,30 @@ class SuperResolutionUNet(nn.Module):
 
     def _run(self, stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
         return run(_run_stage, stage, h, embedding, recompute=self.recompute)
+
+
+def to_residual(
+    image: Float[Tensor, "batch channel height width"],
+    low_res: Float[Tensor, "batch channel low_height low_width"],
+    scale: float,
+) -> Float[Tensor, "batch channel height width"]:
+    """What the network diffuses: the image, or its scaled difference from bicubic enlargement."""
+    return (image - _bicubic(low_res, image)) * scale if scale else image
+
+
+def from_residual(
+    residual: Float[Tensor, "batch channel height width"],
+    low_res: Float[Tensor, "batch channel low_height low_width"],
+    scale: float,
+) -> Float[Tensor, "batch channel height width"]:
+    """Inverse of `to_residual`; images that were differences are limited to [-1, 1]."""
+    if not scale:
+        return residual
+    return (residual / scale + _bicubic(low_res, residual)).clamp(-1, 1)
+
+
+def _bicubic(low_res: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(low_res, like.shape[2:], mode="bicubic")
 
 
 def super_resolution_denoiser(

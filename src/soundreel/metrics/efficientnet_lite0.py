@@ -22,6 +22,7 @@ Image = Float[Tensor, "batch _channel _height _width"]
 
 IMAGE_SIZE = 224
 NUM_FEATURES = 1280
+IMAGES_AT_ONCE = 4  # bounds memory whatever the clip's length, and is no slower
 # repeats, kernel, stride, expansion, output channels
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -131,7 +132,8 @@ class EfficientNetLite0Features:
                 antialias=True,
             )
         images = ((images - 127) / 128).to(memory_format=torch.channels_last)
-        rows = rearrange(self.network.features(images), "(b f) d -> b f d", b=frames.shape[0])
+        found = torch.cat([self.network.features(part) for part in images.split(IMAGES_AT_ONCE)])
+        rows = rearrange(found, "(b f) d -> b f d", b=frames.shape[0])
         return torch.cat([rows.mean(dim=1), rows.diff(dim=1).abs().mean(dim=1)], dim=1)
 
 

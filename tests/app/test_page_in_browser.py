@@ -17,7 +17,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_MS = 120_000
+PATIENCE_MS = 60_000
 
 pytestmark = [
     pytest.mark.slow,

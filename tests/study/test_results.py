@@ -7,12 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from soundreel.study.assignment import INSTRUCTED, NOISE, assign_trials, count_seen
+from soundreel.study.assignment import INSTRUCTED, NOISE, AnsweredTrial, assign_trials, count_seen
 from soundreel.study.bootstrap import estimate_means
 from soundreel.study.export import COLUMNS, answers_csv
 from soundreel.study.protocol import QUESTIONS
 from soundreel.study.results import compute_results, excluded_raters
-from soundreel.study.store import AnsweredTrial
 
 SYSTEMS = ("ours", "theirs")
 TRUTH = {

@@ -17,7 +17,6 @@ from soundreel.study.design import ANSWER_FILE, CONSENT, Study, StudyClip, load_
 from soundreel.study.protocol import Test
 
 if TYPE_CHECKING:
-    from soundreel.study.results import Attendance, Estimate, Scores
     from soundreel.study.sources import ClipFormat, FormatWish, LeftOut, SourceClip
 
 SYSTEM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,59}")
@@ -268,6 +267,7 @@ def _serve(arguments: ServeArguments) -> None:
 
 
 def _results(arguments: ResultsArguments) -> None:
+    from soundreel.cli.study_tables import print_results
     from soundreel.media.encode import complete_file
     from soundreel.study.export import answers_csv
     from soundreel.study.results import compute_results
@@ -285,52 +285,8 @@ def _results(arguments: ResultsArguments) -> None:
     finally:
         store.close()
     results = compute_results(made, trials, progress, arguments.seed, arguments.num_resamples)
-    _print_attendance(made, results.attendance)
-    for scores in results.scores:
-        _print_scores(scores)
+    print_results(made, results)
     if arguments.csv is not None:
         with complete_file(arguments.csv) as target:
             target.write_text(answers_csv(made, trials), encoding="utf-8")
         write(f"answers: {arguments.csv}")
-
-
-def _print_attendance(made: Study, people: "Attendance") -> None:
-    write(f"raters: {people.started} started, {people.finished} finished, {people.counted} counted")
-    write(
-        f"left out: {people.failed} failed more than {made.allowed_failures} attention checks, "
-        f"{people.unchecked} stopped before the first"
-    )
-
-
-TITLES = {
-    "pass_rate": "Turing test, share of votes that pass",
-    "video": "MOS, video quality",
-    "audio": "MOS, audio quality",
-    "alignment": "MOS, video-audio alignment",
-}
-
-
-def _print_scores(scores: "Scores") -> None:
-    alpha = "cannot be told" if math.isnan(scores.alpha) else f"{scores.alpha:.2f}"
-    write(f"\n{TITLES[scores.key]} (95 % intervals; agreement, Krippendorff's alpha: {alpha})")
-    is_share = scores.key == "pass_rate"
-    width = max(len(name) for name in (*scores.means, *map(_pair, scores.differences)))
-    for system, estimate in scores.means.items():
-        counts = " ".join(str(count) for count in scores.counts[system])
-        write(
-            f"  {system:<{width}}  {_text(estimate, is_share)}  "
-            f"answers 1 to {len(scores.counts[system])}: {counts}"
-        )
-    for pair, estimate in scores.differences.items():
-        write(f"  {_pair(pair):<{width}}  {_text(estimate, is_share)}")
-
-
-def _pair(pair: tuple[str, str]) -> str:
-    return f"{pair[0]} - {pair[1]}"
-
-
-def _text(estimate: "Estimate", is_share: bool) -> str:
-    factor, digits, unit = (100, 1, " %") if is_share else (1, 2, "")
-    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
-    interval = "no interval" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
-    return f"{value:6.{digits}f}{unit}  ({interval})"

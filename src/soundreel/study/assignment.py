@@ -27,6 +27,23 @@ class Trial:
     expected: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredTrial:
+    """An answered trial, as the results need it.
+
+    Attributes:
+        values: by key of the question.
+        elapsed_s: from when the trial was first shown to its answer.
+    """
+
+    rater: int
+    position: int
+    trial: Trial
+    values: dict[str, int]
+    elapsed_s: float
+    num_plays: int
+
+
 def assign_trials(study: Study, rater: int, seen: Mapping[tuple[Test, str], int]) -> list[Trial]:
     """The trials of a rater, in order.
 

@@ -4,10 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from soundreel.study.assignment import check_passed
+from soundreel.study.assignment import AnsweredTrial, check_passed
 from soundreel.study.design import Study
 from soundreel.study.results import excluded_raters
-from soundreel.study.store import AnsweredTrial
 
 COLUMNS = (
     "rater",

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from soundreel.study.agreement import krippendorff_alpha
-from soundreel.study.assignment import check_passed
+from soundreel.study.assignment import AnsweredTrial, check_passed
 from soundreel.study.bootstrap import Estimate, Ratings, estimate_means
 from soundreel.study.design import Study
 from soundreel.study.protocol import PASSING_VOTES, QUESTIONS
-from soundreel.study.store import AnsweredTrial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

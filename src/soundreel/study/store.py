@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundreel.study.assignment import Trial, assign_trials
+from soundreel.study.assignment import AnsweredTrial, Trial, assign_trials
 from soundreel.study.design import Study
 from soundreel.study.protocol import Test, check_answers
 
@@ -67,23 +67,6 @@ class ShownTrial:
     position: int
     total: int
     trial: Trial
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnsweredTrial:
-    """An answered trial, as the results need it.
-
-    Attributes:
-        values: by key of the question.
-        elapsed_s: from when the trial was first shown to its answer.
-    """
-
-    rater: int
-    position: int
-    trial: Trial
-    values: dict[str, int]
-    elapsed_s: float
-    num_plays: int
 
 
 class Store:

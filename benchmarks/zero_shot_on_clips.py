@@ -21,6 +21,7 @@ from scipy.signal import butter, sosfiltfilt
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.pipelines.load import load
+from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
 from soundreel.types import AV
 
 VOICE_HZ = 80  # below it a young model's sound has an offset and hum that no real clip has
@@ -54,7 +55,9 @@ def main() -> None:
     print("| pairs | own clip | other clips | excess (95 %) |\n| --- | --- | --- | --- |")
     row("real", correlations(loudness, motion))
     for weight in arguments.weight:
-        settings = {"guidance_weight": weight, "num_steps": arguments.num_steps}
+        settings = {"num_steps": arguments.num_steps}
+        if isinstance(pipeline, MMDiffusionPipeline):
+            settings["guidance_weight"] = weight
         made = [
             pipeline.generate(seed=index, video=clip, **settings)[0]
             for index, clip in enumerate(real)

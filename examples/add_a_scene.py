@@ -1,6 +1,6 @@
 """Teach the renderer a new kind of scene: a traffic light that beeps when it changes.
 
-    python examples/add_a_scene.py OUT [COUNT]
+python examples/add_a_scene.py OUT [COUNT]
 """
 
 import sys

@@ -31,6 +31,7 @@ def address(workshop, tmp_path, monkeypatch):
     """The page, served on loopback, with one megabyte as the largest upload."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
     from soundreel.app.page import build_page, serve
 
     page = build_page(workshop, title="a test", examples=[])

@@ -201,3 +201,13 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path):
         make_clip().save(tmp_path / "clip.avi")
     with pytest.raises(ValueError, match="duration must be positive"):
         Clip.load(tmp_path / "clip.avi", duration=0)
+
+
+def test_the_beginning_of_a_file_is_all_of_a_shorter_one(tmp_path):
+    frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    waveform = np.linspace(-0.5, 0.5, 32_000, dtype=np.float32)[None]
+    Clip(frames, waveform, Fraction(10), 16_000).save(tmp_path / "clip.mkv")
+    begun = Clip.load_beginning(tmp_path / "clip.mkv", 0.5)
+    assert np.array_equal(begun.frames, frames[:5])
+    assert begun.num_samples == 8_000
+    assert Clip.load_beginning(tmp_path / "clip.mkv", 60.0).num_frames == 20

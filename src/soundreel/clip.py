@@ -1,6 +1,8 @@
 """A clip as people have it: frames and sound on one clock, every length in integers or fractions.
 
 Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate`.
+
+What reads, writes or resamples imports PyAV when it is called: models can make clips without it.
 """
 
 from dataclasses import dataclass, replace
@@ -12,14 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from soundreel.media.decode import read_audio, read_frames, stack_frames
-from soundreel.media.encode import write_mkv, write_mp4, write_wav
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
-from soundreel.media.picture import reframe
 from soundreel.media.pixels import clip_full_scale, frames_to_video, video_to_frames
-from soundreel.media.probe import probe
-from soundreel.media.resample import resample_waveform, with_channels
 from soundreel.types import AV, ClipSpec, frame_to_sample
 
 Seconds = Fraction | float | int
@@ -115,6 +112,9 @@ class Clip:
             MediaError: if the file cannot be read, or the piece reaches beyond its end.
             ValueError: if the duration holds no frame.
         """
+        from soundreel.media.decode import read_audio, read_frames, stack_frames
+        from soundreel.media.probe import probe
+
         start = Fraction(start)
         wanted = None if duration is None else Fraction(duration)
         if wanted is not None and wanted <= 0:
@@ -142,6 +142,25 @@ class Clip:
             )
         return cls(frames, waveform, frame_rate, sample_rate)
 
+    @classmethod
+    def load_beginning(
+        cls, source: Source, duration: Seconds, *, framing: Framing | None = None
+    ) -> "Clip":
+        """The first `duration` seconds of a media file, or all of it where it is shorter.
+
+        Of a file that says it is longer no more than that is decoded.
+
+        Raises:
+            MediaError: if the file cannot be read.
+        """
+        from soundreel.media.probe import probe
+
+        known = probe(source).duration
+        if known is not None and known > Fraction(duration):
+            return cls.load(source, duration=duration, framing=framing)
+        clip = cls.load(source, framing=framing)
+        return clip.cut(0, duration) if clip.duration > Fraction(duration) else clip
+
     def save(self, path: str | Path) -> None:
         """Write a file of the kind its name ends in; it appears only when complete.
 
@@ -152,6 +171,8 @@ class Clip:
             ValueError: if the name ends otherwise, or there is no sound for a `.wav`.
             MediaError: if the file cannot be written.
         """
+        from soundreel.media.encode import write_mkv, write_mp4, write_wav
+
         suffix = Path(path).suffix.lower()
         if suffix == ".wav":
             if self.waveform is None:
@@ -212,6 +233,9 @@ class Clip:
         Raises:
             ValueError: if the clip is shorter than one new frame, or the channels cannot be had.
         """
+        from soundreel.media.picture import reframe
+        from soundreel.media.resample import resample_waveform, with_channels
+
         frame_rate = self.frame_rate if frame_rate is None else Fraction(frame_rate)
         sample_rate = self.sample_rate if sample_rate is None else sample_rate
         if frame_rate <= 0 or sample_rate <= 0:

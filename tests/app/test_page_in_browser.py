@@ -122,7 +122,7 @@ def test_every_tab_does_its_work(browser, video, tmp_path):
     upload(panel, video)
     browser.wait_for_timeout(2000)
     panel.get_by_role("button", name="Measure").click()
-    panel.get_by_text("Score").first.wait_for()
+    panel.get_by_text("score").first.wait_for()
     photograph(browser, "sync")
 
 

@@ -57,6 +57,9 @@ def test_what_is_too_much_is_refused_in_words(workshop, video, tmp_path, pipelin
     short = Workshop(pipeline, tmp_path, limits=Limits(duration_s=1.0))
     with pytest.raises(UploadError, match="lasts 2 s; at most 1 s"):
         short.measure(video)
+    tight = Workshop(pipeline, tmp_path, limits=Limits(decoded_gb=1e-4))
+    with pytest.raises(UploadError, match="128x128 pixels for so long"):
+        tight.measure(video)
     mute = Clip(Clip.load(video).frames, None, Fraction(25))
     mute.save(tmp_path / "mute.mp4")
     with pytest.raises(UploadError, match="no sound"):

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from soundreel.app.workshop import CancelledError, Made, Workshop
-from soundreel.metrics.sync.score import Sync
 
 Result = TypeVar("Result")
 Number = int | float
@@ -139,24 +138,9 @@ def _sync_tab(workshop: Workshop, examples: list[Path]) -> None:
         if upload is None:
             raise gr.Error("choose a file first", print_exception=False)
         result, picture = _politely(lambda: workshop.measure(upload))
-        return verdict(result), str(picture)
+        return result.in_words(), str(picture)
 
     start.click(run, [upload], [words, drawing], concurrency_limit=1)
-
-
-def verdict(result: Sync) -> str:
-    """What a measurement says, for people."""
-    if result.offset_s is None:
-        return "Nothing starts to sound or to move here, so there is no sync to measure."
-    if result.p_value > 0.05 and result.offset_correlation < 0.1:
-        meaning = "No relation between picture and sound was found."
-    elif abs(result.offset_s) < 0.04:
-        meaning = "Picture and sound are **in sync**."
-    else:
-        side = "late" if result.offset_s > 0 else "early"
-        meaning = f"The sound is **{abs(result.offset_s):.2f} s {side}**."
-    doubt = " It repeats, so this may be off by a beat." if result.is_ambiguous else ""
-    return f"{meaning}{doubt} Score {result.score:.1f} (0 is chance), p = {result.p_value:.3f}."
 
 
 def _upload(given: str | None, examples: list[Path]) -> gr.Component:

@@ -46,16 +46,16 @@ class Limits:
         upload_mb: size of an uploaded file in megabytes (10^6 bytes).
         duration_s: length of an uploaded file.
         count: clips in one request.
-        pixels: height times width of an uploaded picture.
+        decoded_gb: memory (10^9 bytes) that the frames of an upload may take once decoded.
     """
 
     upload_mb: float = 64.0
     duration_s: float = 60.0
     count: int = 8
-    pixels: int = 4096 * 2304
+    decoded_gb: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("upload_mb", "duration_s", "count", "pixels"):
+        for name in ("upload_mb", "duration_s", "count", "decoded_gb"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -204,18 +204,22 @@ class Workshop:
                     f"this file lasts {float(info.duration):.0f} s; at most "
                     f"{self.limits.duration_s:g} s are taken, so cut it first"
                 )
-            if info.height * info.width > self.limits.pixels:
-                raise UploadError(f"a picture of {info.width}x{info.height} is too large here")
+            seconds = duration_s if info.duration is None else min(duration_s, info.duration)
+            decoded_gb = 3e-9 * info.height * info.width * float(seconds * (info.frame_rate or 0))
+            if decoded_gb > self.limits.decoded_gb:
+                raise UploadError(
+                    f"{info.width}x{info.height} pixels for so long are too much here; make the "
+                    "picture smaller, or cut the file"
+                )
             if not (info.has_video if wanted == "video" else info.has_audio):
                 missing = "picture" if wanted == "video" else "sound"
                 raise UploadError(f"this file has no {missing}; choose one that has")
-            clip = Clip.load(path)
+            return Clip.load_beginning(path, duration_s)
         except MediaError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise UploadError(
                 f"this file cannot be read as a video or a sound ({reason})"
             ) from error
-        return clip.cut(0, duration_s) if clip.duration_s > duration_s else clip
 
     @contextmanager
     def _working(self, visitor: str, progress: Progress | None) -> Generator[Progress]:

@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_manifest
 from soundreel.data.shards import ShardReader
-from soundreel.media.probe import probe
 from soundreel.metrics.weights import file_sha256
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class MediaFile:
         return file_sha256(self.path)
 
     def load(self, duration_s: float) -> Clip:
-        return _load(self.path, duration_s)
+        return Clip.load_beginning(self.path, duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class PreparedClip:
         return self.record.sha256
 
     def load(self, duration_s: float) -> Clip:
-        return _load(io.BytesIO(self.reader.read(self.record)), duration_s)
+        return Clip.load_beginning(io.BytesIO(self.reader.read(self.record)), duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +200,3 @@ def model_sha256(folder: Path) -> str:
         f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files
     )
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _load(source: Path | io.BytesIO, duration_s: float) -> Clip:
-    """The first `duration_s` seconds, or everything of a shorter file."""
-    duration = probe(source).duration
-    if duration is not None and duration <= Fraction(duration_s):
-        return Clip.load(source)
-    return Clip.load(source, duration=duration_s)

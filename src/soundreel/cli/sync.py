@@ -50,42 +50,26 @@ def sync(arguments: Annotated[SyncArguments, tyro.conf.arg(name="")]) -> int:
 
 
 def _one(path: Path, arguments: SyncArguments) -> None:
-    whole = Clip.load(path)
-    clip = whole
-    if whole.duration_s > arguments.max_duration_s:
-        clip = whole.cut(0, arguments.max_duration_s)
+    clip = Clip.load_beginning(path, arguments.max_duration_s)
     if clip.frames is None or clip.waveform is None:
         raise SyncError(f"{path}: has no {'picture' if clip.frames is None else 'sound'}")
     result = measure_sync(
         clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate, arguments.max_offset_s
     )
-    write(f"{path}: {describe(result)}")
+    write(f"{path}: {result.in_words()}")
     if arguments.plot:
         with complete_file(path.with_suffix(".sync.svg")) as target:
             target.write_text(standalone(timeline_svg(clip, width=960, height=192)))
     if arguments.fix:
-        _fix(path, whole, result)
+        _fix(path, result)
 
 
-def describe(result: Sync) -> str:
-    """One line for people."""
-    if result.offset_s is None:
-        return "nothing starts to sound or to move; no sync to measure"
-    if result.p_value > 0.05 and result.offset_correlation < 0.1:
-        verdict = "no relation found"
-    elif abs(result.offset_s) < 0.04:
-        verdict = "in sync"
-    else:
-        verdict = f"sound {abs(result.offset_s):.2f} s {'late' if result.offset_s > 0 else 'early'}"
-    doubt = ", or a multiple of its beat" if result.is_ambiguous else ""
-    return f"score {result.score:.1f} (chance 0), p {result.p_value:.3f}, {verdict}{doubt}"
-
-
-def _fix(path: Path, clip: Clip, result: Sync) -> None:
+def _fix(path: Path, result: Sync) -> None:
     target = path.with_suffix(".fixed.mp4")
-    if result.offset_s is None or abs(result.offset_s) < 0.01 or clip.waveform is None:
+    if result.offset_s is None or abs(result.offset_s) < 0.01:
         write(f"{path}: nothing to correct")
         return
+    clip = Clip.load(path)
     replace(clip, waveform=moved(clip, result.offset_s)).save(target)
     write(f"{target}: sound moved by {-result.offset_s:+.3f} s")
 

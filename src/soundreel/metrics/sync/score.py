@@ -53,6 +53,19 @@ class Sync:
     offset_correlation: float
     is_ambiguous: bool
 
+    def in_words(self) -> str:
+        """One line for people."""
+        if self.offset_s is None:
+            return "nothing starts to sound or to move; no sync to measure"
+        if self.p_value > 0.05 and self.offset_correlation < 0.1:
+            verdict = "no relation found"
+        elif abs(self.offset_s) < 0.04:
+            verdict = "in sync"
+        else:
+            verdict = f"sound {abs(self.offset_s):.2f} s {'late' if self.offset_s > 0 else 'early'}"
+        doubt = ", or a multiple of its beat" if self.is_ambiguous else ""
+        return f"score {self.score:.1f} (chance 0), p {self.p_value:.3f}, {verdict}{doubt}"
+
 
 def measure_sync(
     frames: Frames,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ __all__ = [
     "save_component",
     "save_model_index",
     "save_state",
+    "save_tensors",
     "writing_folder",
 ]
 
@@ -47,6 +49,7 @@ FORMAT_VERSION = 1
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+SCALE = ".row_scale"  # of packed weights; see `packed`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +109,15 @@ def save_state(folder: Path, name: str, state: Mapping[str, Tensor], config: Any
     """Write a component of which only the state dict exists; see `save_component`."""
     target = Path(folder) / name
     target.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with _replacing(target / WEIGHTS_FILE) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+    save_tensors(state, target / WEIGHTS_FILE)
     _write_json(target / CONFIG_FILE, config_to_json(config))
+
+
+def save_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file."""
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with _replacing(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
 
 
 def load_config(folder: Path, name: str, config_type: type) -> Any:
@@ -119,7 +127,7 @@ def load_config(folder: Path, name: str, config_type: type) -> Any:
 
 
 def load_state(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read the state dict of one component.
+    """Read the state dict of one component; packed or half-precision weights become float32.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -128,9 +136,22 @@ def load_state(folder: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
     try:
-        return load_file(path)
+        state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    return {name: _full(name, value, state) for name, value in state.items() if _is_own(name)}
+
+
+def _is_own(name: str) -> bool:
+    return not name.endswith(SCALE)
+
+
+def _full(name: str, value: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """A tensor in single precision, times the scales of its rows if it is packed."""
+    scale = state.get(name + SCALE)
+    if scale is not None:
+        return value.float() * scale.float().view(-1, *(value.dim() - 1) * [1])
+    return value.float() if value.dtype == torch.float16 else value
 
 
 def load_state_into(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

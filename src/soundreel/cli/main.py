@@ -16,6 +16,7 @@ COMMANDS = {
     "upscale": "enlarge clips with a super-resolution model",
     "import": "turn official checkpoints into a model folder",
     "export": "write a model folder back as an official checkpoint",
+    "pack": "copy a model folder at a quarter of its size",
     "render": "render scenes with sound and exact event times",
     "sync": "measure how well a video's sound fits its picture",
     "evaluate": "compare generated clips with real ones",

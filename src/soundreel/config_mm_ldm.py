@@ -67,13 +67,23 @@ class AutoencoderRun:
         unet_weights: Stable Diffusion v1 U-Net to start the signal decoder from; empty for none.
         cache_first_stage: encode every frame once and train on the cached posteriors; needs a
             KL-VAE and no flips.
+        semantic_rate_share: share of the learning rate that projectors, class head and contrastive
+            head learn at. At rates of 4e-4 and above the contrastive features collapse to one
+            point, from which they do not return.
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet_weights: str = ""
     cache_first_stage: bool = False
+    semantic_rate_share: float = 1.0
     loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.semantic_rate_share <= 1:
+            raise ValueError(
+                f"semantic_rate_share is a share within (0, 1], got {self.semantic_rate_share}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ import torch
 
 from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.config_mm_ldm import MMLDMConfig
+from soundreel.data.scenes.render import KINDS
 from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.discriminator import Discriminator
 from soundreel.models.mm_ldm.generator import Generator
 from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.presets import mm_ldm
 
-ALL = [mm_ldm.landscape, mm_ldm.aist, mm_ldm.audioset, mm_ldm.small, mm_ldm.tiny]
+ALL = [mm_ldm.landscape, mm_ldm.aist, mm_ldm.audioset, mm_ldm.small, mm_ldm.scenes, mm_ldm.tiny]
 
 
 def count(module):
@@ -30,6 +31,19 @@ def test_every_preset_builds_and_comes_back_from_json(config):
         Generator(config.generator.model)
         Discriminator(config.adversarial.discriminator)
     assert config_from_json(MMLDMConfig, config_to_json(config), "test") == config
+
+
+def test_the_default_models_preset_knows_every_kind_of_scene_and_fits_when_packed():
+    config = mm_ldm.scenes()
+    with torch.device("meta"):
+        parts = [
+            KLVAE(config.first_stage.model),
+            MultiModalAutoencoder(config.autoencoder.model),
+            Generator(config.generator.model),
+        ]
+    assert sum(map(count, parts)) < 0.99 * 32 * 2**20  # one byte each, and their scales
+    assert config.generator.model.num_classes == len(KINDS)
+    assert config.autoencoder.model.decoder.num_classes == len(KINDS)
 
 
 def test_published_presets_have_the_values_of_table_1():

@@ -240,3 +240,28 @@ def test_a_log_cut_off_by_a_crash_is_mended_on_resuming(tmp_path):
 def test_impossible_settings_are_refused_by_name(changes, words):
     with pytest.raises(ValueError, match=words):
         toy_config(**changes)
+
+
+def test_parts_can_learn_at_a_share_of_the_learning_rate(tmp_path):
+    """With a share of one in 10^9 a part stays where it was, and the others learn."""
+    torch.manual_seed(0)
+    whole = toy_player()
+    slow = make_player(
+        "toy", whole.network, whole.objective, learning_rate=1e-2, rate_shares={"2": 1e-9}
+    )
+    before = {name: value.clone() for name, value in slow.network.state_dict().items()}
+    run(toy_config(), tmp_path, slow)
+    moved = {
+        name: float((value - before[name]).abs().max())
+        for name, value in slow.network.state_dict().items()
+    }
+    assert moved["2.weight"] < 1e-6
+    assert moved["0.weight"] > 1e-3
+
+
+def test_a_share_for_a_part_that_is_not_there_is_refused():
+    whole = toy_player()
+    with pytest.raises(ValueError, match="no part named head"):
+        make_player(
+            "toy", whole.network, whole.objective, learning_rate=1e-2, rate_shares={"head": 0.5}
+        )

@@ -31,6 +31,7 @@ from soundreel.training.mm_ldm_first_stage import FirstStageLossConfig
 from soundreel.training.mm_ldm_generator import GeneratorObjective
 from soundreel.types import ClipSpec
 
+NUM_SCENE_KINDS = 11  # that `soundreel render` draws
 LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10 s
 AIST_EPOCH = 171_200  # likewise in AIST++: 10 epochs are about 10,700 steps of 160 clips
 
@@ -127,8 +128,9 @@ def small() -> MMLDMConfig:
     """For two CPU cores or any GPU: 64x64 at 10 fps, 16 kHz, all 16 frames as key frames.
 
     An own first stage of few latent channels comes first: detailed latents are a hard target for a
-    small decoder. The sound keeps the published mel bands, so published vocoders fit. Seconds of
-    one busy core per clip and step: 0.20 in stage 1, 0.13 in stage 2, 0.04 in stage 3.
+    small decoder. The sound keeps the published mel bands, so published vocoders fit. Batches are
+    small: at this size the number of steps counts, not their smoothness. Seconds of one busy core
+    per clip and step: 0.20 in stage 1, 0.13 in stage 2, 0.05 in stage 3.
     """
     clip = ClipSpec(height=64, width=64, sample_rate=16_000)
     decoder = SignalDecoderConfig(
@@ -140,17 +142,17 @@ def small() -> MMLDMConfig:
         num_heads=4,
         context_dim=192,
         video_latent_shape=(16, 8, 8),
-        audio_latent_shape=(16, 4, 4),
+        audio_latent_shape=(16, 8, 8),
         num_classes=0,
     )
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
     train = TrainConfig(
         total_samples=24_000,
-        global_batch_size=16,
-        micro_batch_size=16,
+        global_batch_size=8,
+        micro_batch_size=8,
         learning_rate=4e-4,
         warmup_samples=1_600,
-        ema_decay=0.99,
+        ema_decay=0.998,
         max_grad_norm=1.0,
         precision="bfloat16",
         log_every=320,
@@ -167,7 +169,11 @@ def small() -> MMLDMConfig:
             train=replace(
                 train,
                 total_samples=4_800,
+                global_batch_size=4,
+                micro_batch_size=4,
                 learning_rate=1e-3,
+                warmup_samples=400,
+                ema_decay=0.995,
                 precision="float32",
                 preview_every=1_600,
             ),
@@ -175,6 +181,7 @@ def small() -> MMLDMConfig:
         autoencoder=AutoencoderRun(
             model=model,
             cache_first_stage=True,
+            semantic_rate_share=0.25,
             loss=AutoencoderLossConfig(kl_weight=1e-6, num_target_frames=4),
             train=train,
         ),
@@ -206,9 +213,10 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=96_000,
-                global_batch_size=64,
-                micro_batch_size=64,
+                total_samples=64_000,
+                global_batch_size=16,
+                micro_batch_size=16,
+                ema_decay=0.999,
                 log_every=3_200,
                 save_every=16_000,
                 preview_every=32_000,
@@ -223,6 +231,30 @@ def small() -> MMLDMConfig:
         ),
         sampling=SamplingConfig(num_steps=50, video_guidance_scale=1.0, audio_guidance_scale=1.0),
         data=DataConfig(stride=2),
+    )
+
+
+def scenes() -> MMLDMConfig:
+    """The embedded default model's: as `small`, with the kinds of rendered scenes as classes.
+
+    Generator and signal decoder are told the class. Semantic tokens and generator are a little
+    smaller than those of `small`, so that the packed model fits into 32 MiB.
+    """
+    base = small()
+    decoder = replace(base.autoencoder.model.decoder, context_dim=128, num_classes=NUM_SCENE_KINDS)
+    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
+    generator = replace(base.generator.model, depth=7, num_classes=NUM_SCENE_KINDS)
+    first_stage = replace(
+        base.first_stage,
+        # Squared errors learn the scenes' many colours sooner than absolute ones.
+        loss=replace(base.first_stage.loss, reconstruction="mse"),
+        train=replace(base.first_stage.train, total_samples=9_600),
+    )
+    return replace(
+        base,
+        first_stage=first_stage,
+        autoencoder=replace(base.autoencoder, model=model),
+        generator=replace(base.generator, model=generator),
     )
 
 
@@ -310,8 +342,9 @@ def _small_autoencoder(
     key_frames: tuple[int, ...],
     num_frames: int = 16,
 ) -> AutoencoderConfig:
-    """z_v of the first stage's size, z_a of half of it; v-prediction; spread frame indices."""
+    """z_v of the first stage's size, z_a of that or half of it; v-prediction; spread indices."""
     features = decoder.feature_blocks
+    halved = decoder.audio_latent_shape[1] < decoder.image_size
     latent_channels = decoder.video_latent_shape[0]
     video = PerceptualEncoderConfig(
         image_size=decoder.image_size,
@@ -336,9 +369,15 @@ def _small_autoencoder(
     )
     return AutoencoderConfig(
         video_encoder=video,
-        audio_encoder=replace(video, channel_mult=(1, 2), attention_factors=(1, 2)),
+        audio_encoder=replace(
+            video,
+            channel_mult=(1, 2) if halved else (1,),
+            attention_factors=(1, 2) if halved else (1,),
+        ),
         video_projector=projector,
-        audio_projector=replace(projector, channel_mult=(1, 2), attention_factors=(1, 2)),
+        audio_projector=replace(projector, channel_mult=(1, 2), attention_factors=(1, 2))
+        if halved
+        else projector,
         decoder=decoder,
         num_frames=num_frames,
         key_frames=key_frames,

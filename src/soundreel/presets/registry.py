@@ -21,6 +21,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "mm-ldm-aist": mm_ldm.aist,
     "mm-ldm-audioset": mm_ldm.audioset,
     "mm-ldm-small": mm_ldm.small,
+    "mm-ldm-scenes": mm_ldm.scenes,
     "mm-ldm-tiny": mm_ldm.tiny,
 }
 

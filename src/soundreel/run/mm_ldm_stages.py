@@ -49,6 +49,8 @@ from soundreel.training.mm_ldm_signals import (
     moments_spec,
 )
 
+SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
+
 
 class StageRunner:
     """Runs single stages; each finds what it needs in the folders of those before it."""
@@ -160,7 +162,14 @@ class StageRunner:
             discriminator=adversary,
             adversarial=self._config.adversarial.loss,
         )
-        player = self._tools.player("autoencoder", model, game.autoencoder_objective, train)
+        shares = {
+            name: run.semantic_rate_share
+            for name, _ in model.named_children()
+            if name in SEMANTIC_PARTS
+        }
+        player = self._tools.player(
+            "autoencoder", model, game.autoencoder_objective, train, rate_shares=shares
+        )
         players = [player]
         if adversary is not None:
             objective = game.discriminator_objective

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -77,6 +77,7 @@ class StageTools:
         train: TrainConfig,
         *,
         ema: bool = True,
+        rate_shares: Mapping[str, float] | None = None,
     ) -> Player:
         """AdamW as the stage asks for; adversaries go without an average."""
         return make_player(
@@ -86,6 +87,7 @@ class StageTools:
             learning_rate=train.learning_rate,
             weight_decay=train.weight_decay,
             ema_decay=train.ema_decay if ema else 0.0,
+            rate_shares=rate_shares,
         )
 
     def loader(self, dataset: Drawable) -> Callable[[TrainConfig, int], Iterator[Batch]]:

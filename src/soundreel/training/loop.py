@@ -193,7 +193,8 @@ def _step(
         )
     meters.add(player.name, {"grad_norm": (norm, 1)})
     for group in player.optimizer.param_groups:
-        group["lr"] = learning_rate
+        # Absent from states that were saved before shares existed.
+        group["lr"] = learning_rate * group.get("rate_share", 1.0)
     player.optimizer.step()
     if player.ema is not None:
         player.ema.update()

@@ -1,6 +1,8 @@
 """One network that learns: with its objective, its optimizer and, if asked, its average."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,9 +41,15 @@ def make_player(
     learning_rate: float,
     weight_decay: float = 0.0,
     ema_decay: float = 0.0,
+    rate_shares: Mapping[str, float] | None = None,
 ) -> Player:
-    """A player with AdamW (default betas); `ema_decay` 0 keeps no average."""
-    trainable = [p for p in network.parameters() if p.requires_grad]
+    """A player with AdamW (default betas); `ema_decay` 0 keeps no average.
+
+    Args:
+        rate_shares: for children of the network by name, the share of the learning rate that their
+            parameters learn at; all others learn at the whole of it.
+    """
+    trainable = _parameter_groups(network, rate_shares or {})
     if not trainable:
         raise ValueError(f"{name}: no parameter requires a gradient, there is nothing to train")
     return Player(
@@ -51,3 +59,15 @@ def make_player(
         optimizer=torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=weight_decay),
         ema=EMA(network, ema_decay) if ema_decay else None,
     )
+
+
+def _parameter_groups(network: nn.Module, shares: Mapping[str, float]) -> list[dict[str, Any]]:
+    """AdamW's groups, one per share of the learning rate, which the group keeps as `rate_share`."""
+    unknown = set(shares) - {name for name, _ in network.named_children()}
+    if unknown:
+        raise ValueError(f"the network has no part named {', '.join(sorted(unknown))}")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(shares.get(name.partition(".")[0], 1.0), []).append(parameter)
+    return [{"params": members, "rate_share": share} for share, members in groups.items()]

@@ -11,6 +11,7 @@ from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.training.mm_ldm_generator import (
     ConditionMasks,
     GeneratorObjective,
+    class_dropped,
     condition_masks,
     draw,
     generator_loss,
@@ -75,6 +76,35 @@ def test_shares_of_conditions_are_as_configured_and_never_both():
         assert float(given.float().mean()) == pytest.approx(0.9 * 0.05 * 0.95, abs=0.003)
         assert not bool((given & ~masks.context_kept).any())
     assert not bool((masks.audio_given & masks.video_given).any())
+
+
+def test_half_of_the_clips_given_a_modality_are_not_told_their_class():
+    objective = GeneratorObjective(known_class_drop=0.5)
+    uniforms = torch.rand(200_000, 3, generator=torch.Generator().manual_seed(0))
+    masks = condition_masks(uniforms, objective)
+    dropped = class_dropped(uniforms, masks, objective)
+    given = masks.audio_given | masks.video_given
+    assert not bool((dropped & ~given).any())
+    for one in (masks.audio_given, masks.video_given):
+        assert float(dropped[one].float().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_loss_of_a_dropped_class_is_that_of_no_class():
+    latents = make_latents(4)
+    draws = draw(latents, SCHEDULE, clip_generators(range(4)))
+    known = {"context_drop": 0.0, "audio_condition": 1.0, "video_condition": 0.0}
+    torch.manual_seed(1)
+    network = make_network(num_classes=3)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def loss(label, **more):
+        objective = GeneratorObjective(**known, **more)
+        return generator_loss(network, latents, draws, SCHEDULE, objective, label=label).loss
+
+    label, none = torch.tensor([0, 1, 2, 0]), torch.full((4,), 3)
+    assert torch.equal(loss(label, known_class_drop=1.0), loss(none))
+    assert not torch.allclose(loss(label), loss(none))
 
 
 def test_conditions_are_clean_latents_where_given_and_zero_elsewhere():

@@ -254,7 +254,11 @@ def scenes() -> MMLDMConfig:
         base,
         first_stage=first_stage,
         autoencoder=replace(base.autoencoder, model=model),
-        generator=replace(base.generator, model=generator),
+        generator=replace(
+            base.generator,
+            model=generator,
+            loss=replace(base.generator.loss, known_class_drop=0.5),
+        ),
     )
 
 

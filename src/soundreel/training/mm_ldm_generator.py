@@ -36,6 +36,8 @@ class GeneratorObjective:
         context_drop: share of clips whose prompt, text and class are dropped.
         audio_condition, video_condition: share of clips, among those that keep their context, that
             are given the clean latent of a modality; if both are drawn, neither is given.
+        known_class_drop: share of the clips given a modality whose class is not told, so that sound
+            for a video and pictures for a sound work without naming a class.
         known_loss_weight: of the loss on the modality that was given; 0 leaves it out, because its
             noise can nearly be read off the condition.
     """
@@ -44,10 +46,11 @@ class GeneratorObjective:
     context_drop: float = 0.1
     audio_condition: float = 0.05
     video_condition: float = 0.05
+    known_class_drop: float = 0.0
     known_loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("context_drop", "audio_condition", "video_condition"):
+        for name in ("context_drop", "audio_condition", "video_condition", "known_class_drop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
 
@@ -118,6 +121,20 @@ def condition_masks(
     return ConditionMasks(kept, audio_drawn & ~video_drawn, video_drawn & ~audio_drawn)
 
 
+def class_dropped(
+    uniforms: Float[Tensor, "batch 3"], masks: ConditionMasks, objective: GeneratorObjective
+) -> Bool[Tensor, " batch"]:
+    """Which of the clips given a modality are not told their class.
+
+    The draw that gave the modality decides: below `known_class_drop` of its own threshold.
+    """
+    _, audio, video = uniforms.unbind(dim=1)
+    share = objective.known_class_drop
+    return (masks.audio_given & (audio < share * objective.audio_condition)) | (
+        masks.video_given & (video < share * objective.video_condition)
+    )
+
+
 def known_latents(latents: AV, masks: ConditionMasks) -> AV:
     """The condition: clean latents where they are given, zeros elsewhere."""
     if len(latents.present) < 2:
@@ -144,9 +161,14 @@ def generator_loss(
     Args:
         network: a `Generator`, or what wraps one for parallel training.
         latents: clean z_v and z_a as the generator sees them (standardised).
+        label: class numbers; the number after the last class stands for none.
         text: token states in place of the learned prompt.
     """
     masks = condition_masks(draws.uniforms, objective)
+    if label is not None and objective.known_class_drop:
+        none = unwrapped(network).config.num_classes
+        dropped = class_dropped(draws.uniforms, masks, objective)
+        label = torch.where(dropped, none, label)
     losses = conditional_loss(
         network,
         latents,
@@ -217,8 +239,7 @@ def mm_ldm_generator_objective(
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        generator = network.module if isinstance(network, DistributedDataParallel) else network
-        assert isinstance(generator, Generator), "this objective trains a Generator"
+        generator = unwrapped(network)
         draws = draw(batch.av, schedule, noise.generators)
         device, num_classes = batch.av.device, generator.config.num_classes
         label = None
@@ -240,6 +261,13 @@ def mm_ldm_generator_objective(
         return TrainingLoss(losses.loss.mean(), means)
 
     return loss
+
+
+def unwrapped(network: nn.Module) -> Generator:
+    """The generator inside a wrapper for parallel training."""
+    generator = network.module if isinstance(network, DistributedDataParallel) else network
+    assert isinstance(generator, Generator), "this objective trains a Generator"
+    return generator
 
 
 def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:

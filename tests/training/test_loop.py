@@ -207,6 +207,15 @@ def test_warmup_raises_the_learning_rate_linearly(tmp_path):
     assert rates == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_rate_falls_to_nothing_over_the_last_samples(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    run(toy_config(decay_samples=32), tmp_path, toy_player(), trackers=[log])
+    rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl")]
+    assert rates == pytest.approx([0.01] * 5 + [0.0075, 0.005, 0.0025])
+    with pytest.raises(ValueError, match="decay_samples must not be negative"):
+        toy_config(decay_samples=-1)
+
+
 def test_training_leaves_the_global_generator_alone(tmp_path):
     player = toy_player()
     torch.manual_seed(3)

@@ -36,7 +36,8 @@ class TrainConfig:
         global_batch_size: clips per optimizer step.
         micro_batch_size: clips that go through the network at once in each process; divides
             `global_batch_size`.
-        learning_rate: of AdamW, constant after `warmup_samples` of linear increase.
+        learning_rate: of AdamW, constant after `warmup_samples` of linear increase and up to the
+            last `decay_samples`, over which it falls linearly to nothing.
         ema_decay: of the averaged weights per step; 0 keeps none.
         max_grad_norm: clip the gradient's norm to this; 0 does not clip.
         precision: "float32", or "bfloat16" for automatic mixed precision.
@@ -53,6 +54,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     warmup_samples: int = 0
+    decay_samples: int = 0
     ema_decay: float = 0.9999
     max_grad_norm: float = 0.0
     precision: str = "float32"
@@ -71,6 +73,9 @@ class TrainConfig:
         for name in ("learning_rate", "save_every", "keep_checkpoints"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("warmup_samples", "decay_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} must be a multiple of"
@@ -222,9 +227,13 @@ class seeded_dropout:  # noqa: N801 - a context manager, named as a verb phrase
 
 
 def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
-    if samples_seen >= config.warmup_samples:
-        return config.learning_rate
-    return config.learning_rate * (samples_seen + 1) / config.warmup_samples
+    share = 1.0
+    if samples_seen < config.warmup_samples:
+        share = (samples_seen + 1) / config.warmup_samples
+    left = config.total_samples - samples_seen
+    if left < config.decay_samples:
+        share = min(share, left / config.decay_samples)
+    return share * config.learning_rate
 
 
 def _grad_norm(parameters: Iterable[Tensor], limit: float) -> float:

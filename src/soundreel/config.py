@@ -1,15 +1,13 @@
 """Typed configuration of a training run: what a preset returns, a YAML file or flags may change.
 
 Components own their configuration dataclasses; this module composes them and reads and writes them.
+Presets need neither YAML nor pydantic: only the functions that read do, and import them.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from soundreel.checkpoints.config_json import config_to_json
 from soundreel.diffusion.config import DiffusionConfig
@@ -87,6 +85,8 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     Raises:
         ConfigError: naming every unknown key and every value that does not fit.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     unknown = _unknown_keys(TypeAdapter(kind).json_schema(), values)
     if unknown:
         raise ConfigError(f"{where}: unknown key {', '.join(unknown)}")
@@ -108,6 +108,8 @@ def merge_file(config: Config, path: Path) -> Config:
     Raises:
         ConfigError: unreadable YAML, an unknown key, or a value that does not fit.
     """
+    import yaml
+
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -11,7 +11,6 @@ from jaxtyping import Float32, UInt8
 
 from soundreel.data.manifest import ClipRecord, DataError
 from soundreel.data.shards import ShardReader
-from soundreel.media.decode import read_audio, read_frames
 from soundreel.media.errors import MediaError
 from soundreel.media.pixels import frames_to_video
 from soundreel.types import AV
@@ -76,6 +75,8 @@ class DecodedClips:
 
     def _decode(self, clip: int, begin: int, end: int) -> _Decoded:
         """Frames `begin` to `end` and all samples."""
+        from soundreel.media.decode import read_audio, read_frames  # needs PyAV, latents do not
+
         record = self._records[clip]
         content = self._reader.read(record)
         try:

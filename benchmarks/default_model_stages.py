@@ -1,0 +1,203 @@
+"""The three stages of `train_default_model`: what each one minimises, and what it leaves."""
+
+from dataclasses import replace
+
+import torch
+from default_model_run import NO_LIMIT, Loss, Run, finished, fit, is_finished
+from default_model_scenes import Scenes, pixels
+from torch import Tensor, nn
+
+from soundreel.data.latents import PerceptualStats
+from soundreel.data.loader import Batch
+from soundreel.diffusion.schedules import Schedule
+from soundreel.models.mm_ldm.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderInputs,
+    MultiModalAutoencoder,
+)
+from soundreel.models.mm_ldm.generator import Generator
+from soundreel.models.mm_ldm.kl_vae import KLVAE
+from soundreel.training.mm_ldm_autoencoder import add_noise_per_image, autoencoder_loss
+from soundreel.training.mm_ldm_first_stage import Reconstruction, first_stage_loss
+from soundreel.training.mm_ldm_generator import GeneratorDraws, generator_loss
+from soundreel.training.mm_ldm_signals import CachedSource, latents_of_moments
+from soundreel.types import AV
+
+SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
+ENCODE_CHUNK = (
+    128  # clips that go through an encoder at once  # clips that go through an encoder at once
+)
+
+
+def first_stage(run: Run, clips: Scenes) -> KLVAE:
+    """Stage 1: frames and mel images through one image autoencoder."""
+    stage = run.config.first_stage
+    if not is_finished(run, "first_stage"):
+        network = run.tools.seeded(lambda: KLVAE(stage.model), stage.train)
+        size = run.config.clip.height // stage.model.factor
+
+        def loss(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+            count, num_frames = len(rows), clips.video.shape[1]
+            shape = (count, stage.loss.num_frames)
+            frames = torch.randint(num_frames, shape, generator=generator, device=run.device)
+            chosen = pixels(clips.video[rows[:, None], frames]).flatten(0, 1)
+            image = torch.cat([chosen, clips.mel[rows]])
+            drawn = (len(image), stage.model.latent_channels, size, size)
+            noise = torch.randn(drawn, generator=generator, device=run.device)
+            decoded, posterior = network(image, noise)
+            result = Reconstruction(image=image, decoded=decoded.float(), kl=posterior.kl())
+            _, total, terms = first_stage_loss(result, stage.loss, None)
+            return total, {
+                f"{name}_{modality}": part.mean()
+                for name, value in terms.items()
+                for modality, part in (("video", value[:-count]), ("audio", value[-count:]))
+            }
+
+        fit(run, "first_stage", network, loss, stage.train, len(clips))
+        scale = unit_scale(moments_of(network, clips, limit=8 * ENCODE_CHUNK))
+        run.tools.leave("first_stage", network, replace(stage.model, latent_scale=scale))
+    return finished(run, "first_stage")
+
+
+@torch.no_grad()
+def moments_of(network: KLVAE, clips: Scenes, limit: int = NO_LIMIT) -> AV:
+    """Posteriors of all frames and mel images, laid out as `first_stage_moments` does."""
+
+    def moments(images: Tensor) -> Tensor:
+        posterior = network.posterior(images)
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)
+
+    parts = []
+    for first in range(0, min(len(clips), limit), ENCODE_CHUNK):
+        rows = slice(first, first + ENCODE_CHUNK)
+        frames = clips.video[rows]
+        video = moments(pixels(frames.flatten(0, 1)))
+        video = video.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        parts.append(AV(video, moments(clips.mel[rows])))
+    return AV.cat(parts)
+
+
+def unit_scale(moments: AV) -> float:
+    """What gives the latents unit standard deviation; frames count as much as mel images."""
+    channels = moments["audio"].shape[1] // 2
+    video = moments["video"].unflatten(1, (-1, 2 * channels))[:, :, :channels]
+    return float((0.5 * (video.var() + moments["audio"][:, :channels].var())).rsqrt())
+
+
+def autoencoder(run: Run, clips: Scenes, moments: AV, network1: KLVAE) -> MultiModalAutoencoder:
+    """Stage 2, on the posteriors of stage 1."""
+    stage = run.config.autoencoder
+    if not is_finished(run, "autoencoder"):
+        network = run.tools.seeded(lambda: MultiModalAutoencoder(stage.model), stage.train)
+        loss = autoencoder_objective(run, network, clips, moments, CachedSource(network1))
+        shares = dict.fromkeys(SEMANTIC_PARTS, stage.semantic_rate_share)
+        fit(run, "autoencoder", network, loss, stage.train, len(clips), shares)
+        run.tools.leave("autoencoder", network, stage.model)
+    return finished(run, "autoencoder")
+
+
+def autoencoder_objective(
+    run: Run, network: nn.Module, clips: Scenes, moments: AV, source: CachedSource
+) -> Loss:
+    """`AutoencoderGame` without an adversary, with draws for the whole batch."""
+    model, config = run.config.autoencoder.model, run.config.autoencoder.loss
+    schedule = on_device(run.config.diffusion.build(), run.device)
+
+    def loss(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        count, label = len(rows), clips.label[rows]
+
+        def integers(high: int, *shape: int) -> Tensor:
+            return torch.randint(high, shape, generator=generator, device=run.device)
+
+        frames = integers(model.num_frames, count, config.num_target_frames).sort(dim=1).values
+        timestep = AV(integers(len(schedule), *frames.shape), integers(len(schedule), count))
+        batch = Batch(av=moments.rows(rows), label=label, keys=(), start_frames=(), sample_index=0)
+        signals = source.signals(
+            batch, model.key_frames, frames, lambda template: normal(template, generator)
+        )
+        noise = normal(signals.targets, generator)
+        uniform = torch.rand(2, count, generator=generator, device=run.device)
+        inputs = AutoencoderInputs(
+            key_frames=signals.key_frames,
+            audio_image=signals.targets["audio"],
+            xt=add_noise_per_image(signals.targets, noise, timestep, schedule),
+            timestep=timestep,
+            frame_index=frames / model.num_frames,
+            posterior_noise=normal(latent_template(model, count, run.device), generator),
+            keep=AV(*(uniform >= config.drop_probability)),
+            label=label,
+        )
+        outputs = network(inputs)
+        result = autoencoder_loss(
+            outputs, inputs, signals.targets, noise, label, schedule, config, model.prediction_type
+        )
+        return result.total, result.terms
+
+    return loss
+
+
+def latent_template(model: AutoencoderConfig, count: int, device: torch.device) -> AV:
+    """Empty tensors shaped as the perceptual latents."""
+    shapes = model.latents
+    return AV(
+        torch.empty(count, *shapes.video_shape, device=device),
+        torch.empty(count, *shapes.audio_shape, device=device),
+    )
+
+
+def latents_of(moments: AV, network1: KLVAE, network2: MultiModalAutoencoder) -> AV:
+    """Means of z_v and z_a of all clips, not standardised."""
+    count = moments.batch_size
+    parts = (slice(first, first + ENCODE_CHUNK) for first in range(0, count, ENCODE_CHUNK))
+    return AV.cat([latents_of_moments(moments.rows(rows), network1, network2) for rows in parts])
+
+
+def measured(latents: AV, model: AutoencoderConfig, device: torch.device) -> PerceptualStats:
+    count = latents.batch_size
+    parts = (latents.rows(slice(first, first + 4096)) for first in range(0, count, 4096))
+    return PerceptualStats.measured(model.latents, parts).to(device)
+
+
+def generator(run: Run, latents: AV, labels: Tensor) -> Generator:
+    """Stage 3."""
+    stage = run.config.generator
+    if not is_finished(run, "generator"):
+        network = run.tools.seeded(lambda: Generator(stage.model), stage.train)
+        loss = generator_objective(run, network, latents, labels)
+        fit(run, "generator", network, loss, stage.train, len(labels))
+        run.tools.leave("generator", network, stage.model)
+    return finished(run, "generator")
+
+
+def generator_objective(run: Run, network: nn.Module, latents: AV, labels: Tensor) -> Loss:
+    """`mm_ldm_generator_objective` with draws for the whole batch.
+
+    Args:
+        latents: of all clips, standardised.
+    """
+    config = run.config.generator.loss
+    schedule = on_device(run.config.diffusion.build(), run.device)
+
+    def loss(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        count, chosen = len(rows), latents.rows(rows)
+        draws = GeneratorDraws(
+            torch.randint(len(schedule), (count,), generator=generator, device=run.device),
+            torch.rand(count, 3, generator=generator, device=run.device),
+            normal(chosen, generator),
+        )
+        losses = generator_loss(network, chosen, draws, schedule, config, label=labels[rows])
+        return losses.loss.mean(), {name: value.mean() for name, value in losses.terms.items()}
+
+    return loss
+
+
+def normal(template: AV, generator: torch.Generator) -> AV:
+    """Noise for a whole batch at once."""
+    return template.map(lambda x: torch.randn(x.shape, generator=generator, device=x.device))
+
+
+def on_device(schedule: Schedule, device: torch.device) -> Schedule:
+    """A schedule whose tables need not be copied at every step."""
+    return replace(
+        schedule, betas=schedule.betas.to(device), timestep_map=schedule.timestep_map.to(device)
+    )

@@ -332,3 +332,14 @@ def test_records_round_trip_through_the_manifest(tmp_path, make_video):
     (tmp_path / "out" / "manifest.jsonl").write_text('{"key": 1}\n')
     with pytest.raises(DataError, match="line 1: missing or unknown fields"):
         load_manifest(tmp_path / "out")
+
+
+def test_texts_beside_the_videos_do_not_take_the_place_of_clips_to_hold_out(tmp_path, make_video):
+    """As `render` writes them: every video with a description of its own name."""
+    for number in range(4):
+        make_video(tmp_path / "in" / "kind" / f"{number}.mkv", first_level=40 * number)
+        (tmp_path / "in" / "kind" / f"{number}.json").write_text("{}")
+    prepare_dataset(tmp_path / "in", tmp_path / "out", replace(SMALL, test=3.0))
+    records = load_manifest(tmp_path / "out")
+    assert sorted(record.split for record in records) == ["test", "test", "test", "train"]
+    assert set(_skipped(tmp_path / "out").values()) == {"is a text by its name"}

@@ -101,3 +101,29 @@ def test_a_new_scene_sounds_when_its_events_happen(tmp_path):
     ]
     before, after = np.array(levels[::2]), np.array(levels[1::2])
     assert (after > 2 * before).all()
+
+
+@pytest.mark.slow
+def test_the_better_of_two_sets_is_named_and_no_winner_among_equals(tmp_path):
+    """Against scenes of one seed: scenes of another seed, and the same ones in grey and shaken."""
+    options = {
+        "real": ("--seed", 1),
+        "alike": ("--seed", 2),
+        "other": ("--seed", 3, "--colour", "grey", "--camera-shake", 0.2, "--offscreen-sounds", 6),
+    }
+    for name, words in options.items():
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "soundreel", "render", tmp_path / name, "--count", "22"),
+                *("--size", "64", "--frame-rate", "10", "--duration-s", "1.6", "--workers", "0"),
+                *map(str, words),
+            ],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    lines = run("evaluate_two_models.py", *(tmp_path / name for name in ("real", "alike", "other")))
+    kvd = [line for line in lines if line.startswith("kvd")]
+    assert len(lines) == 6
+    assert float(kvd[0].split()[2]) < float(kvd[1].split()[2])
+    assert kvd[2].split()[1:] == ["alike"]

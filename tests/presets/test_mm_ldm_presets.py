@@ -33,7 +33,7 @@ def test_every_preset_builds_and_comes_back_from_json(config):
     assert config_from_json(MMLDMConfig, config_to_json(config), "test") == config
 
 
-def test_the_default_models_preset_knows_every_kind_of_scene_and_fits_when_packed():
+def test_the_preset_of_scenes_knows_every_kind_of_scene_and_fits_when_packed():
     config = mm_ldm.scenes()
     with torch.device("meta"):
         parts = [

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "demo": "show on one page what a model can do",
     "generate": "make clips with sound from a trained model",
     "prepare": "turn a folder of videos into a checked data set",
     "train": "train a model on a prepared data set",

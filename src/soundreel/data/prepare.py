@@ -34,7 +34,7 @@ from soundreel.data.manifest import (
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source, scan
 from soundreel.data.shards import ShardWriter
-from soundreel.data.split import assign_splits
+from soundreel.data.split import TRAIN, assign_splits
 from soundreel.data.workers import convert_all
 
 SPOOL_FOLDER = ".spool"
@@ -152,8 +152,9 @@ def _convert(
 ) -> None:
     """Convert the sources and append them to shards and journal, in their order."""
     entries = journal.entries.values()
-    splits = assign_splits(
-        [source.group for source in todo],
+    # What is known to be unusable must not take the place of a clip to hold out.
+    splits = dict.fromkeys((source.group for source in todo), TRAIN) | assign_splits(
+        [source.group for source in todo if not source.problem],
         test=options.test,
         valid=options.valid,
         seed=options.seed,

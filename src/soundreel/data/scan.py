@@ -19,6 +19,8 @@ from soundreel.data.options import PrepareOptions
 
 log = logging.getLogger(__name__)
 
+TEXTS = (".csv", ".json", ".jsonl", ".md", ".srt", ".txt", ".vtt", ".xml", ".yaml", ".yml")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
@@ -72,6 +74,8 @@ def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[S
     for path in _files(origin, exclude):
         name = path.relative_to(origin).as_posix()
         label, problem = _label(name, "", options)
+        if path.suffix.lower() in TEXTS:
+            problem = "is a text by its name"
         sources.append(
             Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)
         )
@@ -158,7 +162,7 @@ def _audioset_rows(
     whole: dict[str, str] = {}
     cut: dict[tuple[str, float], str] = {}
     for path in sorted(_files(origin.parent, exclude)):
-        if path.suffix.lower() not in ("", ".csv", ".json", ".txt"):
+        if path.suffix.lower() not in ("", *TEXTS):
             name = path.relative_to(origin.parent).as_posix()
             match = re.fullmatch(r"(.{11})_(\d+(?:\.\d+)?)(?:_[\d.]+)?", path.stem)
             whole.setdefault(path.stem, name)

@@ -147,7 +147,7 @@ def small() -> MMLDMConfig:
     )
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
     train = TrainConfig(
-        total_samples=24_000,
+        total_samples=16_000,
         global_batch_size=8,
         micro_batch_size=8,
         learning_rate=4e-4,
@@ -213,7 +213,7 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=64_000,
+                total_samples=48_000,
                 global_batch_size=16,
                 micro_batch_size=16,
                 ema_decay=0.999,
@@ -235,7 +235,7 @@ def small() -> MMLDMConfig:
 
 
 def scenes() -> MMLDMConfig:
-    """The embedded default model's: as `small`, with the kinds of rendered scenes as classes.
+    """As `small`, with the kinds of rendered scenes as classes.
 
     Generator and signal decoder are told the class. Semantic tokens and generator are a little
     smaller than those of `small`, so that the packed model fits into 32 MiB.
@@ -248,16 +248,23 @@ def scenes() -> MMLDMConfig:
         base.first_stage,
         # Squared errors learn the scenes' many colours sooner than absolute ones.
         loss=replace(base.first_stage.loss, reconstruction="mse"),
-        train=replace(base.first_stage.train, total_samples=9_600),
+        train=replace(base.first_stage.train, total_samples=7_200),
+    )
+    autoencoder = replace(
+        base.autoencoder,
+        model=model,
+        train=replace(base.autoencoder.train, total_samples=20_800, decay_samples=3_200),
     )
     return replace(
         base,
+        data=replace(base.data, stride=4),
         first_stage=first_stage,
-        autoencoder=replace(base.autoencoder, model=model),
+        autoencoder=autoencoder,
         generator=replace(
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
+            train=replace(base.generator.train, total_samples=28_800, decay_samples=9_600),
         ),
     )
 

@@ -1,0 +1,159 @@
+"""`soundreel demo [MODEL]`: a page with clips that show what a model can do."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from soundreel.cli.main import write
+from soundreel.cli.progress import progress_bar
+from soundreel.clip import Clip
+from soundreel.data.scenes.render import KINDS, RenderOptions, render_clip
+from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.media.gallery import Exhibit, write_gallery
+from soundreel.pipelines.load import Pipeline, load
+from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.types import ClipSpec
+
+SHOWN = 4
+FIRST_KINDS = ("hammer", "fire", "bouncing_balls", "waves")
+GIVEN_VIDEO, GIVEN_AUDIO = "metronome", "lightning"
+UNSEEN_SEED = 2**31  # far from the seeds that training sets are rendered with
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments:
+    """Write four clips, sound for a video, pictures for a sound, and a page that shows them."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A model folder, or owner/name on the Hub."""
+    out: Path = Path("demo")
+    """Folder for clips and page; made if absent."""
+    seed: int = 0
+    """Of everything."""
+    given: Path | None = None
+    """A video with sound; its pictures get new sound, its sound gets new pictures. Default: for
+    models of rendered scenes two new scenes, for others none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A clip to make: what for, and what `generate` is told."""
+
+    title: str
+    note: str
+    label: int | None = None
+    video: Clip | None = None
+    audio: Clip | None = None
+
+
+def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
+    """Show on one page what a model can do."""
+    out = arguments.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder")
+    pipeline = load(arguments.model)
+    wishes = _free_wishes(pipeline) + _given_wishes(pipeline, arguments)
+    with progress_bar("sampling") as advance:
+        clips = []
+        for number, wish in enumerate(wishes):
+            clips += _make(pipeline, wish, arguments.seed + number)
+            advance(number + 1, len(wishes))
+    out.mkdir(parents=True, exist_ok=True)
+    exhibits = []
+    for number, (wish, clip) in enumerate(zip(wishes, clips, strict=True), start=1):
+        name = f"{number:02d}-{wish.title.replace(' ', '-')}"
+        clip.save(out / f"{name}.mp4")
+        write_contact_sheet(out / f"{name}.png", clip, width=900)
+        exhibits.append(
+            Exhibit(title=wish.title, note=wish.note, video=f"{name}.mp4", sheet=f"{name}.png")
+        )
+    spec = pipeline.clip
+    page = write_gallery(
+        out,
+        exhibits,
+        title="Soundreel",
+        about=f"Clips of {spec.duration_s:g} s, {spec.num_frames} frames of {spec.width}x"
+        f"{spec.height} pixels, sound at {spec.sample_rate / 1000:g} kHz; made by "
+        f"{arguments.model}.",
+    )
+    write(f"{len(clips)} clips, their contact sheets and a page of them all: {page}")
+    return 0
+
+
+def _make(pipeline: Pipeline, wish: Wish, seed: int) -> list[Clip]:
+    known = {"video": wish.video, "audio": wish.audio}
+    if isinstance(pipeline, MMLDMPipeline):
+        return pipeline.generate(seed=seed, label=wish.label, **known)
+    return pipeline.generate(seed=seed, **known)
+
+
+def _class_names(pipeline: Pipeline) -> tuple[str, ...]:
+    return pipeline.settings.class_names if isinstance(pipeline, MMLDMPipeline) else ()
+
+
+def _free_wishes(pipeline: Pipeline) -> list[Wish]:
+    """Clips from noise: of as many classes as there are, or of none."""
+    names = _class_names(pipeline)
+    shown = [name for name in FIRST_KINDS if name in names] or list(names[:SHOWN])
+    note = "Pictures and sound made together"
+    if not shown:
+        return [Wish(title=f"clip {n}", note=f"{note}.") for n in range(1, SHOWN + 1)]
+    return [
+        Wish(title=name.replace("_", " "), note=f"{note}, from the class.", label=names.index(name))
+        for name in shown
+    ]
+
+
+def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
+    """Sound for a video and pictures for a sound, if there is anything to give."""
+    spec, names = pipeline.clip, _class_names(pipeline)
+    if arguments.given is not None:
+        clip = Clip.load(
+            arguments.given,
+            duration=spec.duration,
+            frame_rate=spec.frame_rate,
+            sample_rate=spec.sample_rate,
+        )
+        if clip.frames is None or clip.waveform is None:
+            raise ValueError(f"--given {arguments.given}: needs pictures and sound")
+        source = f"of {arguments.given.name}"
+        seen = heard = clip
+    elif names and set(names) <= set(KINDS):
+        source = "rendered for this page"
+        seen = _scene(GIVEN_VIDEO, spec, arguments.seed)
+        heard = _scene(GIVEN_AUDIO, spec, arguments.seed)
+    else:
+        return []
+    return [
+        Wish(
+            title="sound for a video",
+            note=f"Given: the pictures, {source}. Made: the sound.",
+            video=replace(seen, waveform=None),
+        ),
+        Wish(
+            title="pictures for a sound",
+            note=f"Given: the sound, {source}. Made: the pictures.",
+            audio=replace(heard, frames=None),
+        ),
+    ]
+
+
+def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:
+    """A rendered scene that no training set holds, of the model's size."""
+    options = RenderOptions(
+        num_frames=spec.num_frames,
+        height=spec.height,
+        width=spec.width,
+        frame_rate=spec.frame_rate,
+        sample_rate=spec.sample_rate,
+        kinds=(kind,),
+    )
+    scene = render_clip(options, UNSEEN_SEED + seed, 0)
+    return Clip(
+        frames=scene.frames,
+        waveform=scene.waveform,
+        frame_rate=spec.frame_rate,
+        sample_rate=spec.sample_rate,
+    )

@@ -8,7 +8,7 @@ BENCH := coupled_unet decode_clips super_resolution mm_ldm sampler_oracle zero_s
 demo: .venv/installed  ## prepare the example clips, train the tiny preset, write clips
 	$(BIN)/soundreel prepare examples/clips $(DEMO)/clips --height 32 --width 32 --workers 2
 	$(BIN)/soundreel train mm-diffusion-tiny --data $(DEMO)/clips --out $(DEMO)/run $(if $(wildcard $(DEMO)/run/config.json),--resume)
-	$(BIN)/soundreel demo $(DEMO)/run/model --out $(DEMO)/out --given examples/clips/water/water-1.mp4
+	$(BIN)/soundreel demo $(DEMO)/run/model --out $(DEMO)/out
 
 test: .venv/installed  ## all fast tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not gpu"

@@ -1,6 +1,8 @@
 """Teach the renderer a new kind of scene: a traffic light that beeps when it changes.
 
-python examples/add_a_scene.py OUT [COUNT]
+    python examples/add_a_scene.py OUT [COUNT]
+
+OUT gets the clips, COUNT of them (2).
 """
 
 import sys

@@ -72,6 +72,11 @@ def test_integers_and_small_tensors_survive(tmp_path):
     assert all(torch.equal(back[name].to(state[name]), state[name]) for name in state)
 
 
+def test_small_tensors_beyond_half_precision_are_kept_whole(tmp_path):
+    state = {"bias": torch.tensor([1e6, -2.5])}
+    assert torch.equal(unpacked(state, tmp_path)["bias"], state["bias"])
+
+
 def test_a_packed_folder_is_a_model_folder_of_a_quarter_of_the_size(model, tmp_path):
     size = pack_model(model, tmp_path / "packed")
     original = (model / "network" / "model.safetensors").stat().st_size

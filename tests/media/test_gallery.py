@@ -46,6 +46,14 @@ def test_the_page_shows_every_clip_and_loads_nothing_from_elsewhere(tmp_path, ex
     assert all(words in text for words in ("A & B", "six clips", "clip 2", "<made> & shown"))
 
 
+def test_names_that_mean_something_in_addresses_lead_to_their_files(tmp_path):
+    for end in (".mp4", ".png"):
+        (tmp_path / f"a #1? 5%{end}").write_bytes(b"")
+    one = Exhibit(title="x", note="", video="a #1? 5%.mp4", sheet="a #1? 5%.png")
+    page = Page(write_gallery(tmp_path, [one], title="x").read_text())
+    assert page.sources == ["a%20%231%3F%205%25.mp4", "a%20%231%3F%205%25.png"]
+
+
 def test_a_missing_file_or_an_empty_gallery_is_refused(tmp_path, exhibits):
     (tmp_path / "2.png").unlink()
     with pytest.raises(ValueError, match=r"2\.png are not there"):

@@ -1,9 +1,10 @@
 """Weights at a quarter of their size: eight-bit integers with one scale per output row.
 
-A large matrix `name` is stored as integers under `name` and as `name.scale`, one number per row
+A large matrix `name` is stored as integers under `name` and as `name.row_scale`, one number per row
 (output channel), so that `integers * scale` is the matrix to within half a step, 1/254 of the row's
-largest weight. Everything small stays as it is, in half precision. `load_state` unpacks such files
-unasked, so a packed folder is a model folder like any other; it computes in float32.
+largest weight. Everything small stays as it is, in half precision if that holds it. `load_state`
+unpacks such files unasked, so a packed folder is a model folder like any other; it computes in
+float32.
 """
 
 from collections.abc import Mapping
@@ -47,7 +48,8 @@ def pack_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             packed[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
             packed[name + SCALE] = scale
         else:
-            packed[name] = value.half() if value.is_floating_point() else value
+            fits = value.is_floating_point() and bool(torch.isfinite(value.half()).all())
+            packed[name] = value.half() if fits else value
     return packed
 
 

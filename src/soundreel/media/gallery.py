@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from soundreel.media.encode import complete_file
 
@@ -73,8 +74,8 @@ def _figure(exhibit: Exhibit) -> str:
     return (
         f"<figure><figcaption><b>{title}</b>"
         f'<p class="note">{escape(exhibit.note)}</p></figcaption><div class="clip">'
-        f'<video src="{escape(exhibit.video)}" controls loop playsinline'
+        f'<video src="{quote(exhibit.video)}" controls loop playsinline'
         f' aria-label="{title}"></video>'
-        f'<img src="{escape(exhibit.sheet)}" alt="Frames over the spectrogram: {title}">'
+        f'<img src="{quote(exhibit.sheet)}" alt="Frames over the spectrogram: {title}">'
         "</div></figure>"
     )

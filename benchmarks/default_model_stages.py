@@ -7,7 +7,8 @@ from default_model_run import NO_LIMIT, Loss, Run, finished, fit, is_finished
 from default_model_scenes import Scenes, pixels
 from torch import Tensor, nn
 
-from soundreel.data.latents import PerceptualStats
+from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
+from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.data.loader import Batch
 from soundreel.diffusion.schedules import Schedule
 from soundreel.models.mm_ldm.autoencoder import (
@@ -24,9 +25,7 @@ from soundreel.training.mm_ldm_signals import CachedSource, latents_of_moments
 from soundreel.types import AV
 
 SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
-ENCODE_CHUNK = (
-    128  # clips that go through an encoder at once  # clips that go through an encoder at once
-)
+ENCODE_CHUNK = 128  # clips that go through an encoder at once
 
 
 def first_stage(run: Run, clips: Scenes) -> KLVAE:
@@ -152,10 +151,19 @@ def latents_of(moments: AV, network1: KLVAE, network2: MultiModalAutoencoder) ->
     return AV.cat([latents_of_moments(moments.rows(rows), network1, network2) for rows in parts])
 
 
-def measured(latents: AV, model: AutoencoderConfig, device: torch.device) -> PerceptualStats:
-    count = latents.batch_size
+def measured(run: Run, latents: AV) -> LatentScaling:
+    """Between these latents of all clips and what the generator sees."""
+    spec, stage, count = (
+        run.config.autoencoder.model.latents,
+        run.config.generator,
+        latents.batch_size,
+    )
     parts = (latents.rows(slice(first, first + 4096)) for first in range(0, count, 4096))
-    return PerceptualStats.measured(model.latents, parts).to(device)
+    if not stage.num_axes:
+        return PerceptualStats.measured(spec, parts).to(run.device)
+    num_axes = min(stage.num_axes, count - 1)
+    config = LatentAxesConfig(latents=spec, num_axes=num_axes, evening=stage.evening)
+    return PerceptualAxes.measured(config, latent_moments(parts)).to(run.device)
 
 
 def generator(run: Run, latents: AV, labels: Tensor) -> Generator:

@@ -71,9 +71,8 @@ def run_all(run: Run, options: argparse.Namespace) -> None:
     network1 = first_stage(run, clips)
     moments, moments_apart = moments_of(network1, clips), moments_of(network1, apart)
     network2 = autoencoder(run, clips, moments, network1)
-    model = run.config.autoencoder.model
     raw, raw_apart = (latents_of(part, network1, network2) for part in (moments, moments_apart))
-    stats = measured(raw, model, run.device)
+    stats = measured(run, raw)
     latents, latents_apart = stats.standardize(raw), stats.standardize(raw_apart)
     network3 = generator(run, latents, clips.label)
     config = run.config

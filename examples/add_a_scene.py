@@ -1,8 +1,6 @@
 """Teach the renderer a new kind of scene: a traffic light that beeps when it changes.
 
-    python examples/add_a_scene.py OUT [COUNT]
-
-OUT gets the clips, COUNT of them (2).
+python examples/add_a_scene.py OUT [COUNT]        (COUNT clips, by default 2)
 """
 
 import sys

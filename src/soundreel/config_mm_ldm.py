@@ -102,11 +102,25 @@ class AdversarialRun:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorRun:
-    """Stage 3, on latents that are computed once and standardised."""
+    """Stage 3, on latents that are computed once and standardised.
+
+    Attributes:
+        num_axes: 0 standardises per channel, as published; otherwise latents are reduced to so many
+            principal axes, and the spread along them is evened out.
+        evening: how far: 0 leaves the spread, 1 makes it equal along all axes.
+    """
 
     model: GeneratorConfig = field(default_factory=GeneratorConfig)
+    num_axes: int = 0
+    evening: float = 0.5
     loss: GeneratorObjective = field(default_factory=GeneratorObjective)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_axes < 0:
+            raise ValueError(f"num_axes is 0 or more, got {self.num_axes}")
+        if not 0 <= self.evening <= 1:
+            raise ValueError(f"evening lies within [0, 1], got {self.evening}")
 
 
 @dataclass(frozen=True, kw_only=True)

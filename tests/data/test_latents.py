@@ -70,6 +70,19 @@ def test_standardised_latents_have_zero_mean_and_unit_variance_per_channel(tmp_p
     assert torch.allclose(latents.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
 
 
+def test_principal_axes_have_unit_variance_and_are_measured_once(tmp_path):
+    make(tmp_path)
+    dataset = LatentDataset(tmp_path, num_axes=64, evening=0.0)
+    assert dataset.stats.config.num_axes == len(dataset) - 1  # no more than the latents span
+    latents = torch.stack([dataset[i].av["video"] for i in range(7)])
+    assert float(latents.var(dim=0, correction=0).mean()) == pytest.approx(1, abs=1e-3)
+    raw = LatentDataset(tmp_path, standardize=False)[3].av
+    assert torch.allclose(dataset.stats.restore(dataset[3].av)["video"], raw["video"], atol=1e-4)
+    stamp = (tmp_path / "moments.safetensors").stat().st_mtime_ns
+    LatentDataset(tmp_path, num_axes=2)
+    assert (tmp_path / "moments.safetensors").stat().st_mtime_ns == stamp
+
+
 def test_restoring_undoes_standardising():
     generator = torch.Generator().manual_seed(0)
     latents = AV(

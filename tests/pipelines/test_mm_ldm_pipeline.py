@@ -11,6 +11,7 @@ from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.clip import Clip
+from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
 from soundreel.data.latents import PerceptualStats
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.models.mm_ldm.decoding import DecodingConfig
@@ -29,7 +30,7 @@ from soundreel.pipelines.text_encoder import (
     load_text_encoder,
     text_encoder_sha256,
 )
-from soundreel.types import ClipSpec
+from soundreel.types import AV, ClipSpec
 
 SPEC = ClipSpec(num_frames=4, height=32, width=32, frame_rate=Fraction(10), sample_rate=8000)
 
@@ -321,6 +322,25 @@ def test_a_saved_pipeline_loads_back_equal(tmp_path, pipeline):
         assert loaded.settings == original.settings
         assert loaded.clip == original.clip
         assert same(loaded.generate(seed=2)[0], original.generate(seed=2)[0], 0.0)
+
+
+def test_principal_axes_are_saved_with_the_pipeline(tmp_path):
+    original = make_pipeline()
+    latents = original.autoencoder.config.latents
+    generator = torch.Generator().manual_seed(0)
+    some = AV(
+        *(
+            torch.randn(30, *shape, generator=generator)
+            for shape in (latents.video_shape, latents.audio_shape)
+        )
+    )
+    config = LatentAxesConfig(latents=latents, num_axes=20)
+    original.stats = PerceptualAxes.measured(config, latent_moments([some]))
+    save_mm_ldm(original, tmp_path / "model")
+    loaded = load_mm_ldm(tmp_path / "model")
+    assert loaded.stats.config == config
+    assert same(loaded.generate(seed=2)[0], original.generate(seed=2)[0], 0.0)
+    assert not same(loaded.generate(seed=2)[0], make_pipeline().generate(seed=2)[0])
 
 
 def test_a_pipeline_without_generator_encodes_and_decodes(tmp_path, pipeline):

@@ -3,6 +3,7 @@
     cache.json                        format version, what made it, shapes, number of windows
     latents-000000.safetensors ...    `video`, `audio`, `label`, `start_frame`; keys in the metadata
     stats.safetensors                 mean and standard deviation of every channel
+    moments.safetensors               mean and covariance of all elements, once asked for
 
 Shards appear only when complete, so that an interrupted caching goes on where it stopped.
 """
@@ -22,6 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from soundreel.data.dataset import Sample
+from soundreel.data.latent_axes import (
+    LatentAxesConfig,
+    LatentMoments,
+    PerceptualAxes,
+    latent_moments,
+)
 from soundreel.data.manifest import DataError
 from soundreel.types import AV, LatentSpec
 
@@ -46,6 +53,7 @@ class PerceptualStats(nn.Module):
 
     def __init__(self, latents: LatentSpec) -> None:
         super().__init__()
+        self.config = latents
         for name, channels in (
             ("video", latents.video_channels),
             ("audio", latents.audio_channels),
@@ -97,6 +105,10 @@ class PerceptualStats(nn.Module):
             )
             latents = latents.replace(name, function(latents[name], mean, std))
         return latents
+
+
+LatentScaling = PerceptualStats | PerceptualAxes
+"""Between an autoencoder's latents and what the generator sees: `standardize` and `restore`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,21 +184,48 @@ class LatentDataset(Dataset):
     Args:
         folder: made by `cache_latents`.
         standardize: False gives the raw latents (and `stats` is the identity).
+        num_axes: 0 standardises per channel; otherwise the principal axes that are kept, at most
+            one fewer than there are latents.
+        evening: see `LatentAxesConfig`.
 
     Raises:
         DataError: no complete cache.
+        ValueError: principal axes of a single latent.
     """
 
-    def __init__(self, folder: Path, *, standardize: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        standardize: bool = True,
+        num_axes: int = 0,
+        evening: float = 0.5,
+    ) -> None:
         folder = Path(folder)
         self.info = _read_info(folder)
         if not (folder / "stats.safetensors").is_file():
             raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
-        self.stats = PerceptualStats(self.info.latents)
-        if standardize:
-            self.stats.load_state_dict(load_file(folder / "stats.safetensors"))
         self._folder = folder
+        self.stats: LatentScaling = PerceptualStats(self.info.latents)
+        if standardize and num_axes:
+            config = LatentAxesConfig(
+                latents=self.info.latents,
+                num_axes=min(num_axes, max(len(self) - 1, 1)),
+                evening=evening,
+            )
+            self.stats = PerceptualAxes.measured(config, self._moments())
+        elif standardize:
+            self.stats.load_state_dict(load_file(folder / "stats.safetensors"))
         self._shards: dict[int, tuple[safe_open, list[str]]] = {}
+
+    def _moments(self) -> LatentMoments:
+        """Of all latents; computed once."""
+        path = self._folder / "moments.safetensors"
+        if not path.is_file():
+            num_shards = -(-len(self) // self.info.shard_rows)
+            shards = (_read_shard(_shard_path(self._folder, n)) for n in range(num_shards))
+            _save(latent_moments(shards), path)
+        return load_file(path)
 
     def __len__(self) -> int:
         return self.info.num_windows

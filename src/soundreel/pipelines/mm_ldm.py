@@ -16,7 +16,7 @@ from torch import Tensor
 from soundreel.audio.griffin_lim import log_mel_to_waveform
 from soundreel.audio.mel_image import decode_mel_image, fit_length
 from soundreel.clip import Clip
-from soundreel.data.latents import PerceptualStats
+from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.decoding import DecodingConfig, decode, starting_noise
@@ -62,7 +62,7 @@ class MMLDMPipeline:
         first_stage: FirstStageNetwork,
         autoencoder: MultiModalAutoencoder,
         generator: Generator | None = None,
-        stats: PerceptualStats | None = None,
+        stats: LatentScaling | None = None,
         vocoder: Vocoder | None = None,
         settings: MMLDMSettings | None = None,
         text_encoder: TextEncoder | None = None,
@@ -71,7 +71,7 @@ class MMLDMPipeline:
         self.first_stage = first_stage
         self.autoencoder = autoencoder
         self.generator = generator
-        self.stats = PerceptualStats(autoencoder.config.latents) if stats is None else stats
+        self.stats = stats or PerceptualStats(autoencoder.config.latents)
         self.vocoder = vocoder
         self.settings = MMLDMSettings() if settings is None else settings
         self.text_encoder = text_encoder

@@ -15,6 +15,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
+from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
 from soundreel.data.latents import PerceptualStats
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
@@ -33,8 +34,11 @@ FIRST_STAGES: dict[str, tuple[type, type]] = {
 KINDS = {
     "autoencoder": "mm-ldm-autoencoder",
     "generator": "mm-ldm-generator",
-    "latent_stats": "perceptual-stats",
     "vocoder": "hifi-gan",
+}
+SCALINGS: dict[str, tuple[type, type]] = {
+    "perceptual-stats": (PerceptualStats, LatentSpec),
+    "perceptual-axes": (PerceptualAxes, LatentAxesConfig),
 }
 
 
@@ -47,13 +51,17 @@ def save_mm_ldm(pipeline: MMLDMPipeline, folder: Path) -> None:
     parts: dict[str, tuple[nn.Module, Any]] = {
         "first_stage": (pipeline.first_stage, pipeline.first_stage.config),
         "autoencoder": (pipeline.autoencoder, pipeline.autoencoder.config),
-        "latent_stats": (pipeline.stats, pipeline.autoencoder.config.latents),
+        "latent_stats": (pipeline.stats, pipeline.stats.config),
     }
     if pipeline.generator is not None:
         parts["generator"] = (pipeline.generator, pipeline.generator.config)
     if pipeline.vocoder is not None:
         parts["vocoder"] = (pipeline.vocoder, pipeline.vocoder.config)
-    kinds = {**KINDS, "first_stage": _kind(pipeline.first_stage)}
+    kinds = {
+        **KINDS,
+        "first_stage": _kind(pipeline.first_stage, FIRST_STAGES),
+        "latent_stats": _kind(pipeline.stats, SCALINGS),
+    }
     index = ModelIndex(
         system=SYSTEM,
         components={name: kinds[name] for name in parts},
@@ -80,14 +88,9 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
             f"{folder}: not a complete MM-LDM model (system {index.system!r}, "
             f"components {', '.join(index.components)})"
         )
-    kind = index.components["first_stage"]
-    if kind not in FIRST_STAGES:
-        raise CheckpointError(
-            f"{folder}: first_stage is of kind {kind!r}, known are {', '.join(FIRST_STAGES)}"
-        )
-    first_stage, _ = load_component(folder, "first_stage", *FIRST_STAGES[kind])
+    first_stage = _load_kind(folder, index, "first_stage", FIRST_STAGES)
     autoencoder, _ = load_component(folder, "autoencoder", MultiModalAutoencoder, AutoencoderConfig)
-    stats, _ = load_component(folder, "latent_stats", PerceptualStats, LatentSpec)
+    stats = _load_kind(folder, index, "latent_stats", SCALINGS)
     generator = vocoder = None
     if "generator" in index.components:
         generator, _ = load_component(folder, "generator", Generator, GeneratorConfig)
@@ -108,5 +111,14 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
         raise CheckpointError(f"{folder}: {error}") from None
 
 
-def _kind(first_stage: nn.Module) -> str:
-    return next(kind for kind, (network, _) in FIRST_STAGES.items() if type(first_stage) is network)
+def _kind(part: nn.Module, kinds: dict[str, tuple[type, type]]) -> str:
+    return next(kind for kind, (network, _) in kinds.items() if type(part) is network)
+
+
+def _load_kind(
+    folder: Path, index: ModelIndex, name: str, kinds: dict[str, tuple[type, type]]
+) -> Any:
+    kind = index.components[name]
+    if kind not in kinds:
+        raise CheckpointError(f"{folder}: {name} is of kind {kind!r}, known are {', '.join(kinds)}")
+    return load_component(folder, name, *kinds[kind])[0]

@@ -147,11 +147,12 @@ def small() -> MMLDMConfig:
     )
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
     train = TrainConfig(
-        total_samples=16_000,
+        total_samples=24_000,
         global_batch_size=8,
         micro_batch_size=8,
         learning_rate=4e-4,
         warmup_samples=1_600,
+        decay_samples=3_200,
         ema_decay=0.998,
         max_grad_norm=1.0,
         precision="bfloat16",
@@ -173,6 +174,7 @@ def small() -> MMLDMConfig:
                 micro_batch_size=4,
                 learning_rate=1e-3,
                 warmup_samples=400,
+                decay_samples=0,
                 ema_decay=0.995,
                 precision="float32",
                 preview_every=1_600,
@@ -182,7 +184,7 @@ def small() -> MMLDMConfig:
             model=model,
             cache_first_stage=True,
             semantic_rate_share=0.25,
-            loss=AutoencoderLossConfig(kl_weight=1e-6, num_target_frames=4),
+            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.2, num_target_frames=6),
             train=train,
         ),
         adversarial=AdversarialRun(
@@ -194,26 +196,32 @@ def small() -> MMLDMConfig:
                 joint_attention=(8,),
                 temporal_attention=(2, 4),
             ),
-            train=replace(train, total_samples=3_200, learning_rate=1e-4, warmup_samples=0),
+            train=replace(
+                train, total_samples=3_200, learning_rate=1e-4, warmup_samples=0, decay_samples=0
+            ),
         ),
         generator=GeneratorRun(
             model=GeneratorConfig(
                 latents=model.latents,
+                video_patch_size=2,
+                audio_patch_size=2,
                 width=256,
                 depth=8,
                 num_heads=8,
                 context_dim=64,
                 num_context_tokens=4,
             ),
+            num_axes=256,
             loss=GeneratorObjective(
                 prediction_type="v",
-                audio_condition=0.15,
-                video_condition=0.15,
+                audio_condition=0.25,
+                video_condition=0.25,
                 known_loss_weight=0.0,
             ),
             train=replace(
                 train,
-                total_samples=48_000,
+                total_samples=80_000,
+                decay_samples=20_000,
                 global_batch_size=16,
                 micro_batch_size=16,
                 ema_decay=0.999,
@@ -243,7 +251,7 @@ def scenes() -> MMLDMConfig:
     base = small()
     decoder = replace(base.autoencoder.model.decoder, context_dim=128, num_classes=NUM_SCENE_KINDS)
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
-    generator = replace(base.generator.model, depth=7, num_classes=NUM_SCENE_KINDS)
+    generator = replace(base.generator.model, depth=6, num_classes=NUM_SCENE_KINDS)
     first_stage = replace(
         base.first_stage,
         # Squared errors learn the scenes' many colours sooner than absolute ones.
@@ -253,7 +261,8 @@ def scenes() -> MMLDMConfig:
     autoencoder = replace(
         base.autoencoder,
         model=model,
-        train=replace(base.autoencoder.train, total_samples=20_800, decay_samples=3_200),
+        loss=replace(base.autoencoder.loss, drop_probability=0.1),
+        train=replace(base.autoencoder.train, total_samples=28_000),
     )
     return replace(
         base,
@@ -264,7 +273,7 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=28_800, decay_samples=9_600),
+            train=replace(base.generator.train, total_samples=100_000),
         ),
     )
 
@@ -368,6 +377,8 @@ def _small_autoencoder(
         feature_channels=tuple(channels for channels, _ in features),
         feature_factors=tuple(factor for _, factor in features),
         index_scale=1000.0,
+        index_gate_channels=64,
+        stacked_frames=len(key_frames),
     )
     projector = ProjectorConfig(
         latent_channels=latent_channels,

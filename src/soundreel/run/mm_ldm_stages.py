@@ -221,7 +221,7 @@ class StageRunner:
         generator, _ = load_component(
             self._out / "generator" / "component", "network", Generator, GeneratorConfig
         )
-        latents = LatentDataset(self._out / "latents")
+        latents = self._scaled_latents()
         pipeline = self._pipeline(
             first_stage, autoencoder, generator.to(self._tools.device), latents
         )
@@ -285,13 +285,18 @@ class StageRunner:
             assert isinstance(first_stage, KLVAE)  # the configuration has been checked
             windows = self._moments(first_stage)
             encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
-        return cache_latents(
+        cache_latents(
             self._tools.on_device(encode),
             windows,
             self._out / "latents",
             latents=autoencoder.config.latents,
             fingerprint=self._fingerprint(first_stage, autoencoder),
         )
+        return self._scaled_latents()
+
+    def _scaled_latents(self) -> LatentDataset:
+        run = self._config.generator
+        return LatentDataset(self._out / "latents", num_axes=run.num_axes, evening=run.evening)
 
     def _pipeline(
         self,

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.models.mm_ldm.perceptual_encoders import VideoEncoder
 from soundreel.types import AV
 
 
@@ -159,6 +161,75 @@ def test_index_scale_makes_the_frame_index_audible(make_config, make_model):
             features = model.video_encoder.features(latent, torch.tensor([[0.0, 0.25]]))[-1]
         spread.append(float((features[0] - features[1]).std() / features.std()))
     assert spread[1] > 2 * spread[0]
+
+
+def test_gated_frames_meet_differently_weighted_channels_from_the_start(make_config):
+    """Features of two frames differ by about their own size; an added index hardly tells them."""
+    config = make_config()
+    latent, index = torch.randn(1, 6, 4, 4), torch.tensor([[0.0, 0.5]])
+    spread = []
+    for channels in (0, 24):
+        encoder = replace(config.video_encoder, index_scale=1000.0, index_gate_channels=channels)
+        torch.manual_seed(0)
+        model = MultiModalAutoencoder(replace(config, video_encoder=encoder))
+        block = model.video_encoder.pyramid.blocks[-1]
+        torch.nn.init.eye_(block.out.weight[:, :, 0, 0].detach())
+        with torch.no_grad():
+            one, other = model.video_encoder.features(latent, index)[-1]
+        spread.append(float((one - other).std() / one.std()))
+    assert spread[0] < 0.2
+    assert spread[1] > 0.5
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_stacked_key_frames_start_as_cosine_coefficients_over_time(make_config, factor):
+    encoder = replace(
+        make_config().video_encoder,
+        stacked_frames=8,
+        latent_channels=12,
+        channel_mult=(1, 2)[:factor],
+        attention_factors=(1, 2)[:factor],
+    )
+    model = VideoEncoder(encoder)
+    still, place = torch.randn(1, 1, 4, 8, 8), (torch.arange(8.0) + 0.5) / 8
+    # Even within each 2x2 block, so that a halved latent shows it as it is.
+    still = still[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    wave = torch.cos(torch.pi * 2 * place)[None, :, None, None, None]
+    with torch.no_grad():
+        posterior = model(still * (1 + wave))
+    mean = posterior.mean.unflatten(1, (3, 4))  # b k c h w
+    shown = still[:, 0, :, ::factor, ::factor]
+    assert torch.allclose(mean[:, 0], shown, atol=1e-5)
+    assert torch.allclose(mean[:, 1], torch.zeros_like(shown), atol=1e-5)
+    assert torch.allclose(mean[:, 2], 3 * 2 * shown, atol=1e-4)  # gain, sqrt(2 / 8) * 8 / 2
+    assert float(posterior.logvar.max()) == -3.0
+
+
+def test_stacked_frames_let_the_latent_tell_frames_apart(make_config, make_model):
+    """Lone frames far from both ends change places; attention alone cannot see that."""
+    one_way, other_way = torch.zeros(2, 1, 20, 4, 8, 8)
+    one_way[:, [5, 14]] = torch.randn(2, 4, 8, 8)
+    other_way[:, [14, 5]] = one_way[:, [5, 14]]
+    change = []
+    for stacked in (0, 20):
+        config = make_config(key_frames=tuple(range(20)), num_frames=20)
+        encoder = replace(config.video_encoder, stacked_frames=stacked)
+        model = make_model(replace(config, video_encoder=encoder))
+        with torch.no_grad():
+            one, other = (model.video_encoder(clip).mean for clip in (one_way, other_way))
+        change.append(float((one - other).std() / one.std()))
+    assert change[0] < 0.01
+    assert change[1] > 0.3
+
+
+def test_a_wrong_number_of_stacked_frames_is_named(make_config, make_model):
+    config = make_config()
+    with pytest.raises(ValueError, match=r"stacked_frames 3 .* 2 key frames"):
+        replace(config, video_encoder=replace(config.video_encoder, stacked_frames=3))
+    encoder = replace(config.video_encoder, stacked_frames=2)
+    model = make_model(replace(config, video_encoder=encoder))
+    with pytest.raises(ValueError, match=r"got 3 key frames, but .* 2"):
+        model.video_encoder(torch.zeros(1, 3, 4, 8, 8))
 
 
 def test_any_number_of_key_frames_can_be_encoded(make_config, make_model, make_inputs):

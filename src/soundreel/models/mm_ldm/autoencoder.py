@@ -62,6 +62,12 @@ class AutoencoderConfig:
             raise ValueError(
                 f"key_frames {self.key_frames} must lie in [0, {self.num_frames}), the clip"
             )
+        stacked = self.video_encoder.stacked_frames
+        if stacked not in (0, len(self.key_frames)):
+            raise ValueError(
+                f"video_encoder.stacked_frames {stacked} must be 0 or the number of key frames; "
+                f"there are {len(self.key_frames)} key frames"
+            )
         for name, shape in (
             ("video", self.decoder.video_latent_shape),
             ("audio", self.decoder.audio_latent_shape),

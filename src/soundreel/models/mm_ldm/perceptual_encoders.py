@@ -19,6 +19,9 @@ from soundreel.nn.layout import channels_last, run
 from soundreel.nn.norms import group_norm
 from soundreel.nn.residual import ResidualBlock
 
+MOVEMENT_GAIN = 3.0  # brings a clip's changes over time to about the size of its mean
+START_LOGVAR = -3.0  # of coefficients that are worth reading from the first step on
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptualEncoderConfig:
@@ -31,6 +34,14 @@ class PerceptualEncoderConfig:
             latent, of each block of the signal decoder that receives a residual feature.
         index_scale: the frame index in [0, 1) is multiplied by this before its sinusoids. The
             published models use 1, which leaves the embedding almost constant; 1000 is better.
+        index_gate_channels: 0 as published: the index is only added to the features' channels.
+            Otherwise the latent is first widened to so many channels and the index weights them,
+            so that one latent can hold every frame in channels of its own.
+        stacked_frames: 0 as published: z_v is read off the learned frame, which meets the key
+            frames through attention only. That cannot tell frames apart that have no border beside
+            them, and what moves is a hundredth of the variance: of sixteen key frames the latent
+            then holds the mean and no more. Otherwise the number of key frames: z_v starts as
+            their first cosine coefficients over time, and what is read is added.
     """
 
     image_channels: int = 4
@@ -44,6 +55,8 @@ class PerceptualEncoderConfig:
     feature_channels: tuple[int, ...] = (*4 * (320,), *3 * (640,), *5 * (1280,))
     feature_factors: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8)
     index_scale: float = 1.0
+    index_gate_channels: int = 0
+    stacked_frames: int = 0
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -97,7 +110,16 @@ class VideoEncoder(nn.Module):
         self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
         zero_parameters(self.logvar_head.out)
+        self.stack = None
+        if config.stacked_frames:
+            self.stack = TemporalStack(config)
+            zero_parameters(self.mean_head.out)
+            start = torch.full((config.latent_channels,), START_LOGVAR)
+            self.logvar_head.out.bias = nn.Parameter(start)
         self.index_embed = TwoLayerMLP(config.width, 4 * config.width, 4 * config.width)
+        if config.index_gate_channels:
+            for layer in (self.index_embed.first, self.index_embed.last):
+                nn.init.kaiming_normal_(layer.weight)  # or all indices start nearly alike
         self.pyramid = FeaturePyramid(config, embedding_dim=4 * config.width)
 
     def forward(
@@ -106,12 +128,13 @@ class VideoEncoder(nn.Module):
         """Posterior of z_v given the first-stage latents of any number of key frames."""
         check_image(key_frames, self.config, "key_frames")
         content = repeat(self.content, "c h w -> b 1 c h w", b=key_frames.shape[0])
-        stack = torch.cat([content.to(key_frames.dtype), key_frames], dim=1)
-        num_frames = stack.shape[1]
-        h = self.trunk(rearrange(stack, "b f c h w -> (b f) c h w"), num_frames)
-        return DiagonalGaussian.from_parameters(
-            self.mean_head(h, num_frames), self.logvar_head(h, num_frames)
-        )
+        frames = torch.cat([content.to(key_frames.dtype), key_frames], dim=1)
+        num_frames = frames.shape[1]
+        h = self.trunk(rearrange(frames, "b f c h w -> (b f) c h w"), num_frames)
+        mean, logvar = self.mean_head(h, num_frames), self.logvar_head(h, num_frames)
+        if self.stack is not None:
+            mean = mean + self.stack(key_frames).to(mean.dtype)
+        return DiagonalGaussian.from_parameters(mean, logvar)
 
     def features(
         self,
@@ -180,10 +203,15 @@ class FeaturePyramid(nn.Module):
     def __init__(self, config: PerceptualEncoderConfig, *, embedding_dim: int) -> None:
         super().__init__()
         self.recompute = config.gradient_checkpointing
+        self.gate = None
+        channels_in = config.latent_channels
+        if embedding_dim and config.index_gate_channels:
+            channels_in = config.index_gate_channels
+            self.gate = IndexGate(config.latent_channels, channels_in, embedding_dim)
         targets = zip(config.feature_channels, config.feature_factors, strict=True)
         self.blocks = nn.ModuleList(
             PyramidBlock(
-                config.latent_channels,
+                channels_in,
                 channels,
                 resample=config.factor.bit_length() - factor.bit_length(),
                 embedding_dim=embedding_dim,
@@ -197,7 +225,66 @@ class FeaturePyramid(nn.Module):
         embedding: Float[Tensor, "row dim"] | None,
     ) -> list[Tensor]:
         latent = channels_last(latent)
+        if self.gate is not None and embedding is not None:
+            latent = self.gate(latent, embedding)
         return [run(block, latent, embedding, recompute=self.recompute) for block in self.blocks]
+
+
+class TemporalStack(nn.Module):
+    """All key frames to z_v through one convolution, at first a cosine transform over time.
+
+    Latent channel `k * image_channels + c` starts as coefficient k of image channel c: k = 0 is the
+    mean over the frames, the others are weighted to be of its size.
+    """
+
+    def __init__(self, config: PerceptualEncoderConfig) -> None:
+        super().__init__()
+        self.factor, self.num_frames = config.factor, config.stacked_frames
+        count, channels = config.stacked_frames, config.image_channels
+        conv = nn.Conv2d(count * channels, config.latent_channels, 3, padding=1)
+        self.conv = zero_parameters(conv)
+        place = (torch.arange(count) + 0.5) / count
+        with torch.no_grad():
+            for row in range(config.latent_channels):
+                k, channel = divmod(row, channels)
+                wave = torch.cos(torch.pi * k * place)
+                scale = MOVEMENT_GAIN * (2 / count) ** 0.5 if k else 1 / count
+                self.conv.weight[row, channel::channels, 1, 1] = scale * wave
+
+    def forward(
+        self, key_frames: Float[Tensor, "batch frame channel height width"]
+    ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]:
+        """Raises `ValueError` for another number of frames."""
+        if key_frames.shape[1] != self.num_frames:
+            raise ValueError(
+                f"got {key_frames.shape[1]} key frames, but this encoder has weights for "
+                f"{self.num_frames} (stacked_frames)"
+            )
+        h = self.conv(channels_last(rearrange(key_frames, "b f c h w -> b (f c) h w")))
+        return functional.avg_pool2d(h, self.factor)
+
+
+class IndexGate(nn.Module):
+    """Widens a latent, and lets every frame index turn channels of it up, down or round.
+
+    Different frames meet differently weighted channels from the first step on: beside an embedding
+    that is only added, what tells frames apart would have to grow from nothing in the encoder and
+    in the decoder at once.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(in_channels, out_channels, 1)
+        self.gates = nn.Linear(embedding_dim, out_channels)
+        nn.init.normal_(self.gates.weight, std=(2 / embedding_dim) ** 0.5)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "row channel height width"],
+        embedding: Float[Tensor, "row dim"],
+    ) -> Float[Tensor, "row out_channel height width"]:
+        gates = self.gates(functional.silu(embedding))
+        return self.widen(latent) * gates[:, :, None, None].to(latent.dtype)
 
 
 class PyramidBlock(nn.Module):

@@ -1,0 +1,135 @@
+"""Perceptual latents along the principal axes of a data set's, their spread evened out.
+
+Neighbouring positions of z_v say nearly the same, so a few axes of the space hold nearly all of its
+variance: hundreds of times the noise's along the first, thousandths of it along those that hold a
+movement. Diffusion's noise is the same along all: at its end the first axes still show, and the
+last are lost at its beginning, so that a generator of such latents learns neither well.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from soundreel.types import AV, LatentSpec
+
+LatentMoments = dict[str, Tensor]
+"""`video_mean`, `video_covariance`, `audio_mean`, `audio_covariance`, over flattened latents."""
+
+FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched further
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentAxesConfig:
+    """How latents are scaled.
+
+    Attributes:
+        num_axes: principal axes that are kept, at most a latent's elements.
+        evening: what is done about the axes' unequal spread. With variance v along an axis, what
+            the generator sees has v^(1 - evening): 0 leaves it, 1 makes all axes equal.
+    """
+
+    latents: LatentSpec
+    num_axes: int
+    evening: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.num_axes < 1:
+            raise ValueError(f"num_axes must be positive, got {self.num_axes}")
+        if not 0 <= self.evening <= 1:
+            raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+
+    def kept(self, modality: str) -> int:
+        """Axes of one modality."""
+        channels, height, width = shape_of(self.latents, modality)
+        return min(self.num_axes, channels * height * width)
+
+
+class PerceptualAxes(nn.Module):
+    """z_v and z_a with the spread along their principal axes evened out, in their own shape.
+
+    Rotated to the axes, scaled and rotated back, so that what a position says stays near it. What
+    lies outside the kept axes is left out. Unit variance on average over the elements.
+    """
+
+    def __init__(self, config: LatentAxesConfig) -> None:
+        super().__init__()
+        self.config = config
+        for name in ("video", "audio"):
+            shape = shape_of(config.latents, name)
+            elements = shape[0] * shape[1] * shape[2]
+            self.register_buffer(f"{name}_mean", torch.zeros(shape))
+            self.register_buffer(f"{name}_axes", torch.eye(elements)[: config.kept(name)])
+            self.register_buffer(f"{name}_scale", torch.ones(config.kept(name)))
+
+    @classmethod
+    def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
+        """Axes and scales from `latent_moments`."""
+        axes = cls(config)
+        for name in ("video", "audio"):
+            variance, directions = torch.linalg.eigh(moments[f"{name}_covariance"].double())
+            kept = config.kept(name)
+            variance, directions = variance.flip(0)[:kept], directions.flip(1)[:, :kept]
+            variance = variance.clamp(min=FLOOR * float(variance[0]))
+            elements = directions.shape[0]
+            evened = variance ** (1 - config.evening)
+            unit = (evened.sum() / elements).sqrt()
+            mean = axes.get_buffer(f"{name}_mean")
+            mean.copy_(moments[f"{name}_mean"].reshape(mean.shape))
+            axes.get_buffer(f"{name}_axes").copy_(directions.T)
+            axes.get_buffer(f"{name}_scale").copy_(variance.sqrt() / evened.sqrt() * unit)
+        return axes
+
+    def standardize(self, latents: AV) -> AV:
+        """As the generator sees them; `... channel height width`."""
+        for name in latents.present:
+            centred = latents[name] - self.get_buffer(f"{name}_mean").to(latents[name])
+            scaled = self._along_axes(centred, name, 1 / self.get_buffer(f"{name}_scale"))
+            latents = latents.replace(name, scaled)
+        return latents
+
+    def restore(self, latents: AV) -> AV:
+        """Inverse of `standardize`, but for what lies outside the kept axes."""
+        for name in latents.present:
+            scaled = self._along_axes(latents[name], name, self.get_buffer(f"{name}_scale"))
+            mean = self.get_buffer(f"{name}_mean").to(scaled)
+            latents = latents.replace(name, scaled + mean)
+        return latents
+
+    def _along_axes(
+        self, x: Float[Tensor, "*axes channel height width"], name: str, scale: Tensor
+    ) -> Float[Tensor, "*axes channel height width"]:
+        axes = self.get_buffer(f"{name}_axes").to(x)
+        return ((x.flatten(-3) @ axes.T * scale.to(x)) @ axes).reshape(x.shape)
+
+
+def latent_moments(latents: Iterable[AV]) -> LatentMoments:
+    """Mean and covariance of all elements, of batches `batch channel height width`.
+
+    Raises:
+        ValueError: fewer than two latents.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for batch in latents:
+        count += batch.batch_size
+        for name in batch.present:
+            rows = batch[name].double().flatten(1)
+            for key, value in ((f"{name}_mean", rows.sum(0)), (f"{name}_square", rows.T @ rows)):
+                sums[key] = sums[key] + value if key in sums else value
+    if count < 2:
+        raise ValueError("the axes of latents need at least two of them")
+    moments = {}
+    for name in ("video", "audio"):
+        mean = sums[f"{name}_mean"] / count
+        moments[f"{name}_mean"] = mean
+        square = sums[f"{name}_square"] / count
+        moments[f"{name}_covariance"] = square - mean[:, None] * mean[None]
+    return moments
+
+
+def shape_of(latents: LatentSpec, modality: str) -> tuple[int, int, int]:
+    """Channel, height, width of z_v or z_a."""
+    return latents.video_shape if modality == "video" else latents.audio_shape

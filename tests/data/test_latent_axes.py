@@ -1,0 +1,104 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
+from soundreel.types import AV, LatentSpec
+
+LATENTS = LatentSpec(video_channels=3, video_size=2, audio_channels=2, audio_size=2)
+CONFIG = LatentAxesConfig(latents=LATENTS, num_axes=12, evening=0.5)
+
+
+def steep_latents(count: int = 400) -> AV:
+    """Latents whose elements' spread runs from 10 to 0.01, turned so that no element is an axis."""
+    generator = torch.Generator().manual_seed(0)
+
+    def make(shape):
+        size = shape[0] * shape[1] * shape[2]
+        turn, _ = torch.linalg.qr(torch.randn(size, size, generator=generator))
+        spread = torch.logspace(1, -2, size)
+        rows = torch.randn(count, size, generator=generator) * spread @ turn
+        return (rows + 2).reshape(count, *shape)
+
+    return AV(make(LATENTS.video_shape), make(LATENTS.audio_shape))
+
+
+def variances(latents: AV, name: str) -> torch.Tensor:
+    """Along the principal axes, largest first."""
+    return torch.linalg.eigvalsh(torch.cov(latents[name].flatten(1).double().T)).flip(0)
+
+
+def measured(latents: AV, **changes) -> PerceptualAxes:
+    return PerceptualAxes.measured(replace(CONFIG, **changes), latent_moments([latents]))
+
+
+def test_moments_do_not_depend_on_the_batches():
+    latents = steep_latents()
+    parts = latent_moments([latents.rows(slice(0, 7)), latents.rows(slice(7, 400))])
+    whole = latent_moments([latents])
+    assert all(torch.allclose(parts[name], whole[name], atol=1e-9) for name in whole)
+    rows = latents["audio"].flatten(1).double()
+    assert torch.allclose(whole["audio_covariance"], torch.cov(rows.T, correction=0), atol=1e-9)
+
+
+@pytest.mark.parametrize("evening", [0.0, 0.5, 1.0])
+def test_evening_is_the_power_that_is_taken_from_the_variances(evening):
+    latents = steep_latents()
+    scaled = measured(latents, evening=evening).standardize(latents)
+    before, after = variances(latents, "video"), variances(scaled, "video")
+    slope = torch.diff(after.log())[:6] / torch.diff(before.log())[:6]
+    assert torch.allclose(slope, torch.full_like(slope, 1 - evening), atol=2e-2)
+    assert torch.allclose(after.sum() / 12, torch.ones((), dtype=after.dtype), atol=1e-2)
+
+
+def test_restoring_undoes_standardising_within_the_kept_axes():
+    latents = steep_latents()
+    axes = measured(latents)
+    back = axes.restore(axes.standardize(latents))
+    assert torch.allclose(back["video"], latents["video"], atol=1e-3)
+    assert torch.allclose(back["audio"], latents["audio"], atol=1e-3)
+    fewer = measured(latents, num_axes=5)
+    lost = latents["video"] - fewer.restore(fewer.standardize(latents))["video"]
+    share = lost.square().mean() / latents["video"].var(dim=0).mean()
+    rest = variances(latents, "video")
+    assert share == pytest.approx(float(rest[5:].sum() / rest.sum()), rel=0.05)
+
+
+def test_one_modality_alone_is_scaled_as_with_the_other():
+    latents = steep_latents()
+    axes = measured(latents)
+    alone = axes.standardize(AV(None, latents.audio))
+    assert alone.video is None
+    assert torch.equal(alone["audio"], axes.standardize(latents)["audio"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.floats(0, 1))
+def test_standardised_latents_stay_as_they_are_when_scaled_back_and_forth(num_axes, evening):
+    latents = steep_latents(60)
+    axes = measured(latents, num_axes=num_axes, evening=evening)
+    scaled = axes.standardize(latents)
+    again = axes.standardize(axes.restore(scaled))
+    assert torch.allclose(again["video"], scaled["video"], atol=1e-2)
+
+
+def test_axes_along_which_nothing_changes_are_not_stretched():
+    latents = steep_latents()
+    latents.video[:, 0] = 1.0
+    scaled = measured(latents, evening=1.0).standardize(latents)
+    assert bool(torch.isfinite(scaled["video"]).all())
+    other = latents["video"] + 1e-5
+    moved = measured(latents, evening=1.0).standardize(AV(other, None))["video"]
+    assert float((moved - scaled["video"]).abs().max()) < 0.1
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="num_axes must be positive, got 0"):
+        replace(CONFIG, num_axes=0)
+    with pytest.raises(ValueError, match=r"evening lies within \[0, 1\], got 2"):
+        replace(CONFIG, evening=2.0)
+    with pytest.raises(ValueError, match="at least two"):
+        latent_moments([steep_latents(1)])

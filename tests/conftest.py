@@ -1,7 +1,9 @@
 """Where the reference tensors and the real clips lie; tests that need an absent one are skipped."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,15 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def _shared(variable: str, default: str) -> Path:
@@ -114,3 +125,30 @@ def _tokenizer(template: str, *, pad_token: str) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad_token, eos_token="</s>", unk_token="<unk>"
     )
+
+
+@pytest.fixture(scope="session")
+def chromium(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., AbstractContextManager[Any]]:
+    """`with chromium(**options) as context`: a headless browser with a new profile."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no Chromium; on Debian: apt-get install chromium")
+
+    @contextmanager
+    def opened(**options: Any) -> Iterator[Any]:
+        with playwright.sync_playwright() as driver:
+            context = driver.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp("profile"),
+                executable_path=program,
+                headless=True,
+                args=list(CHROMIUM_FLAGS),
+                timeout=180_000,
+                **options,
+            )
+            yield context
+            context.close()
+
+    return opened

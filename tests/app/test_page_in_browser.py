@@ -6,23 +6,11 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE_MS = 60_000
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # Gradio's own
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's package chromium"),
 ]
 
 
@@ -49,22 +37,14 @@ def address(workshop, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def browser(address, tmp_path):
-    """A tab with the page; what goes wrong in it ends up in `browser.problems`."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            args=FLAGS,
-            viewport={"width": 1280, "height": 1000},
-        )
-        tab = chromium.pages[0]
+def browser(address, chromium):
+    """A tab with the page."""
+    with chromium(viewport={"width": 1280, "height": 1000}) as context:
+        tab = context.pages[0]
         tab.set_default_timeout(PATIENCE_MS)
         tab.goto(address)
         tab.get_by_role("tab", name="Measure sync").wait_for()
         yield tab
-        chromium.close()
 
 
 def open_tab(browser, name):

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +12,6 @@ from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.measure import measure_set
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DURATION_S = 1.6
 KINDS = ("bells", "rain", "bouncing_balls")
 
@@ -92,20 +80,10 @@ class Broken:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no {CHROMIUM}")
-    with playwright.sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=str(CHROMIUM),
-            args=list(FLAGS),
-            timeout=180_000,
-        )
+def browser(chromium):
+    with chromium() as context:
         context.set_default_timeout(180_000)
         yield context
-        context.close()
 
 
 PLAY = """async video => {

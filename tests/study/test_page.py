@@ -1,7 +1,5 @@
 """The page in Chromium: a whole study with the keyboard alone, and one on a phone."""
 
-import shutil
-import tempfile
 import threading
 from contextlib import contextmanager
 
@@ -12,24 +10,12 @@ from soundreel.study.server import StudyServer
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NUM_TRIALS = 9
 PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture
 def served(study_folder):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; on Debian: apt-get install chromium")
     server = StudyServer(study_folder, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -39,22 +25,21 @@ def served(study_folder):
     server.server_close()
 
 
-@contextmanager
-def browser_page(allowed_problem="", **options):
-    """A page in a new profile; at the end no script may have failed."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    problems = []
-    with playwright.sync_playwright() as p, tempfile.TemporaryDirectory() as profile:
-        context = p.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, headless=True, args=list(FLAGS), **options
-        )
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        yield page
-        context.close()
-    assert [p for p in problems if not allowed_problem or allowed_problem not in p] == []
+@pytest.fixture
+def browser_page(chromium):
+    @contextmanager
+    def opened(allowed_problem="", **options):
+        """A page in a new profile; at the end no script may have failed."""
+        problems = []
+        with chromium(**options) as context:
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+            yield page
+        assert [p for p in problems if not allowed_problem or allowed_problem not in p] == []
+
+    return opened
 
 
 def wait_for_trial(page, number):
@@ -71,7 +56,7 @@ def asked_answer(page):
     return notice.inner_text().split("answer ")[1][0] if notice.is_visible() else None
 
 
-def test_a_study_with_the_keyboard_alone(served):
+def test_a_study_with_the_keyboard_alone(served, browser_page):
     with browser_page(viewport={"width": 1200, "height": 800}) as page:
         page.goto(served.url)
         page.wait_for_selector("#agree", state="visible")
@@ -105,7 +90,7 @@ def test_a_study_with_the_keyboard_alone(served):
     assert all(t.num_plays == 1 for t in answered)
 
 
-def test_a_study_on_a_phone_with_a_reload_in_the_middle(served):
+def test_a_study_on_a_phone_with_a_reload_in_the_middle(served, browser_page):
     options = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     with browser_page(**options) as page:
         page.goto(served.url)
@@ -138,7 +123,7 @@ def test_a_study_on_a_phone_with_a_reload_in_the_middle(served):
     assert set(served.service.store.progress().values()) == {(NUM_TRIALS, NUM_TRIALS)}
 
 
-def test_an_answer_is_not_lost_when_the_connection_breaks(served):
+def test_an_answer_is_not_lost_when_the_connection_breaks(served, browser_page):
     with browser_page(viewport={"width": 1200, "height": 800}) as page:
         page.goto(served.url)
         page.click("#agree")
@@ -159,7 +144,7 @@ def test_an_answer_is_not_lost_when_the_connection_breaks(served):
     assert len(served.service.store.answered_trials()) == 1
 
 
-def test_a_wrong_link_says_so(served):
+def test_a_wrong_link_says_so(served, browser_page):
     # The browser itself notes the refused request.
     with browser_page(allowed_problem="404") as page:
         page.goto(served.url + "#nobody")

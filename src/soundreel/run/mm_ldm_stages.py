@@ -2,18 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from torch import nn
-
-from soundreel.checkpoints.config_json import config_to_json
 from soundreel.checkpoints.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.checkpoints.store import load_component
 from soundreel.config_mm_ldm import MMLDMConfig
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.latents import LatentDataset, cache_latents
-from soundreel.data.loader import Drawable
+from soundreel.data.latents import LatentDataset
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.models.mm_ldm.discriminator import Discriminator
 from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
@@ -33,21 +28,14 @@ from soundreel.run.mm_ldm_conditions import (
     preview_wishes,
     states_of_clips,
 )
+from soundreel.run.mm_ldm_latents import RunLatents
 from soundreel.run.mm_ldm_previews import Previews
-from soundreel.run.mm_ldm_tools import StageTools, Trained, fingerprint, unit_scale
+from soundreel.run.mm_ldm_tools import StageTools, Trained, unit_scale
 from soundreel.training.loop import TrainConfig
 from soundreel.training.meters import Tracker
 from soundreel.training.mm_ldm_adversarial import AutoencoderGame
 from soundreel.training.mm_ldm_first_stage import FirstStageGame, freeze_encoder
 from soundreel.training.mm_ldm_generator import mm_ldm_generator_objective
-from soundreel.training.mm_ldm_signals import (
-    CachedSource,
-    PixelSource,
-    SignalSource,
-    first_stage_moments,
-    latents_of_moments,
-    moments_spec,
-)
 
 SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
 
@@ -71,6 +59,7 @@ class StageRunner:
             cache=config.data.cache,
         )
         check_classes(config, self._windows.info)
+        self._latents = RunLatents(config, out, self._tools, self._windows)
         self._vocoder = load_vocoder(config)
         self._captions = RunCaptions(config, data) if config.text.folder else None
         self._previews = Previews(config, data)
@@ -153,7 +142,7 @@ class StageRunner:
     ) -> bool:
         run = self._config.autoencoder
         first_stage = self.first_stage()
-        source, data = self._source(first_stage)
+        source, data = self._latents.source(first_stage)
         game = AutoencoderGame(
             source,
             first_stage,
@@ -191,7 +180,9 @@ class StageRunner:
     def _run_generator(self) -> bool:
         run = self._config.generator
         first_stage, autoencoder = self.first_stage(), self.autoencoder()
-        latents = self._latents(first_stage, autoencoder)
+        latents = self._latents.perceptual(
+            first_stage, autoencoder, self._pipeline(first_stage, autoencoder).encode_av
+        )
         model = self._tools.seeded(lambda: Generator(run.model), run.train)
         schedule = self._config.diffusion.build()
         states = None
@@ -221,7 +212,7 @@ class StageRunner:
         generator, _ = load_component(
             self._out / "generator" / "component", "network", Generator, GeneratorConfig
         )
-        latents = self._scaled_latents()
+        latents = self._latents.scaled()
         pipeline = self._pipeline(
             first_stage, autoencoder, generator.to(self._tools.device), latents
         )
@@ -253,51 +244,6 @@ class StageRunner:
         network, _ = load_component(component, "network", MultiModalAutoencoder, AutoencoderConfig)
         return to_channels_last(network.eval()).to(self._tools.device)
 
-    def _source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
-        """Where the latents of stage 2 come from, and the data set to iterate over."""
-        encoder = self._config.autoencoder.model.video_encoder
-        if not self._config.autoencoder.cache_first_stage:
-            shape = (encoder.image_channels, encoder.image_size, encoder.image_size)
-            return PixelSource(first_stage, self._config.mel_image, shape), self._windows
-        assert isinstance(first_stage, KLVAE)  # the configuration has been checked
-        return CachedSource(first_stage), self._moments(first_stage)
-
-    def _moments(self, first_stage: KLVAE) -> LatentDataset:
-        spec = moments_spec(first_stage, self._config.clip.num_frames, self._config.clip.height)
-        folder = self._out / "moments"
-        cache_latents(
-            self._tools.on_device(
-                lambda av: first_stage_moments(av, first_stage, self._config.mel_image)
-            ),
-            self._windows,
-            folder,
-            latents=spec,
-            fingerprint=self._fingerprint(first_stage),
-            batch_size=14,
-        )
-        return LatentDataset(folder, standardize=False)
-
-    def _latents(
-        self, first_stage: FirstStageNetwork, autoencoder: MultiModalAutoencoder
-    ) -> LatentDataset:
-        encode, windows = self._pipeline(first_stage, autoencoder).encode_av, self._windows
-        if self._config.autoencoder.cache_first_stage:
-            assert isinstance(first_stage, KLVAE)  # the configuration has been checked
-            windows = self._moments(first_stage)
-            encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
-        cache_latents(
-            self._tools.on_device(encode),
-            windows,
-            self._out / "latents",
-            latents=autoencoder.config.latents,
-            fingerprint=self._fingerprint(first_stage, autoencoder),
-        )
-        return self._scaled_latents()
-
-    def _scaled_latents(self) -> LatentDataset:
-        run = self._config.generator
-        return LatentDataset(self._out / "latents", num_axes=run.num_axes, evening=run.evening)
-
     def _pipeline(
         self,
         first_stage: FirstStageNetwork,
@@ -323,11 +269,3 @@ class StageRunner:
                 text=config.text,
             ),
         )
-
-    def _fingerprint(self, *networks: nn.Module) -> str:
-        about = {
-            "data": self._windows.info.origin,
-            "windows": len(self._windows),
-            "mel_image": config_to_json(self._config.mel_image),
-        }
-        return fingerprint(networks, about)

@@ -123,7 +123,7 @@ def test_too_large_an_upload_is_refused_before_it_arrives(browser, tmp_path):
     (tmp_path / "large.mp4").write_bytes(bytes(3_000_000))
     panel = open_tab(browser, "Measure sync")
     upload(panel, tmp_path / "large.mp4")
-    browser.get_by_text("exceeds").first.wait_for()
+    browser.get_by_text("maximum allowed size").first.wait_for()
     photograph(browser, "large")
     kept = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in kept) < 1_500_000

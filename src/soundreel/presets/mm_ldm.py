@@ -273,8 +273,9 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=100_000),
+            train=replace(base.generator.train, total_samples=210_000),
         ),
+        sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )
 
 

@@ -3,12 +3,13 @@ BIN := .venv/bin
 DEMO := demo
 BENCH := coupled_unet decode_clips super_resolution mm_ldm sampler_oracle zero_shot_oracle
 
-.PHONY: demo test lint bench
+SCENES := data/prepared/scenes64
+MODEL := src/soundreel/assets/default_model
 
-demo: .venv/installed  ## prepare the example clips, train the tiny preset, write clips
-	$(BIN)/soundreel prepare examples/clips $(DEMO)/clips --height 32 --width 32 --workers 2
-	$(BIN)/soundreel train mm-diffusion-tiny --data $(DEMO)/clips --out $(DEMO)/run $(if $(wildcard $(DEMO)/run/config.json),--resume)
-	$(BIN)/soundreel demo $(DEMO)/run/model --out $(DEMO)/out
+.PHONY: demo test lint bench default-model
+
+demo: .venv/installed  ## clips of the embedded model, their contact sheets, and a page of them all
+	$(BIN)/soundreel demo --out $(DEMO)
 
 test: .venv/installed  ## all fast tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not gpu"
@@ -18,6 +19,13 @@ lint: .venv/installed
 
 bench: .venv/installed  ## prints Markdown; scripts that need models or data are run by hand
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+default-model: .venv/installed  ## the embedded model anew, from nothing; hours on two cores
+	$(BIN)/soundreel render data/rendered --count 6600 --seed 11 --size 64 --duration-s 2 --frame-rate 10
+	$(BIN)/soundreel prepare data/rendered $(SCENES) --height 64 --width 64 --labels folder --test 220
+	$(BIN)/soundreel train mm-ldm-scenes --data $(SCENES) --out runs/mm-ldm-scenes --all-stages \
+		$(if $(wildcard runs/mm-ldm-scenes/config.json),--resume)
+	$(BIN)/soundreel pack runs/mm-ldm-scenes/model $(MODEL)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -72,6 +72,11 @@ def test_the_quickstart_leaves_clips_and_a_contact_sheet(outputs, checkout):
     assert (checkout / "runs" / "first" / "previews" / "000000004.png").is_file()
 
 
+def test_the_demo_leaves_a_page_of_six_clips(outputs, checkout):
+    made = [path.suffix for path in (checkout / "out" / "demo").iterdir()]
+    assert sorted(made) == [".html", *6 * [".mp4"], *6 * [".png"]]
+
+
 def test_the_commands_print_what_the_readme_says(outputs):
     promised = [line for block in blocks("text") for line in block.splitlines()]
     assert len(promised) >= 4
@@ -81,8 +86,8 @@ def test_the_commands_print_what_the_readme_says(outputs):
 def test_the_python_lines_work(outputs, checkout):
     (script,) = blocks("python")
     shown = run([sys.executable, "-c", script], checkout)
-    assert shown.strip() == "(16, 32, 32, 3) (1, 25600)"
-    assert (checkout / "first.mp4").stat().st_size > 1000
+    assert shown.strip() == "(16, 64, 64, 3) (1, 25600)"
+    assert (checkout / "fire.mp4").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

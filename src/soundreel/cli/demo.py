@@ -26,8 +26,8 @@ UNSEEN_SEED = 2**31  # far from the seeds that training sets are rendered with
 class DemoArguments:
     """Write four clips, sound for a video, pictures for a sound, and a page that shows them."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """A model folder, or owner/name on the Hub."""
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """A model folder, or owner/name on the Hub. Default: the model that comes with Soundreel."""
     out: Path = Path("demo")
     """Folder for clips and page; made if absent."""
     seed: int = 0
@@ -76,7 +76,7 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
         title="Soundreel",
         about=f"Clips of {spec.duration_s:g} s, {spec.num_frames} frames of {spec.width}x"
         f"{spec.height} pixels, sound at {spec.sample_rate / 1000:g} kHz; made by "
-        f"{arguments.model}.",
+        f"{arguments.model or 'the model that comes with Soundreel'}.",
     )
     write(f"{len(clips)} clips, their contact sheets and a page of them all: {page}")
     return 0

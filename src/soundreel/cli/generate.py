@@ -22,8 +22,9 @@ from soundreel.pipelines.text_encoder import load_text_encoder
 class GenerateArguments:
     """Make clips with sound and write them as MP4 files with a contact sheet."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """A model folder, for example RUN/model, or owner/name on the Hub."""
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """A model folder, for example RUN/model, or owner/name on the Hub. Default: the model that
+    comes with Soundreel."""
     out: Path
     """Folder for the clips; made if absent."""
     count: int = 4
@@ -125,7 +126,8 @@ def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
             continue
         if name not in own:
             flag = "class" if name == "class_name" else name.replace("_", "-")
-            raise ValueError(f"--{flag}: {arguments.model} has no such setting; leave it out")
+            name = arguments.model or "the default model"
+            raise ValueError(f"--{flag}: {name} has no such setting; leave it out")
         options[name] = value
     if isinstance(pipeline, MMLDMPipeline):
         _resolve_words(options, pipeline)

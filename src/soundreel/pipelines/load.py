@@ -12,6 +12,7 @@ from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
 
 Pipeline = MMDiffusionPipeline | MMLDMPipeline
+DEFAULT_MODEL = Path(__file__).parents[1] / "assets" / "default_model"
 
 
 def load(
@@ -20,18 +21,14 @@ def load(
     """A model, ready to generate.
 
     Args:
-        name_or_path: a model folder, or `owner/name` on the Hub.
+        name_or_path: a model folder, or `owner/name` on the Hub; default: the model that comes with
+            the package, an MM-LDM of rendered scenes.
         device: default: CUDA if there is one, else the CPU.
 
     Raises:
         CheckpointError: there is no such model, or its folder is incomplete or damaged.
     """
-    if name_or_path is None:
-        raise CheckpointError(
-            "this release embeds no default model yet; give the folder of one, for example the"
-            " `model` folder that `soundreel train` leaves in its output"
-        )
-    folder = resolve_model(name_or_path)
+    folder = resolve_model(DEFAULT_MODEL if name_or_path is None else name_or_path)
     index = load_model_index(folder)
     system = index.system
     if list(index.components) == [super_resolution.COMPONENT]:

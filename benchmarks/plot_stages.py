@@ -1,0 +1,38 @@
+"""Loss curves of all stages of an MM-LDM run as one PNG, and its log in one thin file.
+
+python benchmarks/plot_stages.py RUN PICTURE.png LOG.jsonl    (needs the extra `plots`)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from soundreel.training.trackers import read_log
+
+STAGES = ("first_stage", "autoencoder", "generator")
+KEPT = 40  # lines of each stage
+
+
+def main() -> None:
+    run, picture, thin = (Path(argument) for argument in sys.argv[1:])
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    rows = []
+    for stage, axis in zip(STAGES, axes, strict=True):
+        lines = read_log(run / stage / "log.jsonl")
+        names = [name for name in lines[-1] if "/" in name and name[-3:-1] != "_q"]
+        for name in sorted(n for n in names if "kl" not in n and "grad_norm" not in n):
+            points = [(line["samples"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points, strict=True), label=name.partition("/")[2], lw=1)
+        axis.set(yscale="log", title=stage.replace("_", " "), xlabel="training clips")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        step = max(len(lines) // KEPT, 1)
+        rows += [{"stage": stage, **line} for line in [*lines[:-1:step], lines[-1]]]
+    figure.savefig(picture, dpi=100)
+    thin.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from soundreel.data.scenes.arrays import SceneArrays, render_arrays
 from soundreel.data.scenes.render import KINDS, RenderOptions
+from soundreel.data.scenes.sizes import options_for
 from soundreel.models.mm_ldm.first_stage import clip_images
 from soundreel.types import AV
 
@@ -41,13 +42,7 @@ class Scenes:
 def render(run: Run, seed: int, limit: int, held_out: int, workers: int) -> tuple[Scenes, Scenes]:
     """Scenes to train on, and scenes of another seed to judge by."""
     spec, deadline = run.config.clip, run.clock.deadline("rendering")
-    options = RenderOptions(
-        num_frames=spec.num_frames,
-        height=spec.height,
-        width=spec.width,
-        frame_rate=spec.frame_rate,
-        sample_rate=spec.sample_rate,
-    )
+    options = options_for(spec)
     started = time.monotonic()
     # So few that starting processes would take longer.
     apart = to_scenes(run, rendered_parts(options, seed + 1, held_out, math.inf, 0))

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from soundreel.cli.clip_sources import media_files
 from soundreel.clip import Clip
 from soundreel.data.manifest import write_atomically
-from soundreel.data.scenes.render import KINDS, RenderOptions, render_clip
+from soundreel.data.scenes.render import KINDS, render_clip
+from soundreel.data.scenes.sizes import options_for
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.pipelines.load import Pipeline
@@ -66,13 +67,7 @@ def spec_to_json(spec: ClipSpec) -> dict[str, Any]:
 
 def rendered_windows(spec: ClipSpec, seed: int, indices: Sequence[int]) -> Iterator[SceneClip]:
     """Windows of rendered scenes, each at a random place, which depends on seed and index alone."""
-    options = RenderOptions(
-        num_frames=spec.num_frames + EXTRA_FRAMES,
-        height=spec.height,
-        width=spec.width,
-        frame_rate=spec.frame_rate,
-        sample_rate=spec.sample_rate,
-    )
+    options = options_for(spec, num_frames=spec.num_frames + EXTRA_FRAMES)
     for index in indices:
         rendered = render_clip(options, seed, index)
         start = int(np.random.default_rng([seed, index, 1]).integers(EXTRA_FRAMES + 1))

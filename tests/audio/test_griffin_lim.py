@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import optimize
 
 from soundreel.audio.griffin_lim import (
     griffin_lim,
@@ -44,7 +45,6 @@ def test_magnitudes_are_non_negative_and_fit_the_mel_where_a_pseudo_inverse_is_n
 
 
 def test_non_negative_least_squares_is_as_good_as_scipys():
-    optimize = pytest.importorskip("scipy.optimize")
     config = MelConfig(fft_size=256, hop_length=64, num_mels=20)
     filterbank = mel_filterbank(config).double().numpy()
     generator = torch.Generator().manual_seed(0)

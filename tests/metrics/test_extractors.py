@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,7 +75,6 @@ def test_too_short_sound_says_how_much_is_needed(yamnet):
 
 
 def test_efficientnet_sees_water_poured_into_a_beaker(weights_folder, clips_folder):
-    av = pytest.importorskip("av")
     path = weights_folder / "image" / "efficientnet_lite0.safetensors"
     extractor = EfficientNetLite0Features(path)
     with av.open(clips_folder / "sound_of_water" / "example_video.mp4") as container:

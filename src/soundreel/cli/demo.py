@@ -9,7 +9,8 @@ import tyro
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
-from soundreel.data.scenes.render import KINDS, RenderOptions, render_clip
+from soundreel.data.scenes.render import KINDS, render_clip
+from soundreel.data.scenes.sizes import options_for
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.gallery import Exhibit, write_gallery
 from soundreel.pipelines.load import Pipeline, load
@@ -142,14 +143,7 @@ def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
 
 def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:
     """A rendered scene that no training set holds, of the model's size."""
-    options = RenderOptions(
-        num_frames=spec.num_frames,
-        height=spec.height,
-        width=spec.width,
-        frame_rate=spec.frame_rate,
-        sample_rate=spec.sample_rate,
-        kinds=(kind,),
-    )
+    options = options_for(spec, kinds=(kind,))
     scene = render_clip(options, UNSEEN_SEED + seed, 0)
     return Clip(
         frames=scene.frames,

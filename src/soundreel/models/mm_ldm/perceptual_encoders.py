@@ -36,12 +36,12 @@ class PerceptualEncoderConfig:
             published models use 1, which leaves the embedding almost constant; 1000 is better.
         index_gate_channels: 0 as published: the index is only added to the features' channels.
             Otherwise the latent is first widened to so many channels and the index weights them,
-            so that one latent can hold every frame in channels of its own.
+            so that one latent can hold every frame in channels of its own. Video only.
         stacked_frames: 0 as published: z_v is read off the learned frame, which meets the key
             frames through attention only. That cannot tell frames apart that have no border beside
             them, and what moves is a hundredth of the variance: of sixteen key frames the latent
             then holds the mean and no more. Otherwise the number of key frames: z_v starts as
-            their first cosine coefficients over time, and what is read is added.
+            their first cosine coefficients over time, and what is read is added. Video only.
     """
 
     image_channels: int = 4
@@ -125,7 +125,11 @@ class VideoEncoder(nn.Module):
     def forward(
         self, key_frames: Float[Tensor, "batch frame channel height width"]
     ) -> DiagonalGaussian:
-        """Posterior of z_v given the first-stage latents of any number of key frames."""
+        """Posterior of z_v given the first-stage latents of the key frames.
+
+        Raises:
+            ValueError: latents of another size, or with `stacked_frames` another number of frames.
+        """
         check_image(key_frames, self.config, "key_frames")
         content = repeat(self.content, "c h w -> b 1 c h w", b=key_frames.shape[0])
         frames = torch.cat([content.to(key_frames.dtype), key_frames], dim=1)

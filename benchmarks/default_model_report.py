@@ -64,7 +64,7 @@ def judge_generator(
     numbers = {}
     for name, (latents, labels) in (("trained", trained_on), ("held_out", apart)):
         count = min(latents.batch_size, apart[0].batch_size)
-        loss = generator_objective(run, pipeline.generator, latents, labels)
+        loss = generator_objective(run, pipeline.generator, latents, labels, pipeline.stats)
         draws = torch.Generator(run.device).manual_seed(derived_seed(0, 2))
         rows = torch.arange(count, device=run.device)
         terms = [loss(rows, draws)[1] for _ in range(20)]

@@ -166,22 +166,25 @@ def measured(run: Run, latents: AV) -> LatentScaling:
     return PerceptualAxes.measured(config, latent_moments(parts)).to(run.device)
 
 
-def generator(run: Run, latents: AV, labels: Tensor) -> Generator:
+def generator(run: Run, latents: AV, labels: Tensor, stats: LatentScaling) -> Generator:
     """Stage 3."""
     stage = run.config.generator
     if not is_finished(run, "generator"):
         network = run.tools.seeded(lambda: Generator(stage.model), stage.train)
-        loss = generator_objective(run, network, latents, labels)
+        loss = generator_objective(run, network, latents, labels, stats)
         fit(run, "generator", network, loss, stage.train, len(labels))
         run.tools.leave("generator", network, stage.model)
     return finished(run, "generator")
 
 
-def generator_objective(run: Run, network: nn.Module, latents: AV, labels: Tensor) -> Loss:
+def generator_objective(
+    run: Run, network: nn.Module, latents: AV, labels: Tensor, stats: LatentScaling
+) -> Loss:
     """`mm_ldm_generator_objective` with draws for the whole batch.
 
     Args:
         latents: of all clips, standardised.
+        stats: by which they are.
     """
     config = run.config.generator.loss
     schedule = on_device(run.config.diffusion.build(), run.device)
@@ -191,7 +194,7 @@ def generator_objective(run: Run, network: nn.Module, latents: AV, labels: Tenso
         draws = GeneratorDraws(
             torch.randint(len(schedule), (count,), generator=generator, device=run.device),
             torch.rand(count, 3, generator=generator, device=run.device),
-            normal(chosen, generator),
+            stats.noise(normal(chosen, generator)),
         )
         losses = generator_loss(network, chosen, draws, schedule, config, label=labels[rows])
         return losses.loss.mean(), {name: value.mean() for name, value in losses.terms.items()}

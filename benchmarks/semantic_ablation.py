@@ -4,42 +4,51 @@
 
 Decodes clips from their own latents with the other modality's semantic tokens, their own and those
 of another clip, from the same noise, and compares both with the truth: once with everything told,
-and once with the decoded modality's own latent withheld, as training does with a tenth of the clips
+and once with the decoded modality's own latent withheld, as training does with some of the clips
 ("condition dropping"), when the tokens are all that is known of the clip. A decoder that ignores
 them gives equal numbers; the paired difference and its standard error say whether it does. Every
-clip is paired with every other one at a distance of 1 to --shifts in the list. Prints Markdown.
+clip is paired with --shifts others, far from it in the list. Prints two Markdown tables: PSNR of
+decoded pictures, of each clip's first window; and the mean squared error, in first-stage latents,
+of the estimate that the chain's noisiest step makes from noise alone, of all windows, --stride
+apart. Standard errors are over clips.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from soundreel.data.dataset import PreparedDataset
 from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.process import noise_level, to_x0
 from soundreel.diffusion.schedules import respace
 from soundreel.metrics.image_quality import psnr_db
 from soundreel.models.mm_ldm.decoding import guided_denoiser, starting_noise
 from soundreel.models.mm_ldm.first_stage import clip_images
+from soundreel.models.mm_ldm.signal_decoder import DecoderCondition
 from soundreel.pipelines.load import load
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
 from soundreel.types import AV
 
+Scores = dict[str, Tensor]
+"""By name, a number for each window."""
 
-@torch.no_grad()
-def decoded(pipeline: MMLDMPipeline, latent: AV, semantic: AV, num_steps: int, withheld: str) -> AV:
-    """First-stage latents from perceptual latents and semantic tokens.
+
+def what_is_told(
+    pipeline: MMLDMPipeline, latent: AV, semantic: AV, withheld: str
+) -> tuple[DecoderCondition, Tensor, AV]:
+    """Condition, frame index, and noise of the images to decode.
 
     Args:
         withheld: the modality whose own latent and prompt the decoder is not told, or "".
     """
-    settings, model = pipeline.settings, pipeline.autoencoder
-    decoding = replace(settings.decoding, num_steps=num_steps)
+    model, num_frames = pipeline.autoencoder, pipeline.clip.num_frames
     noise = PerSampleNoise(range(latent.batch_size))
-    num_frames = pipeline.clip.num_frames
-    xt = starting_noise(model, latent.batch_size, num_frames, noise, decoding)
+    xt = starting_noise(model, latent.batch_size, num_frames, noise, pipeline.settings.decoding)
     index = torch.arange(num_frames, device=latent.device) / num_frames
     index = index.expand(latent.batch_size, -1)
     if withheld:
@@ -50,27 +59,111 @@ def decoded(pipeline: MMLDMPipeline, latent: AV, semantic: AV, num_steps: int, w
     if withheld:
         prompt = condition.prompt.replace(withheld, 0.0 * condition.prompt[withheld])
         condition = replace(condition, prompt=prompt)
-    return ddim(
-        guided_denoiser(model, condition, index, decoding),
+    return condition, index, xt
+
+
+@torch.no_grad()
+def decoded_quality(
+    pipeline: MMLDMPipeline,
+    images: AV,
+    latent: AV,
+    semantic: AV,
+    withheld: str,
+    *,
+    num_steps: int,
+) -> Scores:
+    """PSNR of the decoded frames and mel images that are asked for."""
+    condition, index, xt = what_is_told(pipeline, latent, semantic, withheld)
+    settings, model = pipeline.settings, pipeline.autoencoder
+    signals = ddim(
+        guided_denoiser(model, condition, index, settings.decoding),
         xt,
         respace(settings.diffusion.build(), f"compvis{num_steps}"),
         prediction_type=model.config.prediction_type,
         clip_x0=False,
     )
-
-
-@torch.no_grad()
-def quality(pipeline: MMLDMPipeline, images: AV, signals: AV) -> dict[str, torch.Tensor]:
-    """PSNR per clip of the decoded frames and mel images that are there."""
-    values = {}
+    scores = {}
     if signals.video is not None:
         frames = pipeline.first_stage.decode_frames(signals["video"]).clamp(-1, 1)
         per_frame = psnr_db(frames.flatten(0, 1), images["video"].flatten(0, 1))
-        values["frames"] = per_frame.unflatten(0, frames.shape[:2]).mean(dim=1)
+        scores["frames"] = per_frame.unflatten(0, frames.shape[:2]).mean(dim=1)
     if signals.audio is not None:
         mel = pipeline.first_stage.decode(signals["audio"]).clamp(-1, 1)
-        values["mel image"] = psnr_db(mel, images["audio"])
-    return values
+        scores["mel image"] = psnr_db(mel, images["audio"])
+    return scores
+
+
+@torch.no_grad()
+def estimate_error(
+    pipeline: MMLDMPipeline, images: AV, latent: AV, semantic: AV, withheld: str
+) -> Scores:
+    """Squared error of the clean first-stage latents that noise alone is taken for."""
+    condition, index, xt = what_is_told(pipeline, latent, semantic, withheld)
+    schedule, model = pipeline.settings.diffusion.build(), pipeline.autoencoder
+    last = torch.full((latent.batch_size,), len(schedule) - 1, device=latent.device)
+    output = model.decoder(xt, AV(last[:, None].expand_as(index), last), condition)
+    level = noise_level(schedule, last)
+    estimate = to_x0(output.map(Tensor.float), xt, level, model.config.prediction_type)
+    scores = {}
+    if estimate.video is not None:
+        truth = pipeline.first_stage.encode_frames(images["video"])
+        scores["frames"] = (estimate["video"] - truth).square().mean(dim=(1, 2, 3, 4))
+    if estimate.audio is not None:
+        truth = pipeline.first_stage.encode(images["audio"])
+        scores["mel image"] = (estimate["audio"] - truth).square().mean(dim=(1, 2, 3))
+    return scores
+
+
+def table(
+    title: str,
+    pipeline: MMLDMPipeline,
+    windows: PreparedDataset,
+    arguments: argparse.Namespace,
+    judge: Callable[[MMLDMPipeline, AV, AV, AV, str], Scores],
+) -> None:
+    """Print a row for each picture and for what is told."""
+    samples = [windows[i] for i in range(len(windows))]
+    clips = AV.cat([sample.av.map(lambda x: x[None]) for sample in samples])
+    parts = [
+        slice(first, first + arguments.batch_size)
+        for first in range(0, len(samples), arguments.batch_size)
+    ]
+    latents = AV.cat([pipeline.stats.restore(pipeline.encode_av(clips.rows(p))) for p in parts])
+    semantics = pipeline.autoencoder.semantics(latents)
+    # From a quarter of the list on, so that no partner is a window of the same clip.
+    far = range(
+        len(samples) // 4, len(samples) // 4 * 3, max(1, len(samples) // 2 // arguments.shifts)
+    )
+    shifts = [0, *list(far)[: arguments.shifts]]
+    rows: dict[tuple[str, int], list[Tensor]] = {}
+    for part in parts:
+        images = clip_images(clips.rows(part), pipeline.settings.mel_image).to(pipeline.device)
+        for withheld in ("", "video", "audio"):
+            for shift in shifts:
+                tokens = semantics.map(lambda x, by=shift: x.roll(by, dims=0)).rows(part)
+                scores = judge(pipeline, images, latents.rows(part), tokens, withheld)
+                for what, values in scores.items():
+                    told = f"{what}, own latent withheld" if withheld else what
+                    rows.setdefault((told, shift), []).append(values.cpu())
+    keys = [sample.key for sample in samples]
+    print(f"\n{len(samples)} windows of {len(set(keys))} clips, {len(shifts) - 1} others each\n")
+    print(f"| {title} | own tokens | another clip's | difference | standard error |")
+    print("| --- | --- | --- | --- | --- |")
+    for what in dict.fromkeys(name for name, _ in rows):
+        right = torch.cat(rows[what, 0])
+        wrong = torch.stack([torch.cat(rows[what, shift]) for shift in shifts[1:]]).mean(dim=0)
+        gain = per_clip(right - wrong, keys)
+        error = float(gain.std() / len(gain) ** 0.5)
+        means = f"{right.mean():.4f} | {wrong.mean():.4f} | {gain.mean():+.4f}"
+        print(f"| {what} | {means} | {error:.4f} |")
+
+
+def per_clip(values: Tensor, keys: list[str]) -> Tensor:
+    """Means over the windows of each clip."""
+    groups: dict[str, list[Tensor]] = {}
+    for key, value in zip(keys, values, strict=True):
+        groups.setdefault(key, []).append(value)
+    return torch.stack([torch.stack(group).mean() for group in groups.values()])
 
 
 def main() -> None:
@@ -81,40 +174,29 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--shifts", type=int, default=3)
+    parser.add_argument("--stride", type=int, default=2)
     arguments = parser.parse_args()
     pipeline = load(arguments.model)
-    # Only the first window of each clip, so that neighbours are other clips.
-    dataset = PreparedDataset(
-        arguments.data, spec=pipeline.clip, split=arguments.split, stride=10**6
+
+    def windows(stride: int) -> PreparedDataset:
+        return PreparedDataset(
+            arguments.data, spec=pipeline.clip, split=arguments.split, stride=stride
+        )
+
+    def after_all_steps(
+        model: MMLDMPipeline, images: AV, latent: AV, semantic: AV, withheld: str
+    ) -> Scores:
+        steps = arguments.num_steps
+        return decoded_quality(model, images, latent, semantic, withheld, num_steps=steps)
+
+    table(
+        "error of the first estimate",
+        pipeline,
+        windows(arguments.stride),
+        arguments,
+        estimate_error,
     )
-    rows: dict[tuple[str, str], list[torch.Tensor]] = {}
-    clips = AV.cat([dataset[i].av.map(lambda x: x[None]) for i in range(len(dataset))])
-    latents = pipeline.stats.restore(pipeline.encode_av(clips))
-    semantics = pipeline.autoencoder.semantics(latents)
-    for first in range(0, len(dataset), arguments.batch_size):
-        part = slice(first, first + arguments.batch_size)
-        images = clip_images(clips.rows(part), pipeline.settings.mel_image).to(pipeline.device)
-        for withheld in ("", "video", "audio"):
-            for shift in range(arguments.shifts + 1):
-                tokens = semantics.map(lambda x, by=shift: x.roll(by, dims=0)).rows(part)
-                signals = decoded(
-                    pipeline, latents.rows(part), tokens, arguments.num_steps, withheld
-                )
-                for what, values in quality(pipeline, images, signals).items():
-                    told = f"{what}, own latent withheld" if withheld else what
-                    rows.setdefault((told, str(shift)), []).append(values.cpu())
-    print(f"{len(dataset)} clips of split {arguments.split}, {arguments.num_steps} steps\n")
-    print("| PSNR (dB) | own tokens | another clip's | difference | standard error |")
-    print("| --- | --- | --- | --- | --- |")
-    for what in dict.fromkeys(name for name, _ in rows):
-        right = torch.cat(rows[what, "0"])
-        wrong = torch.stack(
-            [torch.cat(rows[what, str(shift)]) for shift in range(1, arguments.shifts + 1)]
-        ).mean(dim=0)
-        gain = right - wrong
-        error = float(gain.std() / len(gain) ** 0.5)
-        means = f"{right.mean():.3f} | {wrong.mean():.3f} | {gain.mean():+.4f}"
-        print(f"| {what} | {means} | {error:.4f} |")
+    table("PSNR (dB)", pipeline, windows(10**6), arguments, after_all_steps)
 
 
 if __name__ == "__main__":

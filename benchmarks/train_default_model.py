@@ -74,7 +74,7 @@ def run_all(run: Run, options: argparse.Namespace) -> None:
     raw, raw_apart = (latents_of(part, network1, network2) for part in (moments, moments_apart))
     stats = measured(run, raw)
     latents, latents_apart = stats.standardize(raw), stats.standardize(raw_apart)
-    network3 = generator(run, latents, clips.label)
+    network3 = generator(run, latents, clips.label, stats)
     config = run.config
     pipeline = MMLDMPipeline(
         clip=config.clip,

@@ -21,7 +21,7 @@ from soundreel.training.mm_ldm_first_stage import FirstStageLossConfig
 from soundreel.training.mm_ldm_generator import GeneratorObjective
 from soundreel.types import ClipSpec
 
-STAGES = ("first_stage", "autoencoder", "adversarial", "generator")
+STAGES = ("first_stage", "autoencoder", "adversarial", "decoder", "generator")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,34 @@ class AdversarialRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderRun:
+    """Stage 2's last phase, which the published system does not have: the signal decoder alone.
+
+    Encoders and projectors stay as the phases before have left them, and so do the latents. Own
+    latents tell nearly all of a clip, so that a short training hardly reads the other modality's
+    semantic tokens; here `loss.drop_probability` withholds them often enough that it has to.
+
+    Attributes:
+        enabled: False leaves the phase out.
+        context_rate_factor: how many times the learning rate the maps of the semantic tokens learn
+            at; they start at zero and, at the rate of all else, stay behind.
+    """
+
+    enabled: bool = False
+    context_rate_factor: float = 10.0
+    loss: AutoencoderLossConfig = field(
+        default_factory=lambda: AutoencoderLossConfig(drop_probability=0.4)
+    )
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.context_rate_factor <= 0:
+            raise ValueError(
+                f"context_rate_factor is a positive factor, got {self.context_rate_factor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorRun:
     """Stage 3, on latents that are computed once and standardised.
 
@@ -155,6 +183,7 @@ class MMLDMConfig:
     first_stage: FirstStageRun = field(default_factory=FirstStageRun)
     autoencoder: AutoencoderRun = field(default_factory=AutoencoderRun)
     adversarial: AdversarialRun = field(default_factory=AdversarialRun)
+    decoder: DecoderRun = field(default_factory=DecoderRun)
     generator: GeneratorRun = field(default_factory=GeneratorRun)
     diffusion: DiffusionConfig = field(
         default_factory=lambda: DiffusionConfig(schedule="scaled-linear")

@@ -102,3 +102,27 @@ def test_wrong_settings_are_named():
         replace(CONFIG, evening=2.0)
     with pytest.raises(ValueError, match="at least two"):
         latent_moments([steep_latents(1)])
+
+
+def test_noise_is_equally_strong_along_the_kept_axes_and_absent_elsewhere():
+    axes = measured(steep_latents(), num_axes=5)
+    generator = torch.Generator().manual_seed(3)
+    white = AV(
+        torch.randn(4000, *LATENTS.video_shape, generator=generator),
+        torch.randn(4000, *LATENTS.audio_shape, generator=generator),
+    )
+    noise = axes.noise(white)
+    for name in ("video", "audio"):
+        spread = variances(noise, name)
+        elements = len(spread)
+        wanted = torch.tensor(elements / 5, dtype=spread.dtype)
+        assert torch.allclose(spread[:5], wanted.expand(5), rtol=0.1)
+        assert float(spread[5:].max()) < 1e-6
+        assert float(noise[name].var()) == pytest.approx(1.0, rel=0.05)
+    assert axes.noise(white.replace("video", None)).video is None
+
+
+def test_all_axes_leave_white_noise_as_it_is():
+    axes = measured(steep_latents())
+    white = AV(torch.randn(3, *LATENTS.video_shape), torch.randn(3, *LATENTS.audio_shape))
+    assert torch.allclose(axes.noise(white)["video"], white["video"], atol=1e-5)

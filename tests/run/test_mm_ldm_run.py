@@ -82,6 +82,7 @@ def small_run(*, cached=True, adversary=True):
         ),
         autoencoder=replace(base.autoencoder, cache_first_stage=cached, train=train),
         adversarial=replace(base.adversarial, enabled=adversary, train=train),
+        decoder=replace(base.decoder, train=train),
         generator=replace(base.generator, train=train),
         decoding=replace(base.decoding, num_steps=2),
         sampling=replace(base.sampling, num_steps=2),
@@ -99,7 +100,7 @@ def finished(data, tmp_path_factory):
 
 @pytest.mark.slow
 def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
-    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
+    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
         assert read_log(finished / stage / "log.jsonl")[-1]["samples"] == 8
         assert (finished / stage / "previews" / "000000008.png").stat().st_size > 5_000
     numbers = (finished / "autoencoder" / "previews" / "numbers.jsonl").read_text()
@@ -111,6 +112,19 @@ def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
     assert clip.waveform.shape == (1, 12_800)
     scale = load(finished / "model").first_stage.config.latent_scale
     assert scale != tiny().first_stage.model.latent_scale, "it is measured after training"
+
+
+@pytest.mark.slow
+def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
+    before, after = (
+        load_file(finished / stage / "component" / "network" / "model.safetensors")
+        for stage in ("adversarial", "decoder")
+    )
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {key.partition(".")[0] for key in moved} == {"decoder"}
+    assert {"decoder.video_context.first.weight", "decoder.conv_out.weight"} <= moved
+    shipped = load_file(finished / "model" / "autoencoder" / "model.safetensors")
+    assert all(torch.equal(shipped[key], after[key]) for key in after)
 
 
 @pytest.mark.slow
@@ -195,7 +209,7 @@ def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
     for path in sorted((out / "first_stage" / "component").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (out / "first_stage" / "component").rmdir()
-    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "generator"]):
+    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "decoder", "generator"]):
         assert train_mm_ldm(config, data, out, resume=True, stages=stages)
     for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
         once = load_file(finished / "model" / part / "model.safetensors")
@@ -215,7 +229,7 @@ def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data,
 
         return [track]
 
-    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
+    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
         with pytest.raises(Killed):
             train_mm_ldm(config, data, out, resume=out.exists(), trackers=dying)
         assert [p.name for p in (out / stage / "checkpoints").iterdir()] == ["000000004"]
@@ -242,7 +256,7 @@ def test_pixels_and_no_adversary_work_too(data, tmp_path):
 def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path):
     config, out = small_run(), tmp_path / "run"
     with pytest.raises(ConfigError, match="stages are"):
-        train_mm_ldm(config, data, out, stages=["decoder"])
+        train_mm_ldm(config, data, out, stages=["vocoder"])
     with pytest.raises(ConfigError, match="no run to resume"):
         train_mm_ldm(config, data, out, resume=True)
     with pytest.raises(ConfigError, match="generator needs first_stage"):

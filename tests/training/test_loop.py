@@ -268,6 +268,16 @@ def test_parts_can_learn_at_a_share_of_the_learning_rate(tmp_path):
     assert moved["0.weight"] > 1e-3
 
 
+def test_a_part_within_a_part_can_learn_at_a_rate_of_its_own():
+    network = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)))
+    player = make_player(
+        "toy", network, toy_player().objective, learning_rate=1e-2, rate_shares={"0.1": 10.0}
+    )
+    groups = {group["rate_share"]: group["params"] for group in player.optimizer.param_groups}
+    assert groups[10.0] == [network[0][1].weight, network[0][1].bias]
+    assert groups[1.0] == [network[0][0].weight, network[0][0].bias]
+
+
 def test_a_share_for_a_part_that_is_not_there_is_refused():
     whole = toy_player()
     with pytest.raises(ValueError, match="no part named head"):

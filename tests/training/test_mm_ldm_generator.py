@@ -250,3 +250,17 @@ def test_single_clips_odd_batches_and_constant_latents_give_finite_losses(size):
 def test_shares_outside_zero_to_one_are_refused():
     with pytest.raises(ValueError, match="context_drop is a share"):
         GeneratorObjective(context_drop=10.0)
+
+
+def test_noise_is_coloured_as_asked():
+    """A new network estimates no noise, which is right where it is all taken away."""
+    network, batch = make_network(), Batch(make_latents(3), torch.full((3,), -1))
+    objective = GeneratorObjective()
+    plain, silent = (
+        mm_ldm_generator_objective(SCHEDULE, objective, colour=colour)(
+            network, batch, PerSampleNoise(range(3))
+        ).loss.item()
+        for colour in (None, lambda noise: noise.map(torch.zeros_like))
+    )
+    assert plain > 1
+    assert silent == 0

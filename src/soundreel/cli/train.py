@@ -46,7 +46,7 @@ class TrainArguments(Generic[Settings]):
     all_stages: bool = False
     """For MM-LDM, which is trained in stages: run them all, in order."""
     stages: tuple[str, ...] = ()
-    """For MM-LDM: only these of first_stage, autoencoder, adversarial, generator."""
+    """For MM-LDM: only these of first_stage, autoencoder, adversarial, decoder, generator."""
     settings: Annotated[Settings, tyro.conf.arg(name="")]
 
 

@@ -90,6 +90,18 @@ class PerceptualAxes(nn.Module):
             latents = latents.replace(name, scaled)
         return latents
 
+    def noise(self, white: AV) -> AV:
+        """Noise for latents along these axes, from white noise of their shape.
+
+        Equally strong along all kept axes, and nothing outside of them, where no latent is: a
+        network would only have to carry it through. Unit variance on average over the elements.
+        """
+        for name in white.present:
+            axes = self.get_buffer(f"{name}_axes")
+            stretch = axes.new_full(axes.shape[:1], (axes.shape[1] / axes.shape[0]) ** 0.5)
+            white = white.replace(name, self._along_axes(white[name], name, stretch))
+        return white
+
     def restore(self, latents: AV) -> AV:
         """Inverse of `standardize`, but for what lies outside the kept axes."""
         for name in latents.present:

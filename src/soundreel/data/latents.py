@@ -93,6 +93,10 @@ class PerceptualStats(nn.Module):
         """Zero mean and unit variance per channel; `... channel height width`."""
         return self._map(latents, lambda x, mean, std: (x - mean) / std)
 
+    def noise(self, white: AV) -> AV:
+        """Noise for standardised latents: white."""
+        return white
+
     def restore(self, latents: AV) -> AV:
         """Inverse of `standardize`."""
         return self._map(latents, lambda x, mean, std: x * std + mean)
@@ -108,7 +112,8 @@ class PerceptualStats(nn.Module):
 
 
 LatentScaling = PerceptualStats | PerceptualAxes
-"""Between an autoencoder's latents and what the generator sees: `standardize` and `restore`."""
+"""Between an autoencoder's latents and what the generator sees: `standardize`, `restore`, and the
+`noise` that goes with them."""
 
 
 @dataclass(frozen=True, kw_only=True)

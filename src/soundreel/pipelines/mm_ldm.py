@@ -274,7 +274,7 @@ class MMLDMPipeline:
         with self._autocast():
             return sample_latents(
                 self.generator,
-                noise(template),
+                self.stats.noise(noise(template)),
                 self.settings.diffusion.build(),
                 request.sampling,
                 prediction_type=self.settings.diffusion.prediction_type,

@@ -5,6 +5,7 @@
     OUT/moments/       posteriors of all frames and mel images, if they are cached
     OUT/autoencoder/   as first_stage: stage 2 without adversary
     OUT/adversarial/   stage 2 with it
+    OUT/decoder/       stage 2's signal decoder alone
     OUT/latents/       perceptual latents of all windows, and their statistics
     OUT/captions/      token states of all captions, if there is a text encoder
     OUT/generator/     stage 3
@@ -38,8 +39,8 @@ def train_mm_ldm(
     Args:
         data: folder made by `soundreel prepare`.
         resume: go on where the run in `out` stopped.
-        stages: which to run, of "first_stage", "autoencoder", "adversarial" and "generator"; those
-            before them must be finished.
+        stages: which to run, of "first_stage", "autoencoder", "adversarial", "decoder" and
+            "generator"; those before them must be finished.
         trackers: makes further receivers of the logged numbers, once the run is known to start.
 
     Returns:
@@ -60,7 +61,7 @@ def train_mm_ldm(
     out.mkdir(parents=True, exist_ok=True)
     save_json(config, out / "config.json")
     for name in STAGES:
-        if name == "adversarial" and not config.adversarial.enabled:
+        if name in ("adversarial", "decoder") and not getattr(config, name).enabled:
             continue
         if runner.is_finished(name):
             continue

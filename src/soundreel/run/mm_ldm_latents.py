@@ -87,7 +87,9 @@ class RunLatents:
             windows,
             self._out / "latents",
             latents=autoencoder.config.latents,
-            fingerprint=self._fingerprint(first_stage, autoencoder),
+            fingerprint=self._fingerprint(
+                first_stage, autoencoder.video_encoder, autoencoder.audio_encoder
+            ),
         )
         return self.scaled()
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from soundreel.checkpoints.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.checkpoints.store import load_component
 from soundreel.config_mm_ldm import MMLDMConfig
@@ -34,10 +36,12 @@ from soundreel.run.mm_ldm_tools import StageTools, Trained, unit_scale
 from soundreel.training.loop import TrainConfig
 from soundreel.training.meters import Tracker
 from soundreel.training.mm_ldm_adversarial import AutoencoderGame
+from soundreel.training.mm_ldm_autoencoder import AutoencoderLossConfig
 from soundreel.training.mm_ldm_first_stage import FirstStageGame, freeze_encoder
 from soundreel.training.mm_ldm_generator import mm_ldm_generator_objective
 
 SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
+CONTEXT_MAPS = ("decoder.video_context", "decoder.audio_context")
 
 
 class StageRunner:
@@ -122,23 +126,38 @@ class StageRunner:
         model = self._tools.seeded(lambda: MultiModalAutoencoder(run.model), run.train)
         if run.unet_weights:
             load_unet(model.decoder, Path(run.unet_weights))
-        return self._train_autoencoder("autoencoder", model, run.train, None)
+        return self._train_autoencoder(
+            "autoencoder", model, run.train, run.loss, self._semantic_shares(model)
+        )
 
     def _run_adversarial(self) -> bool:
         run = self._config.adversarial
         model = self._autoencoder("autoencoder")
-        model.requires_grad_(True)
-        if self._config.autoencoder.model.decoder.freeze_time_embedding:
-            model.decoder.time_embed.requires_grad_(False)
+        _open(model, model)
         adversary = self._tools.seeded(lambda: Discriminator(run.discriminator), run.train)
-        return self._train_autoencoder("adversarial", model, run.train, adversary)
+        loss, shares = self._config.autoencoder.loss, self._semantic_shares(model)
+        return self._train_autoencoder("adversarial", model, run.train, loss, shares, adversary)
+
+    def _run_decoder(self) -> bool:
+        run = self._config.decoder
+        model = self._autoencoder(self._autoencoder_stages()[-2])
+        _open(model, model.decoder)
+        shares = dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
+        return self._train_autoencoder("decoder", model, run.train, run.loss, shares)
+
+    def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
+        present = {name for name, _ in model.named_children()}
+        share = self._config.autoencoder.semantic_rate_share
+        return {name: share for name in SEMANTIC_PARTS if name in present}
 
     def _train_autoencoder(
         self,
         stage: str,
         model: MultiModalAutoencoder,
         train: TrainConfig,
-        adversary: Discriminator | None,
+        loss: AutoencoderLossConfig,
+        rate_shares: dict[str, float],
+        adversary: Discriminator | None = None,
     ) -> bool:
         run = self._config.autoencoder
         first_stage = self.first_stage()
@@ -147,17 +166,12 @@ class StageRunner:
             source,
             first_stage,
             self._config.diffusion.build(),
-            run.loss,
+            loss,
             discriminator=adversary,
             adversarial=self._config.adversarial.loss,
         )
-        shares = {
-            name: run.semantic_rate_share
-            for name, _ in model.named_children()
-            if name in SEMANTIC_PARTS
-        }
         player = self._tools.player(
-            "autoencoder", model, game.autoencoder_objective, train, rate_shares=shares
+            "autoencoder", model, game.autoencoder_objective, train, rate_shares=rate_shares
         )
         players = [player]
         if adversary is not None:
@@ -189,7 +203,8 @@ class StageRunner:
         if self._captions is not None:
             states = self._captions.states(self._out / "captions", self._tools.device)
         text = None if states is None else states_of_clips(states)
-        objective = mm_ldm_generator_objective(schedule, run.loss, text=text)
+        colour = latents.stats.to(self._tools.device).noise
+        objective = mm_ldm_generator_objective(schedule, run.loss, colour=colour, text=text)
         wishes = preview_wishes(self._config, states, self._windows.info)
         player = self._tools.player("generator", model, objective, run.train)
         trained = Trained(player, lambda: Generator(run.model))
@@ -236,8 +251,13 @@ class StageRunner:
 
     def autoencoder(self) -> MultiModalAutoencoder:
         """The finished autoencoder of the last phase that was run, frozen."""
-        stage = "adversarial" if self._config.adversarial.enabled else "autoencoder"
-        return self._autoencoder(stage).requires_grad_(False)
+        return self._autoencoder(self._autoencoder_stages()[-1]).requires_grad_(False)
+
+    def _autoencoder_stages(self) -> list[str]:
+        """The phases of stage 2 that this run has, in order."""
+        config = self._config
+        later = {"adversarial": config.adversarial.enabled, "decoder": config.decoder.enabled}
+        return ["autoencoder", *(name for name, enabled in later.items() if enabled)]
 
     def _autoencoder(self, stage: str) -> MultiModalAutoencoder:
         component = self._out / stage / "component"
@@ -269,3 +289,11 @@ class StageRunner:
                 text=config.text,
             ),
         )
+
+
+def _open(model: MultiModalAutoencoder, part: nn.Module) -> None:
+    """Let only a part of the autoencoder learn."""
+    model.requires_grad_(False)
+    part.requires_grad_(True)
+    if model.config.decoder.freeze_time_embedding:
+        model.decoder.time_embed.requires_grad_(False)

@@ -55,6 +55,8 @@ def freeze_encoder(model: KLVAE) -> None:
     """Leave only the decoder trainable."""
     model.encoder.requires_grad_(False)
     model.to_moments.requires_grad_(False)
+    if model.shortcut is not None:
+        model.shortcut.to_latent.requires_grad_(False)
 
 
 def draw_images(

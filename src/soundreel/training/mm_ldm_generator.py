@@ -8,7 +8,7 @@ Source: Sun et al. 2024 (arXiv 2410.01594), section 3 and its release.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -230,17 +230,21 @@ def mm_ldm_generator_objective(
     schedule: Schedule,
     objective: GeneratorObjective,
     *,
+    colour: Callable[[AV], AV] | None = None,
     text: TextSource | None = None,
 ) -> Objective:
     """The objective for the training loop; batches hold standardised latents.
 
     Args:
+        colour: makes the noise that goes with the latents from white noise; None leaves it white.
         text: gives the token states that take the place of the learned prompt.
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
         generator = unwrapped(network)
         draws = draw(batch.av, schedule, noise.generators)
+        if colour is not None:
+            draws = replace(draws, noise=colour(draws.noise))
         device, num_classes = batch.av.device, generator.config.num_classes
         label = None
         if num_classes:

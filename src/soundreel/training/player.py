@@ -46,8 +46,8 @@ def make_player(
     """A player with AdamW (default betas); `ema_decay` 0 keeps no average.
 
     Args:
-        rate_shares: for children of the network by name, the share of the learning rate that their
-            parameters learn at; all others learn at the whole of it.
+        rate_shares: for parts of the network by name ("decoder.conv_out"), the factor on the
+            learning rate that their parameters learn at; all others learn at the rate itself.
     """
     trainable = _parameter_groups(network, rate_shares or {})
     if not trainable:
@@ -63,11 +63,12 @@ def make_player(
 
 def _parameter_groups(network: nn.Module, shares: Mapping[str, float]) -> list[dict[str, Any]]:
     """AdamW's groups, one per share of the learning rate, which the group keeps as `rate_share`."""
-    unknown = set(shares) - {name for name, _ in network.named_children()}
+    unknown = set(shares) - {name for name, _ in network.named_modules()}
     if unknown:
         raise ValueError(f"the network has no part named {', '.join(sorted(unknown))}")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(shares.get(name.partition(".")[0], 1.0), []).append(parameter)
+            share = next((shares[part] for part in shares if name.startswith(f"{part}.")), 1.0)
+            groups.setdefault(share, []).append(parameter)
     return [{"params": members, "rate_share": share} for share, members in groups.items()]

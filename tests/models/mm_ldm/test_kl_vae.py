@@ -1,7 +1,9 @@
 """The first stage: layouts of published files, chunks, sizes."""
 
 import importlib.util
+from dataclasses import replace
 
+import av
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +13,7 @@ from soundreel.checkpoints.import_stable_diffusion import load_kl_vae
 from soundreel.models.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.models.mm_ldm.official_keys import KL_VAE_COMPVIS, to_official
 from soundreel.models.mm_ldm.stable_diffusion_keys import kl_vae_diffusers_rules
+from soundreel.training.mm_ldm_first_stage import freeze_encoder
 
 SMALL = KLVAEConfig(width=16, channel_mult=(1, 2, 2), num_res_blocks=1)
 UNIT_AXES = ("q.weight", "k.weight", "v.weight", "proj_out.weight")
@@ -19,6 +22,13 @@ UNIT_AXES = ("q.weight", "k.weight", "v.weight", "proj_out.weight")
 def model(config=SMALL, seed=0):
     torch.manual_seed(seed)
     return KLVAE(config).eval()
+
+
+def first_frame(path):
+    """Pixels in [-1, 1], with a batch of one."""
+    with av.open(path) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def compvis(source):
@@ -144,3 +154,55 @@ def test_odd_image_sizes_are_refused():
         model().encode(torch.zeros(1, 3, 18, 16))
     with pytest.raises(ValueError, match="channel_mult"):
         KLVAEConfig(channel_mult=())
+
+
+def test_the_shortcut_starts_as_the_cosine_coefficients_of_a_patch():
+    """An image of the kept waves alone goes through unchanged; of all others nothing is left."""
+    config = replace(SMALL, latent_channels=8, linear_shortcut=True)
+    kept = torch.rand(2, 1, 1, 1).expand(2, 3, 16, 16) * 2 - 1
+    rows = torch.cos(torch.pi * 2 * (torch.arange(4) + 0.5) / 4).repeat(4)  # second of a patch of 4
+    kept = kept + 0.3 * rows[:, None]
+    lost = torch.ones(16)
+    lost[1::2] = -1  # a wave of two pixels
+    with torch.no_grad():
+        network = model(config)
+        torch.testing.assert_close(network.decode(network.encode(kept)), kept, atol=1e-5, rtol=0)
+        rest = network.decode(network.encode(lost.expand(1, 3, 16, 16).clone()))
+    assert float(rest.square().mean()) < 0.2
+
+
+def test_channels_of_the_shortcut_are_about_equally_large_on_a_photograph(clips_folder):
+    path = clips_folder / "sound_of_water" / "example_video.mp4"
+    frame = first_frame(path)[:, :, :256, :256]
+    network = model(replace(KLVAEConfig(width=32), latent_channels=8, linear_shortcut=True))
+    with torch.no_grad():
+        spread = network.encode(frame).std(dim=(0, 2, 3)) / network.config.latent_scale
+    assert float(spread.max() / spread.min()) < 30
+
+
+def test_the_shortcut_learns_within_a_few_steps_what_the_networks_alone_do_not():
+    torch.manual_seed(0)
+    waves = torch.cos(torch.linspace(0, 9, 16))
+    images = torch.stack([a * waves[:, None] + b * waves for a, b in torch.randn(64, 2)])
+    images = images.clamp(-1, 1)[:, None].expand(-1, 3, -1, -1)
+    error = {}
+    for shortcut in (False, True):
+        network = model(replace(SMALL, linear_shortcut=shortcut)).train()
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+        for step in range(20):
+            batch = images[8 * (step % 8) :][:8]
+            noise = torch.randn(8, 4, 4, 4)
+            loss = (network(batch, noise)[0] - batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        error[shortcut] = float(loss.detach())
+    assert error[True] < 0.5 * error[False]
+
+
+def test_a_frozen_encoder_keeps_its_side_of_the_shortcut():
+    network = model(replace(SMALL, linear_shortcut=True))
+    freeze_encoder(network)
+    learns = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert "shortcut.to_image.weight" in learns
+    assert "shortcut.to_latent.weight" not in learns

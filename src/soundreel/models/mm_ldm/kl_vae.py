@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.nn.attention import dot_product_attention
+from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import channels_last, run
 from soundreel.nn.norms import group_norm
 from soundreel.nn.residual import ResidualBlock, Upsample
 
+SHORTCUT_LOGVAR = -5.0  # at the start, so that the linear map is not drowned in noise
 EPS = 1e-6  # of every norm in this network; the other networks of MM-LDM use 1e-5
 
 
@@ -28,6 +30,9 @@ class KLVAEConfig:
     Args:
         latent_scale: the latent handed to other networks is the posterior's sample times this;
             chosen so that its standard deviation is about one.
+        linear_shortcut: False as published. True adds a linear map of each patch to the mean, and
+            one back to the image, beside the networks (`PatchShortcut`): it is learned within
+            minutes, where the networks alone need days to keep as much of an image.
     """
 
     image_channels: int = 3
@@ -36,6 +41,7 @@ class KLVAEConfig:
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     latent_scale: float = 0.18215
+    linear_shortcut: bool = False
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +70,12 @@ class KLVAE(nn.Module):
         self.to_moments = nn.Conv2d(moments, moments, 1)
         self.from_latent = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self.decoder = Decoder(config)
+        self.shortcut = PatchShortcut(config) if config.linear_shortcut else None
+        if self.shortcut is not None:
+            zero_parameters(self.to_moments)
+            zero_parameters(self.decoder.conv_out)
+            assert self.to_moments.bias is not None
+            nn.init.constant_(self.to_moments.bias[config.latent_channels :], SHORTCUT_LOGVAR)
 
     def forward(
         self,
@@ -87,6 +99,8 @@ class KLVAE(nn.Module):
                 f"multiples of {factor}: crop or resize"
             )
         mean, logvar = self.to_moments(self.encoder(channels_last(image))).chunk(2, dim=1)
+        if self.shortcut is not None:
+            mean = mean + self.shortcut.to_latent(image)
         return DiagonalGaussian.from_parameters(mean, logvar)
 
     def encode(
@@ -103,7 +117,9 @@ class KLVAE(nn.Module):
         self, latent: Float[Tensor, "batch latent_channel latent_height latent_width"]
     ) -> Float[Tensor, "batch channel height width"]:
         """Image of a scaled latent, about in [-1, 1] but not clamped."""
-        return self.decoder(self.from_latent(channels_last(latent / self.config.latent_scale)))
+        latent = channels_last(latent / self.config.latent_scale)
+        image = self.decoder(self.from_latent(latent))
+        return image if self.shortcut is None else image + self.shortcut.to_image(latent)
 
     def encode_frames(
         self,
@@ -130,6 +146,51 @@ class KLVAE(nn.Module):
         rows = rearrange(latent, "b f c h w -> (b f) c h w").split(chunk)
         images = torch.cat([self.decode(part) for part in rows])
         return rearrange(images, "(b f) c h w -> b f c h w", b=latent.shape[0])
+
+
+class PatchShortcut(nn.Module):
+    """Linear maps between the pixels of a patch and the latent at its position.
+
+    They start as the cosine coefficients of lowest frequency, of brightness first and then of two
+    colour differences, each divided by the size it usually has in pictures (falling with frequency)
+    so that all channels of the latent are about equally large.
+    """
+
+    def __init__(self, config: KLVAEConfig) -> None:
+        super().__init__()
+        colours, channels, factor = config.image_channels, config.latent_channels, config.factor
+        self.to_latent = nn.Conv2d(colours, channels, factor, stride=factor, bias=False)
+        self.to_image = nn.ConvTranspose2d(channels, colours, factor, stride=factor, bias=False)
+        basis, size = _patch_basis(colours, factor, channels)
+        with torch.no_grad():
+            self.to_latent.weight.copy_(basis / size[:, None, None, None])
+            self.to_image.weight.copy_(basis * size[:, None, None, None])
+
+
+def _patch_basis(
+    num_colours: int, factor: int, count: int
+) -> tuple[Float[Tensor, "count colour row column"], Float[Tensor, " count"]]:
+    """Orthonormal patches, the most telling first, and the usual size of their coefficients."""
+    waves = _cosines(factor)
+    colours = _cosines(num_colours)
+    # A colour difference weighs about as much as brightness two steps of frequency higher.
+    order = sorted(
+        (row + column + 2 * bool(colour), colour, row, column)
+        for colour in range(num_colours)
+        for row in range(factor)
+        for column in range(factor)
+    )
+    chosen = [place[1:] for place in order[:count]]
+    patches = [torch.einsum("k,i,j->kij", colours[k], waves[i], waves[j]) for k, i, j in chosen]
+    sizes = [(2.0 if k else 5.0) / (1 + 3.3 * (i + j)) for k, i, j in chosen]
+    return torch.stack(patches), torch.tensor(sizes)
+
+
+def _cosines(count: int) -> Float[Tensor, "frequency place"]:
+    """The orthonormal cosine transform of so many values."""
+    places = (torch.arange(count) + 0.5) / count
+    waves = torch.cos(torch.pi * torch.arange(count)[:, None] * places)
+    return waves / waves.norm(dim=1, keepdim=True)
 
 
 class Encoder(nn.Module):

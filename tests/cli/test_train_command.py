@@ -61,9 +61,21 @@ def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp
     assert "unet.width: 8" in soundreel("info", out / "model").stdout
 
 
+def test_a_frame_rate_can_be_given_as_a_flag(small_dataset, tmp_path):
+    """The data set has another one, which the command says before it starts."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    rate = ("--clip.frame-rate", "30000/1001")
+    done = train(config, small_dataset, tmp_path / "run", *rate)
+    assert done.returncode == 2
+    assert "30000/1001" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ("unet: {cross_head_width: 64}", "unet: cross_head_width 64 is more than the"),
         ("unet: {widht: 8}", "unet.widht"),
         ("train: {learning_rate: fast}", "train.learning_rate"),
         ("unet: [1", "YAML"),

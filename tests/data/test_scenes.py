@@ -265,6 +265,12 @@ def test_impossible_options_are_refused(changes, message):
         replace(SMALL, **changes)
 
 
+def test_lightning_in_a_clip_without_time_for_thunder_is_refused():
+    options = replace(SMALL, kinds=("lightning",), num_frames=1)
+    with pytest.raises(ValueError, match=r"lightning and its thunder need clips of 0.2 s or more"):
+        render_clip(options, 0, 0)
+
+
 def test_rendering_needs_numpy_alone():
     code = (
         "import sys, soundreel.data.scenes.arrays; "

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from soundreel.cli.main import write
 from soundreel.config import ConfigError, MMDiffusionConfig, merge_file
@@ -71,12 +73,32 @@ def train(arguments: list[str]) -> int:
         args=arguments[1:],
         prog=f"soundreel train {arguments[0]}",
         default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
+        registry=_with_fractions(),
     )
     if _run(parsed):
         write(f"model: {parsed.out / 'model'}")
     else:
         write("stopped before the end and saved; add --resume to go on", error=True)
     return 0
+
+
+def _with_fractions() -> ConstructorRegistry:
+    """tyro's types, and frame rates such as 10 or 30000/1001."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def fraction(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Fraction] | None:
+        if info.type is not Fraction:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NUMBER|N/D",
+            instance_from_str=lambda words: Fraction(words[0]),
+            is_instance=lambda value: isinstance(value, Fraction),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def _run(

@@ -278,7 +278,7 @@ def scenes() -> MMLDMConfig:
         base.autoencoder,
         model=model,
         loss=replace(base.autoencoder.loss, drop_probability=0.1),
-        train=replace(base.autoencoder.train, total_samples=18_000),
+        train=replace(base.autoencoder.train, total_samples=14_000),
     )
     return replace(
         base,
@@ -291,7 +291,7 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=120_000),
+            train=replace(base.generator.train, total_samples=100_000),
         ),
         sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )

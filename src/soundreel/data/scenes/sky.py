@@ -10,6 +10,8 @@ from soundreel.data.scenes.palette import hsv, mix, scaled
 from soundreel.data.scenes.scene import DiscreteScene, Event, Setting, event_times
 from soundreel.data.scenes.sound import Sound
 
+SHORTEST_LIGHTNING_S = 0.2  # for the bolt, and a thunder that is heard apart from it
+
 
 @dataclass(kw_only=True)
 class Fireworks(DiscreteScene):
@@ -112,6 +114,11 @@ class Lightning(DiscreteScene):
     def plan(cls, rng: np.random.Generator, setting: Setting) -> "Lightning":
         delay = setting.thunder_delay_s
         if delay is None:
+            if setting.duration_s < SHORTEST_LIGHTNING_S:
+                raise ValueError(
+                    f"lightning and its thunder need clips of {SHORTEST_LIGHTNING_S} s or more, got"
+                    f" {setting.duration_s:g} s; make them longer, or choose other kinds"
+                )
             delay = rng.uniform(0.05, min(0.6, 0.3 * setting.duration_s))
         times = event_times(rng, setting.duration_s - delay, rng.uniform(0.7, 1.2), 0.5)
         events, bolts = [], []

@@ -84,8 +84,23 @@ class CoupledUNetConfig:
                 raise ValueError(
                     f"cross_attention_windows: {window} is not within 1..{self.num_frames} frames"
                 )
+        narrowest = min(
+            (self.width * self.channel_mult[factor.bit_length() - 1] for factor in self._crossed),
+            default=self.cross_head_width,
+        )
+        if narrowest < self.cross_head_width:
+            raise ValueError(
+                f"cross_head_width {self.cross_head_width} is more than the {narrowest} channels of"
+                " a level with cross-modal attention; lower it, or give 0 to use num_heads"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def _crossed(self) -> set[int]:
+        """Downsampling factors with cross-modal attention, the middle's included."""
+        middle = {2 ** (len(self.channel_mult) - 1)} if self.middle_cross_attention else set()
+        return set(self.cross_attention_factors) | middle
 
     def cross_window(self, factor: int) -> int | None:
         """Window in frames at a downsampling factor; None without cross-modal attention there."""

@@ -208,11 +208,11 @@ def small() -> MMLDMConfig:
             loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.4),
             train=replace(
                 train,
-                total_samples=9_600,
+                total_samples=6_400,
                 global_batch_size=16,
                 micro_batch_size=16,
                 learning_rate=2e-4,
-                decay_samples=2_400,
+                decay_samples=1_600,
             ),
         ),
         generator=GeneratorRun(
@@ -235,7 +235,7 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=80_000,
+                total_samples=100_000,
                 decay_samples=20_000,
                 global_batch_size=16,
                 micro_batch_size=16,
@@ -291,7 +291,6 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=100_000),
         ),
         sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )

@@ -145,16 +145,17 @@ def small() -> MMLDMConfig:
         num_heads=4,
         context_dim=192,
         video_latent_shape=(64, 8, 8),
+        linear_shortcut=True,
         audio_latent_shape=(16, 8, 8),
         num_classes=0,
     )
     model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
     train = TrainConfig(
-        total_samples=16_000,
+        total_samples=12_000,
         global_batch_size=8,
         micro_batch_size=8,
         learning_rate=4e-4,
-        warmup_samples=1_600,
+        warmup_samples=800,
         decay_samples=3_200,
         ema_decay=0.998,
         max_grad_norm=1.0,
@@ -236,6 +237,7 @@ def small() -> MMLDMConfig:
             train=replace(
                 train,
                 total_samples=100_000,
+                warmup_samples=1_600,
                 decay_samples=20_000,
                 global_batch_size=16,
                 micro_batch_size=16,
@@ -278,7 +280,6 @@ def scenes() -> MMLDMConfig:
         base.autoencoder,
         model=model,
         loss=replace(base.autoencoder.loss, drop_probability=0.1),
-        train=replace(base.autoencoder.train, total_samples=14_000),
     )
     return replace(
         base,
@@ -308,6 +309,7 @@ def tiny() -> MMLDMConfig:
         num_heads=4,
         context_dim=32,
         video_latent_shape=(8, 8, 8),
+        linear_shortcut=True,
         audio_latent_shape=(8, 4, 4),
         num_classes=0,
     )
@@ -400,6 +402,7 @@ def _small_autoencoder(
         index_scale=1000.0,
         index_gate_channels=64,
         stacked_frames=len(key_frames),
+        linear_shortcut=decoder.linear_shortcut,
     )
     projector = ProjectorConfig(
         latent_channels=video_channels,

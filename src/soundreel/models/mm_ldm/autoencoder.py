@@ -99,6 +99,11 @@ def _check_parts(
             f"the {name} encoder makes latents {made}, but the decoder expects {tuple(shape)} and "
             f"the projector {projector.latent_channels} channels; set them alike"
         )
+    if encoder.linear_shortcut != decoder.linear_shortcut:
+        raise ValueError(
+            f"{name}_encoder.linear_shortcut and decoder.linear_shortcut are two ends of one path; "
+            "set them alike"
+        )
     if projector.semantic_dim != decoder.context_dim:
         raise ValueError(
             f"{name}_projector.semantic_dim {projector.semantic_dim} must equal "
@@ -305,6 +310,8 @@ class MultiModalAutoencoder(nn.Module):
             latent=latent,
             video_features=self.video_encoder.features(latent["video"], frame_index),
             audio_features=self.audio_encoder.features(latent["audio"]),
+            video_estimate=self.video_encoder.estimate(latent["video"], frame_index),
+            audio_estimate=self.audio_encoder.estimate(latent["audio"]),
         )
 
 

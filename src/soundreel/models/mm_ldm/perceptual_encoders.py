@@ -42,6 +42,9 @@ class PerceptualEncoderConfig:
             them, and what moves is a hundredth of the variance: of sixteen key frames the latent
             then holds the mean and no more. Otherwise the number of key frames: z_v starts as
             their first cosine coefficients over time, and what is read is added. Video only.
+        linear_shortcut: False as published: the decoder meets a latent through deep features that
+            begin as nothing. True also gives it a linear estimate of the image, which begins as the
+            inverse of how z_v is stacked; and z_a starts as its image.
     """
 
     image_channels: int = 4
@@ -57,6 +60,7 @@ class PerceptualEncoderConfig:
     index_scale: float = 1.0
     index_gate_channels: int = 0
     stacked_frames: int = 0
+    linear_shortcut: bool = False
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -112,7 +116,7 @@ class VideoEncoder(nn.Module):
         zero_parameters(self.logvar_head.out)
         self.stack = None
         if config.stacked_frames:
-            self.stack = TemporalStack(config)
+            self.stack = TemporalStack(config, config.stacked_frames)
             zero_parameters(self.mean_head.out)
             start = torch.full((config.latent_channels,), START_LOGVAR)
             self.logvar_head.out.bias = nn.Parameter(start)
@@ -121,6 +125,9 @@ class VideoEncoder(nn.Module):
             for layer in (self.index_embed.first, self.index_embed.last):
                 nn.init.kaiming_normal_(layer.weight)  # or all indices start nearly alike
         self.pyramid = FeaturePyramid(config, embedding_dim=4 * config.width)
+        self.readout = None
+        if config.linear_shortcut:
+            self.readout = LinearReadout(config, max(1, config.stacked_frames))
 
     def forward(
         self, key_frames: Float[Tensor, "batch frame channel height width"]
@@ -155,6 +162,17 @@ class VideoEncoder(nn.Module):
         rows = repeat(latent, "b c h w -> (b f) c h w", f=frame_index.shape[1])
         return self.pyramid(rows, embedding)
 
+    def estimate(
+        self,
+        latent: Float[Tensor, "batch channel height width"],
+        frame_index: Float[Tensor, "batch frame"],
+    ) -> Float[Tensor, "row image_channel image_height image_width"] | None:
+        """The linear map's first-stage latents of those frames, if there is one."""
+        if self.readout is None:
+            return None
+        rows = repeat(latent, "b c h w -> (b f) c h w", f=frame_index.shape[1])
+        return self.readout(rows, rearrange(frame_index, "b f -> (b f)"))
+
 
 class AudioEncoder(nn.Module):
     """Mel image to z_a: a learned map is put before its channels.
@@ -174,17 +192,33 @@ class AudioEncoder(nn.Module):
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
         zero_parameters(self.logvar_head.out)
         self.pyramid = FeaturePyramid(config, embedding_dim=0)
+        self.stack = self.readout = None
+        if config.linear_shortcut:
+            self.stack = TemporalStack(config, 1)
+            self.readout = LinearReadout(config, 1)
+            zero_parameters(self.mean_head.out)
+            start = torch.full((config.latent_channels,), START_LOGVAR)
+            self.logvar_head.out.bias = nn.Parameter(start)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
         """Posterior of z_a given the first-stage latent of the mel image."""
         check_image(image, self.config, "audio image")
         content = repeat(self.content, "c h w -> b c h w", b=image.shape[0])
         h = self.trunk(torch.cat([content.to(image.dtype), image], dim=1))
-        return DiagonalGaussian.from_parameters(self.mean_head(h, 1), self.logvar_head(h, 1))
+        mean, logvar = self.mean_head(h, 1), self.logvar_head(h, 1)
+        if self.stack is not None:
+            mean = mean + self.stack(image[:, None]).to(mean.dtype)
+        return DiagonalGaussian.from_parameters(mean, logvar)
 
     def features(self, latent: Float[Tensor, "batch channel height width"]) -> list[Tensor]:
         """One residual feature per decoder block, `batch channel height width`."""
         return self.pyramid(latent, None)
+
+    def estimate(
+        self, latent: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch image_channel image_height image_width"] | None:
+        """The linear map's first-stage latent of the mel image, if there is one."""
+        return None if self.readout is None else self.readout(latent, latent.new_zeros(len(latent)))
 
 
 class MomentHead(nn.Module):
@@ -238,18 +272,19 @@ class TemporalStack(nn.Module):
     """All key frames to z_v through one convolution, at first a cosine transform over time.
 
     Latent channel `k * image_channels + c` starts as coefficient k of image channel c: k = 0 is the
-    mean over the frames, the others are weighted to be of its size.
+    mean over the frames, the others are weighted to be of its size. Channels beyond as many
+    coefficients as there are frames start as zero.
     """
 
-    def __init__(self, config: PerceptualEncoderConfig) -> None:
+    def __init__(self, config: PerceptualEncoderConfig, count: int) -> None:
         super().__init__()
-        self.factor, self.num_frames = config.factor, config.stacked_frames
-        count, channels = config.stacked_frames, config.image_channels
+        self.factor, self.num_frames = config.factor, count
+        channels = config.image_channels
         conv = nn.Conv2d(count * channels, config.latent_channels, 3, padding=1)
         self.conv = zero_parameters(conv)
         place = (torch.arange(count) + 0.5) / count
         with torch.no_grad():
-            for row in range(config.latent_channels):
+            for row in range(min(config.latent_channels, count * channels)):
                 k, channel = divmod(row, channels)
                 wave = torch.cos(torch.pi * k * place)
                 scale = MOVEMENT_GAIN * (2 / count) ** 0.5 if k else 1 / count
@@ -266,6 +301,39 @@ class TemporalStack(nn.Module):
             )
         h = self.conv(channels_last(rearrange(key_frames, "b f c h w -> b (f c) h w")))
         return functional.avg_pool2d(h, self.factor)
+
+
+class LinearReadout(nn.Module):
+    """A frame's first-stage latent as a linear map of z: its cosine coefficients, put together.
+
+    Args:
+        count: frames that `TemporalStack` has made the latent from.
+    """
+
+    def __init__(self, config: PerceptualEncoderConfig, count: int) -> None:
+        super().__init__()
+        self.factor, self.count = config.factor, count
+        rows = torch.arange(config.latent_channels)
+        frequency = rows // config.image_channels
+        size = torch.where(frequency > 0, (2 / count) ** 0.5 / MOVEMENT_GAIN, 1.0)
+        size[frequency >= count] = 0.0  # no coefficients: for the deep features to read
+        self.register_buffer("frequency", frequency, persistent=False)
+        self.register_buffer("size", size, persistent=False)
+        conv = nn.Conv2d(config.latent_channels, config.image_channels, 3, padding=1)
+        self.conv = zero_parameters(conv)
+        with torch.no_grad():
+            self.conv.weight[rows % config.image_channels, rows, 1, 1] = 1.0
+
+    def forward(
+        self,
+        latent: Float[Tensor, "row channel height width"],
+        frame_index: Float[Tensor, " row"],
+    ) -> Float[Tensor, "row image_channel image_height image_width"]:
+        """Of one frame a row, at its place in the clip, in [0, 1)."""
+        place = frame_index[:, None] + 0.5 / self.count
+        weights = self.size * torch.cos(torch.pi * self.frequency * place)
+        weighted = channels_last(latent) * weights[:, :, None, None].to(latent.dtype)
+        return functional.interpolate(self.conv(weighted), scale_factor=self.factor)
 
 
 class IndexGate(nn.Module):

@@ -36,6 +36,8 @@ class SignalDecoderConfig:
         map_init: `"last"` zeroes only the last layer of the four conditioning maps; `"both"` is
             the release's initialisation, with which they can never learn.
         learned_null_class: one more class row, number `num_classes`, for "no class given".
+        linear_shortcut: False as published. True lets the noisy image, and the encoders' linear
+            estimate of the clean one, pass to the output beside the network, weighted by the step.
         freeze_time_embedding: keep the timestep map at its starting values, as the release does.
     """
 
@@ -54,6 +56,7 @@ class SignalDecoderConfig:
     latent_embedding: str = "pooled"
     map_init: str = "last"
     learned_null_class: bool = False
+    linear_shortcut: bool = False
     freeze_time_embedding: bool = False
     gradient_checkpointing: bool = False
 
@@ -98,6 +101,7 @@ class DecoderCondition:
         semantic: `batch dim height width` grids s_v and s_a; each modality attends to the other's.
         latent: z_v and z_a.
         video_features, audio_features: residual features per block, rows as in the decoder.
+        video_estimate, audio_estimate: linear estimates of the clean images, likewise.
     """
 
     prompt: AV
@@ -106,6 +110,8 @@ class DecoderCondition:
     latent: AV
     video_features: Sequence[Tensor] | None
     audio_features: Sequence[Tensor] | None
+    video_estimate: Tensor | None = None
+    audio_estimate: Tensor | None = None
 
 
 class SignalDecoder(nn.Module):
@@ -139,6 +145,7 @@ class SignalDecoder(nn.Module):
         self.decoder = _upsampling_half(config)
         self.norm_out = group_norm(width)
         self.conv_out = zero_parameters(nn.Conv2d(width, config.image_channels, 3, padding=1))
+        self.shortcut = LinearShortcut(config) if config.linear_shortcut else None
 
     def forward(self, xt: AV, timestep: AV, condition: DecoderCondition) -> AV:
         """Network output for the modalities present in `xt`.
@@ -148,12 +155,13 @@ class SignalDecoder(nn.Module):
                 channel height width`; either may be absent.
             timestep: integers, video `batch frame`, audio `batch`: every image has its own.
         """
-        rows, steps, sources, features = [], [], [], []
+        rows, steps, sources, features, estimates = [], [], [], [], []
         if xt.audio is not None:
             rows.append(xt.audio)
             steps.append(timestep["audio"])
             sources.append(torch.arange(xt.audio.shape[0], device=xt.device))
             features.append(condition.audio_features)
+            estimates.append(condition.audio_estimate)
         if xt.video is not None:
             batch, num_frames = xt.video.shape[:2]
             rows.append(rearrange(xt.video, "b f c h w -> (b f) c h w"))
@@ -162,11 +170,19 @@ class SignalDecoder(nn.Module):
             clips = torch.arange(first, first + batch, device=xt.device)
             sources.append(clips.repeat_interleave(num_frames))
             features.append(condition.video_features)
+            estimates.append(condition.video_estimate)
         self._check(rows, condition)
         source = torch.cat(sources)
         embedding = self.embedding(torch.cat(steps), source, xt.present, condition)
         context = self.context(xt.present, condition)
-        out = self._unet(torch.cat(rows), embedding, context, source, _stack(features))
+        x = torch.cat(rows)
+        if self.shortcut is None:
+            out = self._unet(x, embedding, context, source, _stack(features))
+        else:
+            estimate = torch.cat(estimates).to(x.dtype)
+            inlet = self.shortcut.into(channels_last(estimate))
+            out = self._unet(x, embedding, context, source, _stack(features), inlet)
+            out = out + self.shortcut(x, estimate, embedding)
         if xt.video is None:
             return AV(None, out)
         video = rearrange(out[-len(rows[-1]) :], "(b f) c h w -> b f c h w", b=len(xt.video))
@@ -213,11 +229,14 @@ class SignalDecoder(nn.Module):
         context: Float[Tensor, "source token context_dim"],
         source: Int[Tensor, " row"],
         features: Sequence[Tensor] | None,
+        inlet: Float[Tensor, "row width_ height width"] | None = None,
     ) -> Float[Tensor, "row channel height width"]:
         recompute = self.config.gradient_checkpointing
         h, skips = channels_last(x), []
         for index, block in enumerate(self.encoder):
             h = run(block, h, embedding, context, source, recompute=recompute)
+            if inlet is not None and not index:
+                h = h + inlet.to(h.dtype)
             if features is not None:
                 h = h + features[index].to(h.dtype)
             skips.append(h)
@@ -248,6 +267,31 @@ def _stack(features: list[Sequence[Tensor] | None]) -> list[Tensor] | None:
     if len(present) < len(features):
         raise ValueError("residual features are given for one modality only; give both or neither")
     return [channels_last(torch.cat(parts)) for parts in zip(*present, strict=True)]
+
+
+class LinearShortcut(nn.Module):
+    """What leads noisy image and linear estimate past the network, and the estimate into it.
+
+    At every step the best linear guess of the output is a weighted sum of the two; a network that
+    begins as nothing needs thousands of clips to find that out.
+    """
+
+    def __init__(self, config: SignalDecoderConfig) -> None:
+        super().__init__()
+        self.into = nn.Conv2d(config.image_channels, config.width, 1)
+        self.weights = nn.Linear(4 * config.width, 2 * config.image_channels)
+        zero_parameters(self.weights)
+
+    def forward(
+        self,
+        x: Float[Tensor, "row channel height width"],
+        estimate: Float[Tensor, "row channel height width"],
+        embedding: Float[Tensor, "row dim"],
+    ) -> Float[Tensor, "row channel height width"]:
+        """What is added to the output."""
+        weights = self.weights(functional.silu(embedding)).to(x.dtype)[:, :, None, None]
+        of_image, of_estimate = weights.chunk(2, dim=1)
+        return of_image * x + of_estimate * estimate
 
 
 class UNetBlock(nn.Module):

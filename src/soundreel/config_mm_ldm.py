@@ -102,11 +102,11 @@ class AdversarialRun:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderRun:
-    """Stage 2's last phase, which the published system does not have: the signal decoder alone.
+    """Stage 2's last phase, which the published system does not have: encoders stay as they are.
 
-    Encoders and projectors stay as the phases before have left them, and so do the latents. Own
-    latents tell nearly all of a clip, so that a short training hardly reads the other modality's
-    semantic tokens; here `loss.drop_probability` withholds them often enough that it has to.
+    So do the latents. Own latents tell nearly all of a clip, so that a short training hardly reads
+    the other modality's semantic tokens; here `loss.drop_probability` withholds them often enough
+    that decoder and projectors have to.
 
     Attributes:
         enabled: False leaves the phase out.
@@ -115,7 +115,7 @@ class DecoderRun:
     """
 
     enabled: bool = False
-    context_rate_factor: float = 10.0
+    context_rate_factor: float = 5.0
     loss: AutoencoderLossConfig = field(
         default_factory=lambda: AutoencoderLossConfig(drop_probability=0.4)
     )

@@ -212,7 +212,6 @@ def small() -> MMLDMConfig:
                 total_samples=6_400,
                 global_batch_size=16,
                 micro_batch_size=16,
-                learning_rate=2e-4,
                 decay_samples=1_600,
             ),
         ),

@@ -5,7 +5,7 @@
     OUT/moments/       posteriors of all frames and mel images, if they are cached
     OUT/autoencoder/   as first_stage: stage 2 without adversary
     OUT/adversarial/   stage 2 with it
-    OUT/decoder/       stage 2's signal decoder alone
+    OUT/decoder/       stage 2's signal decoder and projectors, own latents often withheld
     OUT/latents/       perceptual latents of all windows, and their statistics
     OUT/captions/      token states of all captions, if there is a text encoder
     OUT/generator/     stage 3

@@ -1,6 +1,6 @@
 """The stages of an MM-LDM run: what each one loads, trains, shows and leaves behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class StageRunner:
     def _run_adversarial(self) -> bool:
         run = self._config.adversarial
         model = self._autoencoder("autoencoder")
-        _open(model, model)
+        _open(model, [model])
         adversary = self._tools.seeded(lambda: Discriminator(run.discriminator), run.train)
         loss, shares = self._config.autoencoder.loss, self._semantic_shares(model)
         return self._train_autoencoder("adversarial", model, run.train, loss, shares, adversary)
@@ -141,8 +141,9 @@ class StageRunner:
     def _run_decoder(self) -> bool:
         run = self._config.decoder
         model = self._autoencoder(self._autoencoder_stages()[-2])
-        _open(model, model.decoder)
-        shares = dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
+        shares = self._semantic_shares(model)
+        _open(model, [model.decoder, *(model.get_submodule(name) for name in shares)])
+        shares |= dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
         return self._train_autoencoder("decoder", model, run.train, run.loss, shares)
 
     def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
@@ -291,9 +292,10 @@ class StageRunner:
         )
 
 
-def _open(model: MultiModalAutoencoder, part: nn.Module) -> None:
-    """Let only a part of the autoencoder learn."""
+def _open(model: MultiModalAutoencoder, parts: Sequence[nn.Module]) -> None:
+    """Let only some parts of the autoencoder learn."""
     model.requires_grad_(False)
-    part.requires_grad_(True)
+    for part in parts:
+        part.requires_grad_(True)
     if model.config.decoder.freeze_time_embedding:
         model.decoder.time_embed.requires_grad_(False)

@@ -132,7 +132,8 @@ def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
 def test_latents_made_from_cached_moments_are_those_of_the_pixels(finished, data):
     config = small_run()
     windows = PreparedDataset(data, spec=config.clip, split="train", stride=1)
-    latents, pipeline = LatentDataset(finished / "latents"), load(finished / "model")
+    run, pipeline = config.generator, load(finished / "model")
+    latents = LatentDataset(finished / "latents", num_axes=run.num_axes, evening=run.evening)
     assert len(latents) == len(windows)
     for index in (0, len(windows) - 1):
         from_pixels = pipeline.encode_av(windows[index].av.map(lambda x: x[None]))

@@ -19,7 +19,8 @@ class EMA:
             raise ValueError(f"ema_decay must be in [0, 1), got {decay}")
         self._average = get_ema_multi_avg_fn(decay)
         self._parameters = dict(network.named_parameters())
-        self._buffers = dict(network.named_buffers())
+        kept = network.state_dict().keys()  # without buffers that are made anew with the network
+        self._buffers = {name: b for name, b in network.named_buffers() if name in kept}
         self.averages = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()

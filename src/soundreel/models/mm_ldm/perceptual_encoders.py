@@ -313,14 +313,9 @@ class LinearReadout(nn.Module):
     def __init__(self, config: PerceptualEncoderConfig, count: int) -> None:
         super().__init__()
         self.factor, self.count = config.factor, count
-        rows = torch.arange(config.latent_channels)
-        frequency = rows // config.image_channels
-        size = torch.where(frequency > 0, (2 / count) ** 0.5 / MOVEMENT_GAIN, 1.0)
-        size[frequency >= count] = 0.0  # no coefficients: for the deep features to read
-        self.register_buffer("frequency", frequency, persistent=False)
-        self.register_buffer("size", size, persistent=False)
         conv = nn.Conv2d(config.latent_channels, config.image_channels, 3, padding=1)
         self.conv = zero_parameters(conv)
+        rows = torch.arange(config.latent_channels)
         with torch.no_grad():
             self.conv.weight[rows % config.image_channels, rows, 1, 1] = 1.0
 
@@ -330,8 +325,11 @@ class LinearReadout(nn.Module):
         frame_index: Float[Tensor, " row"],
     ) -> Float[Tensor, "row image_channel image_height image_width"]:
         """Of one frame a row, at its place in the clip, in [0, 1)."""
-        place = frame_index[:, None] + 0.5 / self.count
-        weights = self.size * torch.cos(torch.pi * self.frequency * place)
+        images, rows = self.conv.weight.shape[:2]
+        frequency = torch.arange(rows, device=latent.device) // images
+        size = torch.where(frequency > 0, (2 / self.count) ** 0.5 / MOVEMENT_GAIN, 1.0)
+        size = size * (frequency < self.count)  # the rest are no coefficients: for deep features
+        weights = size * torch.cos(torch.pi * frequency * (frame_index[:, None] + 0.5 / self.count))
         weighted = channels_last(latent) * weights[:, :, None, None].to(latent.dtype)
         return functional.interpolate(self.conv(weighted), scale_factor=self.factor)
 

@@ -2,9 +2,10 @@
 
     python benchmarks/mm_ldm_on_clips.py MODEL DATA --out DIR [--split test] [--count 32]
 
-Prints Markdown: PSNR of frames and of mel images, and the error of the log mel spectrogram, after
-the first stage alone and after the whole autoencoder, as means over clips with standard errors;
-then seconds per generated clip. Writes contact sheets: reconstructions beside the truth, joint
+Prints Markdown: PSNR of frames and of mel images, the error of the log mel spectrogram, and the
+share of the movement that is explained (of the variance of a clip's pixels about their mean over
+time), after the first stage alone, after the whole autoencoder, and with only those axes of z kept that the
+generator sees, as means over clips with standard errors; then seconds per generated clip. Writes contact sheets: reconstructions beside the truth, joint
 samples, pictures for held-out sounds and sounds for held-out videos.
 """
 
@@ -17,6 +18,7 @@ import torch
 from soundreel.audio.mel_image import decode_mel_image
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latents import PerceptualStats
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.metrics.image_quality import psnr_db
@@ -50,12 +52,20 @@ def main() -> None:
         chosen = range(first, min(first + options.batch_size, count))
         clips = AV.cat([dataset[i].av.map(lambda x: x[None]) for i in chosen])
         first_stage_quality(pipeline, clips, rows)
-        autoencoder_quality(pipeline, clips, rows)
+        stats = pipeline.stats
+        seen = stats.restore(pipeline.encode_av(clips))
+        pipeline.stats = PerceptualStats(pipeline.autoencoder.config.latents)
+        autoencoder_quality(pipeline, clips, pipeline.encode_av(clips), "whole autoencoder", rows)
+        autoencoder_quality(pipeline, clips, seen, "on the generator's axes", rows)
+        pipeline.stats = stats
     print(f"{count} clips of split {options.split}\n")
-    print("| | frames, PSNR | mel image, PSNR | log mel, mean error (nepers) |")
-    print("| --- | --- | --- | --- |")
-    for stage in ("first stage alone", "whole autoencoder"):
-        cells = [summary(rows[f"{stage}/{what}"]) for what in ("frames", "mel image", "log mel")]
+    names = ("frames", "mel image", "log mel", "movement")
+    print(
+        "| | frames, PSNR | mel image, PSNR | log mel, mean error (nepers) | movement explained |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for stage in ("first stage alone", "whole autoencoder", "on the generator's axes"):
+        cells = [summary(rows[f"{stage}/{what}"]) for what in names]
         print(f"| {stage} | {' | '.join(cells)} |")
     options.out.mkdir(parents=True, exist_ok=True)
     av = AV.cat([dataset[i].av.map(lambda x: x[None]) for i in range(min(4, count))])
@@ -71,10 +81,11 @@ def first_stage_quality(pipeline: MMLDMPipeline, clips: AV, rows: Rows) -> None:
     add(pipeline, rows, "first stage alone", images, AV(frames, mel))
 
 
-def autoencoder_quality(pipeline: MMLDMPipeline, clips: AV, rows: Rows) -> None:
+def autoencoder_quality(
+    pipeline: MMLDMPipeline, clips: AV, latent: AV, stage: str, rows: Rows
+) -> None:
     settings, model = pipeline.settings, pipeline.autoencoder
     images = clip_images(clips, settings.mel_image).to(pipeline.device)
-    latent = pipeline.stats.restore(pipeline.encode_av(clips))
     noise = PerSampleNoise(range(latent.batch_size))
     xt = starting_noise(
         model, latent.batch_size, pipeline.clip.num_frames, noise, settings.decoding
@@ -82,7 +93,7 @@ def autoencoder_quality(pipeline: MMLDMPipeline, clips: AV, rows: Rows) -> None:
     signals = decode(model, latent, xt, settings.diffusion.build(), settings.decoding)
     frames = pipeline.first_stage.decode_frames(signals["video"])
     mel = pipeline.first_stage.decode(signals["audio"])
-    add(pipeline, rows, "whole autoencoder", images, AV(frames, mel))
+    add(pipeline, rows, stage, images, AV(frames, mel))
 
 
 def add(pipeline: MMLDMPipeline, rows: Rows, stage: str, truth: AV, made: AV) -> None:
@@ -94,9 +105,16 @@ def add(pipeline: MMLDMPipeline, rows: Rows, stage: str, truth: AV, made: AV) ->
         "frames": per_frame.unflatten(0, made["video"].shape[:2]).mean(dim=1),
         "mel image": psnr_db(made["audio"], truth["audio"]),
         "log mel": (log_mels[0] - log_mels[1]).abs().mean(dim=(1, 2)),
+        "movement": movement_explained(made["video"], truth["video"]),
     }
     for name, value in values.items():
         rows.setdefault(f"{stage}/{name}", []).append(value.cpu())
+
+
+def movement_explained(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Per clip, 1 where all of what changes over time is given back, 0 where it is as if still."""
+    made, truth = (video - video.mean(dim=1, keepdim=True) for video in (made, truth))
+    return 1 - (made - truth).square().flatten(1).sum(1) / truth.square().flatten(1).sum(1)
 
 
 def summary(values: list[torch.Tensor]) -> str:

@@ -235,7 +235,7 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=100_000,
+                total_samples=70_000,
                 warmup_samples=1_600,
                 decay_samples=20_000,
                 global_batch_size=16,

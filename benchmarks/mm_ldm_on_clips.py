@@ -4,9 +4,10 @@
 
 Prints Markdown: PSNR of frames and of mel images, the error of the log mel spectrogram, and the
 share of the movement that is explained (of the variance of a clip's pixels about their mean over
-time), after the first stage alone, after the whole autoencoder, and with only those axes of z kept that the
-generator sees, as means over clips with standard errors; then seconds per generated clip. Writes contact sheets: reconstructions beside the truth, joint
-samples, pictures for held-out sounds and sounds for held-out videos.
+time), after the first stage alone, after the whole autoencoder, and with only those axes of z kept
+that the generator sees, as means over clips with standard errors; then seconds per generated clip.
+Writes contact sheets: reconstructions beside the truth, joint samples, pictures for held-out sounds
+and sounds for held-out videos.
 """
 
 import argparse

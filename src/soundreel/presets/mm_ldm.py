@@ -291,6 +291,7 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             loss=replace(base.generator.loss, known_class_drop=0.5),
+            train=replace(base.generator.train, total_samples=150_000),
         ),
         sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )

@@ -49,16 +49,17 @@ def main() -> None:
     dataset = PreparedDataset(options.data, spec=pipeline.clip, split=options.split, stride=10**6)
     count = min(options.count, len(dataset))
     rows: Rows = {}
+    stats = pipeline.stats
+    pipeline.stats = PerceptualStats(pipeline.autoencoder.config.latents)  # z as it is
     for first in range(0, count, options.batch_size):
         chosen = range(first, min(first + options.batch_size, count))
         clips = AV.cat([dataset[i].av.map(lambda x: x[None]) for i in chosen])
         first_stage_quality(pipeline, clips, rows)
-        stats = pipeline.stats
-        seen = stats.restore(pipeline.encode_av(clips))
-        pipeline.stats = PerceptualStats(pipeline.autoencoder.config.latents)
-        autoencoder_quality(pipeline, clips, pipeline.encode_av(clips), "whole autoencoder", rows)
+        latent = pipeline.encode_av(clips)
+        autoencoder_quality(pipeline, clips, latent, "whole autoencoder", rows)
+        seen = stats.restore(stats.standardize(latent))
         autoencoder_quality(pipeline, clips, seen, "on the generator's axes", rows)
-        pipeline.stats = stats
+    pipeline.stats = stats
     print(f"{count} clips of split {options.split}\n")
     names = ("frames", "mel image", "log mel", "movement")
     print(

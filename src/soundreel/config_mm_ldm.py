@@ -53,6 +53,11 @@ class FirstStageRun:
             raise ValueError(
                 "first_stage.kind taef2 is ready-made: set first_stage.weights to its folder"
             )
+        if self.kind == "kl-vae" and self.weights and self.model.linear_shortcut:
+            raise ValueError(
+                "first_stage.weights are of networks without a linear shortcut: set "
+                "first_stage.model.linear_shortcut=False"
+            )
 
     @property
     def is_trained(self) -> bool:

@@ -1,5 +1,7 @@
 """Starting the signal decoder from a Stable Diffusion v1 U-Net of either layout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,9 +26,9 @@ SMALL = SignalDecoderConfig(
 )
 
 
-def decoder(seed):
+def decoder(seed, config=SMALL):
     torch.manual_seed(seed)
-    return SignalDecoder(SMALL)
+    return SignalDecoder(config)
 
 
 def stable_diffusion_part(source, rules, prefix=""):
@@ -55,6 +57,17 @@ def test_unet_weights_load_and_own_layers_stay(tmp_path, rules, prefix):
     for key, value in target.state_dict().items():
         expected = before if key.split(".")[0] in OWN_LAYERS else loaded
         assert torch.equal(value, expected[key]), key
+
+
+def test_a_file_without_our_shortcut_loads_into_a_decoder_with_it(tmp_path):
+    source, target = decoder(0), decoder(1, replace(SMALL, linear_shortcut=True))
+    before = target.shortcut.into.weight.clone()
+    rules = signal_decoder_rules(SMALL)
+    save_file(stable_diffusion_part(source, rules), tmp_path / "unet.safetensors")
+    load_unet(target, tmp_path / "unet.safetensors")
+    assert torch.equal(target.shortcut.into.weight, before)
+    assert torch.equal(target.norm_out.weight, source.norm_out.weight)
+    assert torch.equal(target.time_embed.first.weight, source.time_embed.first.weight)
 
 
 def test_diffusers_names_and_shapes_are_those_of_its_stable_diffusion_files():

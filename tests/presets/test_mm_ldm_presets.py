@@ -1,5 +1,7 @@
 """Presets of MM-LDM: the reconstructed Table 1, parameter counts, and sizes that fit together."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -114,3 +116,11 @@ def test_parts_that_do_not_fit_are_named():
     values["mel_image"]["sample_rate"] = 44_100
     with pytest.raises(Exception, match=r"sample_rate is 44100.*prediction_type is v"):
         config_from_json(MMLDMConfig, values, "test")
+
+
+def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_asked_for():
+    first_stage = mm_ldm.small().first_stage
+    with pytest.raises(ValueError, match=r"set first_stage.model.linear_shortcut=False"):
+        replace(first_stage, weights="vae.safetensors")
+    plain = replace(first_stage.model, linear_shortcut=False)
+    assert replace(first_stage, model=plain, weights="vae.safetensors").weights

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from soundreel.training.ema import EMA
 from soundreel.training.loop import NonFiniteLossError, TrainConfig, fit
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.player import make_player
@@ -284,3 +285,12 @@ def test_a_share_for_a_part_that_is_not_there_is_refused():
         make_player(
             "toy", whole.network, whole.objective, learning_rate=1e-2, rate_shares={"head": 0.5}
         )
+
+
+def test_an_average_leaves_out_buffers_that_a_new_network_makes_itself():
+    network = torch.nn.BatchNorm1d(2)
+    network.register_buffer("table", torch.ones(3), persistent=False)
+    state = EMA(network, 0.5).state_dict()
+    assert "table" not in state
+    assert "running_mean" in state
+    torch.nn.BatchNorm1d(2).load_state_dict(state)

@@ -23,8 +23,15 @@ from soundreel.models.mm_ldm.stable_diffusion_keys import (
     unet_diffusers_rules,
 )
 
-# Layers that MM-LDM added to the U-Net; they start from their own initialisation.
-OWN_LAYERS = ("video_content", "audio_content", "video_context", "audio_context", "class_embed")
+# Layers that MM-LDM or we added to the U-Net; they start from their own initialisation.
+OWN_LAYERS = (
+    "video_content",
+    "audio_content",
+    "video_context",
+    "audio_context",
+    "class_embed",
+    "shortcut",
+)
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -51,7 +58,8 @@ def load_kl_vae(model: KLVAE, path: Path) -> None:
 def load_unet(decoder: SignalDecoder, path: Path) -> None:
     """Start the signal decoder from a Stable Diffusion v1 U-Net of either layout.
 
-    MM-LDM's own layers (conditioning maps, class table) keep the values they have.
+    MM-LDM's own layers (conditioning maps, class table) and a linear shortcut keep the values they
+    have.
 
     Raises:
         CheckpointError: the file cannot be read, or holds a network of another size.

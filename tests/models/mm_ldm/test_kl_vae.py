@@ -177,7 +177,7 @@ def test_channels_of_the_shortcut_are_about_equally_large_on_a_photograph(clips_
     network = model(replace(KLVAEConfig(width=32), latent_channels=8, linear_shortcut=True))
     with torch.no_grad():
         spread = network.encode(frame).std(dim=(0, 2, 3)) / network.config.latent_scale
-    assert float(spread.max() / spread.min()) < 30
+    assert float(spread.max() / spread.min()) < 8  # 13 before they are divided by their usual size
 
 
 def test_the_shortcut_learns_within_a_few_steps_what_the_networks_alone_do_not():

@@ -117,9 +117,7 @@ class VideoEncoder(nn.Module):
         self.stack = None
         if config.stacked_frames:
             self.stack = TemporalStack(config, config.stacked_frames)
-            zero_parameters(self.mean_head.out)
-            start = torch.full((config.latent_channels,), START_LOGVAR)
-            self.logvar_head.out.bias = nn.Parameter(start)
+            start_at_stack(self.mean_head, self.logvar_head)
         self.index_embed = TwoLayerMLP(config.width, 4 * config.width, 4 * config.width)
         if config.index_gate_channels:
             for layer in (self.index_embed.first, self.index_embed.last):
@@ -196,9 +194,7 @@ class AudioEncoder(nn.Module):
         if config.linear_shortcut:
             self.stack = TemporalStack(config, 1)
             self.readout = LinearReadout(config, 1)
-            zero_parameters(self.mean_head.out)
-            start = torch.full((config.latent_channels,), START_LOGVAR)
-            self.logvar_head.out.bias = nn.Parameter(start)
+            start_at_stack(self.mean_head, self.logvar_head)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
         """Posterior of z_a given the first-stage latent of the mel image."""
@@ -233,6 +229,13 @@ class MomentHead(nn.Module):
     def forward(self, x: Float[Tensor, "row channel height width"], num_frames: int) -> Tensor:
         h = rearrange(self.block(x, num_frames), "(b f) c h w -> b c f h w", f=num_frames)
         return self.out(functional.silu(self.norm(h)[:, :, 0]))
+
+
+def start_at_stack(mean_head: MomentHead, logvar_head: MomentHead) -> None:
+    """Let a stack alone be the mean at first, with little noise on it."""
+    zero_parameters(mean_head.out)
+    assert logvar_head.out.bias is not None
+    nn.init.constant_(logvar_head.out.bias, START_LOGVAR)
 
 
 class FeaturePyramid(nn.Module):

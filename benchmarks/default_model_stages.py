@@ -7,7 +7,7 @@ from default_model_run import NO_LIMIT, Loss, Run, finished, fit, is_finished
 from default_model_scenes import Scenes, pixels
 from torch import Tensor, nn
 
-from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
+from soundreel.data.latent_axes import PerceptualAxes, latent_moments
 from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.data.loader import Batch
 from soundreel.diffusion.schedules import Schedule
@@ -153,17 +153,12 @@ def latents_of(moments: AV, network1: KLVAE, network2: MultiModalAutoencoder) ->
 
 def measured(run: Run, latents: AV) -> LatentScaling:
     """Between these latents of all clips and what the generator sees."""
-    spec, stage, count = (
-        run.config.autoencoder.model.latents,
-        run.config.generator,
-        latents.batch_size,
-    )
+    spec, count = run.config.autoencoder.model.latents, latents.batch_size
     parts = (latents.rows(slice(first, first + 4096)) for first in range(0, count, 4096))
-    if not stage.num_axes:
+    axes = run.config.latent_axes
+    if axes is None:
         return PerceptualStats.measured(spec, parts).to(run.device)
-    num_axes = min(stage.num_axes, count - 1)
-    config = LatentAxesConfig(latents=spec, num_axes=num_axes, evening=stage.evening)
-    return PerceptualAxes.measured(config, latent_moments(parts)).to(run.device)
+    return PerceptualAxes.measured(axes.for_count(count), latent_moments(parts)).to(run.device)
 
 
 def generator(run: Run, latents: AV, labels: Tensor, stats: LatentScaling) -> Generator:

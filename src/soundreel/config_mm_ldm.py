@@ -5,6 +5,7 @@ from typing import Literal
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.config import DataConfig
+from soundreel.data.latent_axes import LatentAxesConfig, cosine_weights
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.models.mm_ldm.decoding import DecodingConfig
@@ -115,11 +116,14 @@ class DecoderRun:
 
     Attributes:
         enabled: False leaves the phase out.
+        on_axes: the decoder sees latents along the generator's principal axes only, as it will when
+            they are generated, and learns what they leave open; `generator.num_axes` must be set.
         context_rate_factor: how many times the learning rate the maps of the semantic tokens learn
             at; they start at zero and, at the rate of all else, stay behind.
     """
 
     enabled: bool = False
+    on_axes: bool = False
     context_rate_factor: float = 5.0
     loss: AutoencoderLossConfig = field(
         default_factory=lambda: AutoencoderLossConfig(drop_probability=0.4)
@@ -141,11 +145,17 @@ class GeneratorRun:
         num_axes: 0 standardises per channel, as published; otherwise latents are reduced to so many
             principal axes, and the spread along them is evened out.
         evening: how far: 0 leaves the spread, 1 makes it equal along all axes.
+        movement_weight, movement_slope: of z_v's cosine coefficients over time where the axes are
+            sought: the k-th weighs movement_weight * k ** movement_slope, the mean over the frames
+            1. With a slope the axes keep more of what is sudden. Needs `num_axes` and a video
+            encoder with `stacked_frames`.
     """
 
     model: GeneratorConfig = field(default_factory=GeneratorConfig)
     num_axes: int = 0
     evening: float = 0.5
+    movement_weight: float = 1.0
+    movement_slope: float = 0.0
     loss: GeneratorObjective = field(default_factory=GeneratorObjective)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -154,6 +164,14 @@ class GeneratorRun:
             raise ValueError(f"num_axes is 0 or more, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
             raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+        if self.movement_weight <= 0:
+            raise ValueError(f"movement_weight is a positive factor, got {self.movement_weight}")
+        if self.weighs_movement and not self.num_axes:
+            raise ValueError("movement_weight and movement_slope weigh axes: set num_axes too")
+
+    @property
+    def weighs_movement(self) -> bool:
+        return (self.movement_weight, self.movement_slope) != (1.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +256,13 @@ class MMLDMConfig:
         wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
         if wrong:
             raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        if self.decoder.enabled and self.decoder.on_axes and not self.generator.num_axes:
+            raise ValueError("decoder.on_axes needs principal axes: set generator.num_axes too")
+        if self.generator.weighs_movement and not encoder.stacked_frames:
+            raise ValueError(
+                "generator.movement_weight and movement_slope are of cosine coefficients over time:"
+                " set autoencoder.model.video_encoder.stacked_frames to the number of key frames"
+            )
         if self.captions and not self.text.folder:
             raise ValueError("captions need a text encoder to read them: set text.folder too")
         if self.autoencoder.cache_first_stage:
@@ -248,3 +273,19 @@ class MMLDMConfig:
                 )
             if self.first_stage.kind != "kl-vae":
                 raise ValueError("autoencoder.cache_first_stage needs a first stage of kind kl-vae")
+
+    @property
+    def latent_axes(self) -> LatentAxesConfig | None:
+        """How the generator's latents are scaled; None is per channel."""
+        run, latents = self.generator, self.generator.model.latents
+        if not run.num_axes:
+            return None
+        weights: tuple[float, ...] = ()
+        if run.weighs_movement:
+            image_channels = self.autoencoder.model.video_encoder.image_channels
+            weights = cosine_weights(
+                latents, image_channels, run.movement_weight, run.movement_slope
+            )
+        return LatentAxesConfig(
+            latents=latents, num_axes=run.num_axes, evening=run.evening, video_weights=weights
+        )

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
+from soundreel.data.latent_axes import (
+    LatentAxesConfig,
+    PerceptualAxes,
+    latent_moments,
+    leading_axes,
+)
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=2, audio_channels=2, audio_size=2)
@@ -93,6 +98,51 @@ def test_axes_along_which_nothing_changes_are_not_stretched():
     other = latents["video"] + 1e-5
     moved = measured(latents, evening=1.0).standardize(AV(other, None))["video"]
     assert float((moved - scaled["video"]).abs().max()) < 0.1
+
+
+def test_projecting_keeps_what_lies_along_the_axes_and_nothing_else():
+    latents = steep_latents()
+    axes = measured(latents, num_axes=5)
+    once = axes.project(latents)
+    assert torch.allclose(axes.project(once)["video"], once["video"], atol=1e-4)
+    again, wanted = axes.standardize(once)["video"], axes.standardize(latents)["video"]
+    assert torch.allclose(again, wanted, atol=1e-4)
+    rest = (latents["video"] - once["video"]).flatten(1)
+    along = rest @ axes.get_buffer("video_axes").T
+    assert float(along.abs().max()) < 1e-3 * float(rest.abs().max())
+
+
+def test_axes_keep_more_of_what_weighs_more_and_restoring_undoes_the_weights():
+    latents = steep_latents()
+    latents.video[:, 0] *= 0.05
+    plain, weighted = (
+        measured(latents, num_axes=4, video_weights=weights) for weights in ((), (400.0, 1.0, 1.0))
+    )
+    lost = [
+        (latents["video"] - axes.project(latents)["video"])[:, 0].square().mean()
+        for axes in (plain, weighted)
+    ]
+    assert float(lost[1]) < 0.1 * float(lost[0])
+    whole = measured(latents, video_weights=(400.0, 1.0, 0.5))
+    assert torch.allclose(whole.project(latents)["video"], latents["video"], atol=1e-3)
+    assert torch.equal(whole.get_buffer("audio_axes"), measured(latents).get_buffer("audio_axes"))
+    with pytest.raises(ValueError, match="2 factors for 3 channels"):
+        replace(CONFIG, video_weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match="positive"):
+        replace(CONFIG, video_weights=(1.0, 2.0, 0.0))
+
+
+def test_leading_axes_are_those_of_a_full_decomposition():
+    generator = torch.Generator().manual_seed(0)
+    turn, _ = torch.linalg.qr(torch.randn(300, 300, generator=generator).double())
+    variance = torch.logspace(2, -4, 300, dtype=torch.float64)
+    covariance = (turn * variance) @ turn.T
+    state = torch.get_rng_state()
+    found, directions = leading_axes(covariance, 20)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.allclose(found, variance[:20], rtol=1e-6)
+    agreement = (directions * turn[:, :20]).sum(dim=0).abs()
+    assert torch.allclose(agreement, torch.ones_like(agreement), atol=1e-6)
 
 
 def test_wrong_settings_are_named():

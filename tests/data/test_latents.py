@@ -1,9 +1,12 @@
 """The latent cache: complete or resumable, made by one autoencoder, standardised per channel."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from soundreel.data.dataset import Sample
+from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.data.latents import LatentDataset, PerceptualStats, cache_latents
 from soundreel.data.loader import Loader
 from soundreel.data.manifest import DataError
@@ -72,15 +75,20 @@ def test_standardised_latents_have_zero_mean_and_unit_variance_per_channel(tmp_p
 
 def test_principal_axes_have_unit_variance_and_are_measured_once(tmp_path):
     make(tmp_path)
-    dataset = LatentDataset(tmp_path, num_axes=64, evening=0.0)
+    axes = LatentAxesConfig(latents=LATENTS, num_axes=64, evening=0.0)
+    dataset = LatentDataset(tmp_path, axes=axes)
     assert dataset.stats.config.num_axes == len(dataset) - 1  # no more than the latents span
     latents = torch.stack([dataset[i].av["video"] for i in range(7)])
     assert float(latents.var(dim=0, correction=0).mean()) == pytest.approx(1, abs=1e-3)
     raw = LatentDataset(tmp_path, standardize=False)[3].av
     assert torch.allclose(dataset.stats.restore(dataset[3].av)["video"], raw["video"], atol=1e-4)
-    stamp = (tmp_path / "moments.safetensors").stat().st_mtime_ns
-    LatentDataset(tmp_path, num_axes=2)
-    assert (tmp_path / "moments.safetensors").stat().st_mtime_ns == stamp
+    names = ["moments.safetensors", *(path.name for path in tmp_path.glob("axes-*"))]
+    assert len(names) == 2
+    stamps = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    again = LatentDataset(tmp_path, axes=axes).stats.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in dataset.stats.state_dict().items())
+    assert LatentDataset(tmp_path, axes=replace(axes, num_axes=2)).stats.config.num_axes == 2
+    assert [(tmp_path / name).stat().st_mtime_ns for name in names] == stamps
 
 
 def test_restoring_undoes_standardising():

@@ -8,7 +8,7 @@ import torch
 from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.packed import pack_state
 from soundreel.config_mm_ldm import MMLDMConfig
-from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
+from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.scenes.render import KINDS
 from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.discriminator import Discriminator
@@ -39,12 +39,11 @@ def test_every_preset_builds_and_comes_back_from_json(config):
 
 def test_the_preset_of_scenes_knows_every_kind_of_scene_and_fits_when_packed():
     config = mm_ldm.scenes()
-    latents, num_axes = config.autoencoder.model.latents, config.generator.num_axes
     parts = [
         KLVAE(config.first_stage.model),
         MultiModalAutoencoder(config.autoencoder.model),
         Generator(config.generator.model),
-        PerceptualAxes(LatentAxesConfig(latents=latents, num_axes=num_axes)),
+        PerceptualAxes(config.latent_axes),
     ]
     tensors = [x for part in parts for x in pack_state(part.state_dict()).values()]
     assert sum(x.numel() * x.element_size() for x in tensors) < 32 * 2**20
@@ -116,6 +115,34 @@ def test_parts_that_do_not_fit_are_named():
     values["mel_image"]["sample_rate"] = 44_100
     with pytest.raises(Exception, match=r"sample_rate is 44100.*prediction_type is v"):
         config_from_json(MMLDMConfig, values, "test")
+
+
+def test_a_decoder_on_axes_needs_axes():
+    config = mm_ldm.small()
+    with pytest.raises(ValueError, match=r"set generator\.num_axes"):
+        replace(
+            config,
+            decoder=replace(config.decoder, on_axes=True),
+            generator=replace(config.generator, num_axes=0),
+        )
+
+
+def test_weighing_movement_needs_axes_and_coefficients_over_time():
+    config = mm_ldm.scenes()
+    weights = config.latent_axes.video_weights
+    assert weights[:9] == pytest.approx((*8 * (1.0,), 1 / 6))
+    assert weights[-1] == pytest.approx(15**0.75 / 6)
+    assert mm_ldm.small().latent_axes.video_weights == ()
+    with pytest.raises(ValueError, match="set num_axes too"):
+        replace(config.generator, num_axes=0)
+    model = mm_ldm.landscape().autoencoder.model
+    generator = replace(config.generator, model=mm_ldm.landscape().generator.model)
+    with pytest.raises(ValueError, match=r"video_encoder\.stacked_frames"):
+        replace(
+            mm_ldm.landscape(),
+            generator=replace(generator, loss=mm_ldm.landscape().generator.loss),
+            autoencoder=replace(config.autoencoder, model=model, cache_first_stage=False),
+        )
 
 
 def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_asked_for():

@@ -1,5 +1,6 @@
 """All stages of MM-LDM on a data set of four small clips: order, resuming, previews, the model."""
 
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soundreel.checkpoints.import_stable_diffusion import OWN_LAYERS
-from soundreel.config import ConfigError, DataConfig
+from soundreel.config import ConfigError, DataConfig, save_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset
 from soundreel.data.options import PrepareOptions
@@ -61,7 +62,7 @@ def data(tmp_path_factory):
     return target
 
 
-def small_run(*, cached=True, adversary=True):
+def small_run(*, cached=True, adversary=True, on_axes=False):
     base = tiny()
     train = TrainConfig(
         total_samples=8,
@@ -82,7 +83,7 @@ def small_run(*, cached=True, adversary=True):
         ),
         autoencoder=replace(base.autoencoder, cache_first_stage=cached, train=train),
         adversarial=replace(base.adversarial, enabled=adversary, train=train),
-        decoder=replace(base.decoder, train=train),
+        decoder=replace(base.decoder, train=train, on_axes=on_axes),
         generator=replace(base.generator, train=train),
         decoding=replace(base.decoding, num_steps=2),
         sampling=replace(base.sampling, num_steps=2),
@@ -129,11 +130,33 @@ def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
 
 
 @pytest.mark.slow
+def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(finished, data, tmp_path):
+    out = tmp_path / "axes"
+    shutil.copytree(finished, out)
+    for stage in ("decoder", "generator", "model"):
+        shutil.rmtree(out / stage)
+    config = small_run(on_axes=True)
+    save_json(config, out / "config.json")
+    assert train_mm_ldm(config, data, out, resume=True)
+    before, after = (
+        load_file(out / stage / "component" / "network" / "model.safetensors")
+        for stage in ("adversarial", "decoder")
+    )
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    told = {key.split(".")[1] for key in moved if "_encoder." in key}
+    assert told == {"index_embed", "pyramid", "readout"}
+    other = load_file(finished / "decoder" / "component" / "network" / "model.safetensors")
+    assert not torch.equal(other["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
+    cached = "latents/latents-000000.safetensors"
+    assert (out / cached).stat().st_mtime_ns == (finished / cached).stat().st_mtime_ns
+
+
+@pytest.mark.slow
 def test_latents_made_from_cached_moments_are_those_of_the_pixels(finished, data):
     config = small_run()
     windows = PreparedDataset(data, spec=config.clip, split="train", stride=1)
-    run, pipeline = config.generator, load(finished / "model")
-    latents = LatentDataset(finished / "latents", num_axes=run.num_axes, evening=run.evening)
+    pipeline = load(finished / "model")
+    latents = LatentDataset(finished / "latents", axes=config.latent_axes)
     assert len(latents) == len(windows)
     for index in (0, len(windows) - 1):
         from_pixels = pipeline.encode_av(windows[index].av.map(lambda x: x[None]))

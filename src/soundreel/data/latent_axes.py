@@ -7,7 +7,7 @@ last are lost at its beginning, so that a generator of such latents learns neith
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from soundreel.types import AV, LatentSpec
 LatentMoments = dict[str, Tensor]
 """`video_mean`, `video_covariance`, `audio_mean`, `audio_covariance`, over flattened latents."""
 
+SPARE_AXES = 64
+POWER_ITERATIONS = 6
 FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched further
 
 
@@ -29,22 +31,51 @@ class LatentAxesConfig:
         num_axes: principal axes that are kept, at most a latent's elements.
         evening: what is done about the axes' unequal spread. With variance v along an axis, what
             the generator sees has v^(1 - evening): 0 leaves it, 1 makes all axes equal.
+        video_weights: factors on z_v's channels before the axes are sought: the axes keep more of
+            what weighs more. Empty weighs all channels alike.
     """
 
     latents: LatentSpec
     num_axes: int
     evening: float = 0.5
+    video_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_axes < 1:
             raise ValueError(f"num_axes must be positive, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
             raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+        channels = self.latents.video_channels
+        if self.video_weights and len(self.video_weights) != channels:
+            raise ValueError(
+                f"video_weights has {len(self.video_weights)} factors for {channels} channels"
+            )
+        if not all(weight > 0 for weight in self.video_weights):
+            raise ValueError("video_weights are positive factors")
+
+    def for_count(self, count: int) -> "LatentAxesConfig":
+        """With no more axes than so many latents span."""
+        return replace(self, num_axes=min(self.num_axes, max(count - 1, 1)))
 
     def kept(self, modality: str) -> int:
         """Axes of one modality."""
         channels, height, width = shape_of(self.latents, modality)
         return min(self.num_axes, channels * height * width)
+
+
+def cosine_weights(
+    latents: LatentSpec, image_channels: int, movement_weight: float, movement_slope: float
+) -> tuple[float, ...]:
+    """Weights of a z_v that holds a clip's cosine coefficients over time; see `TemporalStack`.
+
+    Coefficient 0, the mean over the frames, has weight 1, coefficient k
+    `movement_weight * k ** movement_slope`.
+
+    Args:
+        image_channels: z_v's channels per coefficient.
+    """
+    frequencies = [channel // image_channels for channel in range(latents.video_channels)]
+    return tuple(movement_weight * k**movement_slope if k else 1.0 for k in frequencies)
 
 
 class PerceptualAxes(nn.Module):
@@ -61,7 +92,7 @@ class PerceptualAxes(nn.Module):
             shape = shape_of(config.latents, name)
             elements = shape[0] * shape[1] * shape[2]
             self.register_buffer(f"{name}_mean", torch.zeros(shape))
-            self.register_buffer(f"{name}_axes", torch.eye(elements)[: config.kept(name)])
+            self.register_buffer(f"{name}_axes", torch.eye(config.kept(name), elements))
             self.register_buffer(f"{name}_scale", torch.ones(config.kept(name)))
 
     @classmethod
@@ -69,9 +100,9 @@ class PerceptualAxes(nn.Module):
         """Axes and scales from `latent_moments`."""
         axes = cls(config)
         for name in ("video", "audio"):
-            variance, directions = torch.linalg.eigh(moments[f"{name}_covariance"].double())
-            kept = config.kept(name)
-            variance, directions = variance.flip(0)[:kept], directions.flip(1)[:, :kept]
+            weight = axes._weight(name).double().expand(shape_of(config.latents, name)).flatten()
+            covariance = weight[:, None] * moments[f"{name}_covariance"].double() * weight
+            variance, directions = leading_axes(covariance, config.kept(name))
             variance = variance.clamp(min=FLOOR * float(variance[0]))
             elements = directions.shape[0]
             evened = variance ** (1 - config.evening)
@@ -86,7 +117,8 @@ class PerceptualAxes(nn.Module):
         """As the generator sees them; `... channel height width`."""
         for name in latents.present:
             centred = latents[name] - self.get_buffer(f"{name}_mean").to(latents[name])
-            scaled = self._along_axes(centred, name, 1 / self.get_buffer(f"{name}_scale"))
+            weighted = centred * self._weight(name).to(centred)
+            scaled = self._along_axes(weighted, name, 1 / self.get_buffer(f"{name}_scale"))
             latents = latents.replace(name, scaled)
         return latents
 
@@ -107,14 +139,36 @@ class PerceptualAxes(nn.Module):
         for name in latents.present:
             scaled = self._along_axes(latents[name], name, self.get_buffer(f"{name}_scale"))
             mean = self.get_buffer(f"{name}_mean").to(scaled)
-            latents = latents.replace(name, scaled + mean)
+            latents = latents.replace(name, scaled / self._weight(name).to(scaled) + mean)
         return latents
+
+    def project(self, latents: AV) -> AV:
+        """What of the latents lies along the kept axes, at their own scale."""
+        return self.restore(self.standardize(latents))
+
+    def _weight(self, name: str) -> Float[Tensor, "channel_or_1 1 1"]:
+        weights = self.config.video_weights if name == "video" else ()
+        return torch.tensor(weights or (1.0,))[:, None, None]
 
     def _along_axes(
         self, x: Float[Tensor, "*axes channel height width"], name: str, scale: Tensor
     ) -> Float[Tensor, "*axes channel height width"]:
         axes = self.get_buffer(f"{name}_axes").to(x)
         return ((x.flatten(-3) @ axes.T * scale.to(x)) @ axes).reshape(x.shape)
+
+
+def leading_axes(
+    covariance: Float[Tensor, "element element"], count: int
+) -> tuple[Float[Tensor, " axis"], Float[Tensor, "element axis"]]:
+    """The largest eigenvalues and their vectors, by power iterations of a few more than those.
+
+    A full decomposition of the default model's 8,192 elements takes minutes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spare = min(count + SPARE_AXES, len(covariance))
+        directions, variance, _ = torch.svd_lowrank(covariance, q=spare, niter=POWER_ITERATIONS)
+    return variance[:count], directions[:, :count]
 
 
 def latent_moments(latents: Iterable[AV]) -> LatentMoments:

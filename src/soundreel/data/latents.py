@@ -4,10 +4,12 @@
     latents-000000.safetensors ...    `video`, `audio`, `label`, `start_frame`; keys in the metadata
     stats.safetensors                 mean and standard deviation of every channel
     moments.safetensors               mean and covariance of all elements, once asked for
+    axes-HASH.safetensors             principal axes of one configuration, once asked for
 
 Shards appear only when complete, so that an interrupted caching goes on where it stopped.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -22,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from soundreel.checkpoints.config_json import config_to_json
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_axes import (
     LatentAxesConfig,
@@ -189,9 +192,8 @@ class LatentDataset(Dataset):
     Args:
         folder: made by `cache_latents`.
         standardize: False gives the raw latents (and `stats` is the identity).
-        num_axes: 0 standardises per channel; otherwise the principal axes that are kept, at most
-            one fewer than there are latents.
-        evening: see `LatentAxesConfig`.
+        axes: how latents are scaled along their principal axes, of which at most one fewer are kept
+            than there are latents; None standardises per channel.
 
     Raises:
         DataError: no complete cache.
@@ -203,8 +205,7 @@ class LatentDataset(Dataset):
         folder: Path,
         *,
         standardize: bool = True,
-        num_axes: int = 0,
-        evening: float = 0.5,
+        axes: LatentAxesConfig | None = None,
     ) -> None:
         folder = Path(folder)
         self.info = _read_info(folder)
@@ -212,16 +213,22 @@ class LatentDataset(Dataset):
             raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
         self._folder = folder
         self.stats: LatentScaling = PerceptualStats(self.info.latents)
-        if standardize and num_axes:
-            config = LatentAxesConfig(
-                latents=self.info.latents,
-                num_axes=min(num_axes, max(len(self) - 1, 1)),
-                evening=evening,
-            )
-            self.stats = PerceptualAxes.measured(config, self._moments())
+        if standardize and axes is not None:
+            self.stats = self._axes(axes.for_count(len(self)))
         elif standardize:
             self.stats.load_state_dict(load_file(folder / "stats.safetensors"))
         self._shards: dict[int, tuple[safe_open, list[str]]] = {}
+
+    def _axes(self, config: LatentAxesConfig) -> PerceptualAxes:
+        """Measured once."""
+        about = json.dumps(config_to_json(config), sort_keys=True).encode()
+        path = self._folder / f"axes-{hashlib.sha256(about).hexdigest()[:16]}.safetensors"
+        if not path.is_file():
+            measured = PerceptualAxes.measured(config, self._moments())
+            _save(dict(measured.state_dict()), path)
+        axes = PerceptualAxes(config)
+        axes.load_state_dict(load_file(path))
+        return axes
 
     def _moments(self) -> LatentMoments:
         """Of all latents; computed once."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from math import gcd
 
 from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
@@ -206,10 +207,10 @@ def small() -> MMLDMConfig:
         ),
         decoder=DecoderRun(
             enabled=True,
-            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.4),
+            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.5),
             train=replace(
                 train,
-                total_samples=6_400,
+                total_samples=16_000,
                 global_batch_size=16,
                 micro_batch_size=16,
                 decay_samples=1_600,
@@ -235,7 +236,7 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=70_000,
+                total_samples=200_000,
                 warmup_samples=1_600,
                 decay_samples=20_000,
                 global_batch_size=16,
@@ -267,9 +268,17 @@ def scenes() -> MMLDMConfig:
     """
     base = small()
     mel = MelConfig(filterbank_sample_rate=base.clip.sample_rate)
-    decoder = replace(base.autoencoder.model.decoder, context_dim=64, num_classes=NUM_SCENE_KINDS)
-    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
-    generator = replace(base.generator.model, depth=6, num_classes=NUM_SCENE_KINDS)
+    decoder = replace(
+        base.autoencoder.model.decoder,
+        width=80,
+        context_dim=64,
+        video_latent_shape=(128, 8, 8),
+        num_classes=NUM_SCENE_KINDS,
+    )
+    model = _small_autoencoder(decoder, width=80, key_frames=tuple(range(16)))
+    generator = replace(
+        base.generator.model, latents=model.latents, depth=6, num_classes=NUM_SCENE_KINDS
+    )
     first_stage = replace(
         base.first_stage,
         # Squared errors learn the scenes' many colours sooner than absolute ones.
@@ -279,6 +288,7 @@ def scenes() -> MMLDMConfig:
         base.autoencoder,
         model=model,
         loss=replace(base.autoencoder.loss, drop_probability=0.1),
+        train=replace(base.autoencoder.train, total_samples=9_600),
     )
     return replace(
         base,
@@ -286,10 +296,18 @@ def scenes() -> MMLDMConfig:
         mel_image=replace(base.mel_image, mel=mel),
         first_stage=first_stage,
         autoencoder=autoencoder,
-        decoder=replace(base.decoder, enabled=False),
+        decoder=DecoderRun(
+            enabled=True,
+            on_axes=True,
+            loss=replace(base.decoder.loss, drop_probability=0.1),
+            train=replace(base.decoder.train, total_samples=8_000),
+        ),
         generator=replace(
             base.generator,
             model=generator,
+            num_axes=512,
+            movement_weight=1 / 6,
+            movement_slope=0.75,
             loss=replace(base.generator.loss, known_class_drop=0.5),
             train=replace(base.generator.train, total_samples=150_000),
         ),
@@ -395,7 +413,7 @@ def _small_autoencoder(
         width=width,
         channel_mult=(1,),
         num_res_blocks=2,
-        head_width=32,
+        head_width=gcd(width, 32),
         attention_factors=(1,),
         feature_channels=tuple(channels for channels, _ in features),
         feature_factors=tuple(factor for _, factor in features),

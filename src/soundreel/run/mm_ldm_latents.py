@@ -13,6 +13,7 @@ from soundreel.data.latents import LatentDataset, Windows, cache_latents
 from soundreel.data.loader import Drawable
 from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.models.mm_ldm.kl_vae import KLVAE
+from soundreel.models.mm_ldm.perceptual_encoders import TELLING_PARTS
 from soundreel.pipelines.mm_ldm_settings import FirstStageNetwork
 from soundreel.run.mm_ldm_tools import StageTools, fingerprint
 from soundreel.training.mm_ldm_signals import (
@@ -95,8 +96,11 @@ class RunLatents:
 
     def scaled(self) -> LatentDataset:
         """The cached ones."""
-        run = self._config.generator
-        return LatentDataset(self._out / "latents", num_axes=run.num_axes, evening=run.evening)
+        return LatentDataset(self._out / "latents", axes=self._config.latent_axes)
+
+    def raw(self) -> LatentDataset:
+        """The cached ones as they are."""
+        return LatentDataset(self._out / "latents", standardize=False)
 
     def _fingerprint(self, *networks: nn.Module) -> str:
         about = {
@@ -104,4 +108,4 @@ class RunLatents:
             "windows": len(self._windows),
             "mel_image": config_to_json(self._config.mel_image),
         }
-        return fingerprint(networks, about)
+        return fingerprint(networks, about, skip=TELLING_PARTS)

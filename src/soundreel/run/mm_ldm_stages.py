@@ -10,12 +10,18 @@ from soundreel.checkpoints.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.checkpoints.store import load_component
 from soundreel.config_mm_ldm import MMLDMConfig
 from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.models.mm_ldm.discriminator import Discriminator
 from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.models.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminator
+from soundreel.models.mm_ldm.perceptual_encoders import (
+    TELLING_PARTS,
+    AudioEncoder,
+    VideoEncoder,
+)
 from soundreel.models.perceptual_loss import PerceptualLoss
 from soundreel.models.taef2 import TAEF2
 from soundreel.nn.layout import to_channels_last
@@ -142,9 +148,19 @@ class StageRunner:
         run = self._config.decoder
         model = self._autoencoder(self._autoencoder_stages()[-2])
         shares = self._semantic_shares(model)
-        _open(model, [model.decoder, *(model.get_submodule(name) for name in shares)])
+        opened = [model.decoder, *(model.get_submodule(name) for name in shares)]
+        latents = None
+        if run.on_axes:
+            first_stage = self.first_stage()
+            latents = self._latents.perceptual(
+                first_stage, model, self._pipeline(first_stage, model).encode_av
+            )
+            opened += [*_telling_parts(model.video_encoder), *_telling_parts(model.audio_encoder)]
+        _open(model, opened)
         shares |= dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
-        return self._train_autoencoder("decoder", model, run.train, run.loss, shares)
+        return self._train_autoencoder(
+            "decoder", model, run.train, run.loss, shares, latents=latents
+        )
 
     def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
         present = {name for name, _ in model.named_children()}
@@ -159,8 +175,14 @@ class StageRunner:
         loss: AutoencoderLossConfig,
         rate_shares: dict[str, float],
         adversary: Discriminator | None = None,
+        latents: LatentDataset | None = None,
     ) -> bool:
         run = self._config.autoencoder
+        through = None
+        if latents is not None:
+            axes = latents.stats.to(self._tools.device)
+            assert isinstance(axes, PerceptualAxes)  # the configuration has been checked
+            through = axes.project
         first_stage = self.first_stage()
         source, data = self._latents.source(first_stage)
         game = AutoencoderGame(
@@ -170,6 +192,7 @@ class StageRunner:
             loss,
             discriminator=adversary,
             adversarial=self._config.adversarial.loss,
+            through=through,
         )
         player = self._tools.player(
             "autoencoder", model, game.autoencoder_objective, train, rate_shares=rate_shares
@@ -184,7 +207,7 @@ class StageRunner:
 
         def preview(samples: int) -> None:
             network = trained.averaged()
-            pipeline = self._pipeline(first_stage, network)
+            pipeline = self._pipeline(first_stage, network, latents=latents)
             self._previews.autoencoder(pipeline, self._out / stage, samples)
 
         if not self._tools.fit(stage, players, self._tools.loader(data), train, preview):
@@ -204,8 +227,14 @@ class StageRunner:
         if self._captions is not None:
             states = self._captions.states(self._out / "captions", self._tools.device)
         text = None if states is None else states_of_clips(states)
-        colour = latents.stats.to(self._tools.device).noise
-        objective = mm_ldm_generator_objective(schedule, run.loss, colour=colour, text=text)
+        scaling = latents.stats.to(self._tools.device)
+        objective = mm_ldm_generator_objective(
+            schedule,
+            run.loss,
+            standardize=scaling.standardize,  # whole batches: one clip at a time takes longer
+            colour=scaling.noise,
+            text=text,
+        )
         wishes = preview_wishes(self._config, states, self._windows.info)
         player = self._tools.player("generator", model, objective, run.train)
         trained = Trained(player, lambda: Generator(run.model))
@@ -216,7 +245,7 @@ class StageRunner:
             self._previews.generator(pipeline, self._out / "generator", samples, wishes)
 
         if not self._tools.fit(
-            "generator", [player], self._tools.loader(latents), run.train, preview
+            "generator", [player], self._tools.loader(self._latents.raw()), run.train, preview
         ):
             return False
         self._tools.leave("generator", trained.averaged(), run.model)
@@ -290,6 +319,11 @@ class StageRunner:
                 text=config.text,
             ),
         )
+
+
+def _telling_parts(encoder: VideoEncoder | AudioEncoder) -> list[nn.Module]:
+    """What tells the decoder of a latent, which does not depend on it."""
+    return [part for name, part in encoder.named_children() if name in TELLING_PARTS]
 
 
 def _open(model: MultiModalAutoencoder, parts: Sequence[nn.Module]) -> None:

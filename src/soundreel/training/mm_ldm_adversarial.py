@@ -1,5 +1,6 @@
 """Stage 2 of MM-LDM as players: the autoencoder's objective, and the adversarial phase."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,7 @@ class AutoencoderGame:
         source: gives the latents of a batch.
         first_stage: frozen; decodes the estimates.
         discriminator: the adversary, or None for the phase without one.
+        through: what latents pass before heads and decoder see them.
 
     Source:
         MM-LDM, section 3 and appendix 1.4.
@@ -77,6 +79,7 @@ class AutoencoderGame:
         *,
         discriminator: Discriminator | None = None,
         adversarial: AdversarialConfig | None = None,
+        through: Callable[[AV], AV] | None = None,
     ) -> None:
         self._source = source
         self._first_stage = first_stage
@@ -84,6 +87,7 @@ class AutoencoderGame:
         self._config = config
         self._discriminator = discriminator
         self._adversarial = adversarial or AdversarialConfig()
+        self._through = through
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -113,6 +117,7 @@ class AutoencoderGame:
             posterior_noise=draws.posterior_noise.to(device),
             keep=draws.keep.to(device),
             label=_told_label(label, draws.keep_class.to(device), model),
+            through=self._through,
         )
         outputs = network(inputs)
         result = autoencoder_loss(

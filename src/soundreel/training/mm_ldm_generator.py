@@ -230,22 +230,25 @@ def mm_ldm_generator_objective(
     schedule: Schedule,
     objective: GeneratorObjective,
     *,
+    standardize: Callable[[AV], AV] | None = None,
     colour: Callable[[AV], AV] | None = None,
     text: TextSource | None = None,
 ) -> Objective:
-    """The objective for the training loop; batches hold standardised latents.
+    """The objective for the training loop; batches hold perceptual latents.
 
     Args:
+        standardize: makes what the generator sees of them; None where they are so already.
         colour: makes the noise that goes with the latents from white noise; None leaves it white.
         text: gives the token states that take the place of the learned prompt.
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
         generator = unwrapped(network)
-        draws = draw(batch.av, schedule, noise.generators)
+        latents = batch.av if standardize is None else standardize(batch.av)
+        draws = draw(latents, schedule, noise.generators)
         if colour is not None:
             draws = replace(draws, noise=colour(draws.noise))
-        device, num_classes = batch.av.device, generator.config.num_classes
+        device, num_classes = latents.device, generator.config.num_classes
         label = None
         if num_classes:
             # A clip without a class trains the row that stands for none.
@@ -253,7 +256,7 @@ def mm_ldm_generator_objective(
         states = None if text is None else text(batch).to(device)
         losses = generator_loss(
             network,
-            batch.av,
+            latents,
             draws,
             schedule,
             objective,

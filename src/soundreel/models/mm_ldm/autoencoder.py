@@ -4,6 +4,7 @@ It works on first-stage latents. Video has the axes `batch frame channel height 
 image `batch channel height width`; z_v and z_a are `batch channel height width`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -150,6 +151,7 @@ class AutoencoderInputs:
         posterior_noise: with which the latents are drawn; None takes the means.
         keep: per modality whether its condition is kept, `batch`; None keeps all.
         label: class numbers; None for the predicted ones.
+        through: what latents pass before heads and decoder see them; those that are dropped do not.
     """
 
     key_frames: Float[Tensor, "batch key channel height width"]
@@ -160,6 +162,7 @@ class AutoencoderInputs:
     posterior_noise: AV | None = None
     keep: AV | None = None
     label: Int[Tensor, " batch"] | None = None
+    through: Callable[[AV], AV] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +210,8 @@ class MultiModalAutoencoder(nn.Module):
         latent = posteriors.mean
         if inputs.posterior_noise is not None:
             latent = posteriors.sample(inputs.posterior_noise)
+        if inputs.through is not None:
+            latent = _passed(latent, inputs.through(latent), inputs.keep)
         semantic = self.semantics(latent)
         logits = None if self.class_head is None else self.class_head(semantic)
         label = inputs.label
@@ -319,6 +324,13 @@ def _masked(inputs: AutoencoderInputs) -> AV:
     """The encoders' inputs, zero where the modality's condition is dropped."""
     signals = AV(inputs.key_frames, inputs.audio_image)
     return signals if inputs.keep is None else signals.map(_zero_dropped, inputs.keep)
+
+
+def _passed(latent: AV, passed: AV, keep: AV | None) -> AV:
+    """`passed` where the modality's condition is kept."""
+    if keep is None:
+        return passed
+    return latent.map(lambda x, y, k: torch.where(k[:, None, None, None], y, x), passed, keep)
 
 
 def _zero_dropped(

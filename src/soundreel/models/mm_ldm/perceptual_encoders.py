@@ -20,6 +20,7 @@ from soundreel.nn.norms import group_norm
 from soundreel.nn.residual import ResidualBlock
 
 MOVEMENT_GAIN = 3.0  # brings a clip's changes over time to about the size of its mean
+TELLING_PARTS = ("index_embed", "pyramid", "readout")  # of an encoder; the others make the latent
 START_LOGVAR = -3.0  # of coefficients that are worth reading from the first step on
 
 

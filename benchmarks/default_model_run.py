@@ -27,7 +27,8 @@ from soundreel.training.trackers import JsonLines
 SHARES = {
     "rendering": 0.16,
     "first_stage": 0.14,
-    "autoencoder": 0.30,
+    "autoencoder": 0.22,
+    "decoder": 0.08,
     "generator": 0.32,
     "evaluation": 0.08,
 }
@@ -36,6 +37,7 @@ SHARES = {
 STAGES: dict[str, tuple[type, type]] = {
     "first_stage": (KLVAE, KLVAEConfig),
     "autoencoder": (MultiModalAutoencoder, AutoencoderConfig),
+    "decoder": (MultiModalAutoencoder, AutoencoderConfig),
     "generator": (Generator, GeneratorConfig),
 }
 FALL = 0.4  # last part of a stage's time, in which the learning rate falls
@@ -68,6 +70,9 @@ CARD = {
     ),
     "autoencoder": Setting(
         batch=256, learning_rate=4e-4, warmup_steps=500, ema_decay=0.999, precision="bfloat16"
+    ),
+    "decoder": Setting(
+        batch=256, learning_rate=4e-4, warmup_steps=200, ema_decay=0.998, precision="bfloat16"
     ),
     "generator": Setting(
         batch=512, learning_rate=6e-4, warmup_steps=500, ema_decay=0.999, precision="bfloat16"
@@ -184,7 +189,8 @@ def optimizer_of(network: nn.Module, train: TrainConfig, shares: dict[str, float
     """AdamW; parts of the network may learn at a share of the rate, kept as `rate_share`."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        groups.setdefault(shares.get(name.partition(".")[0], 1.0), []).append(parameter)
+        own = [share for part, share in shares.items() if name.startswith(f"{part}.")]
+        groups.setdefault(own[0] if own else 1.0, []).append(parameter)
     return torch.optim.AdamW(
         [{"params": members, "rate_share": share} for share, members in groups.items()],
         lr=train.learning_rate,

@@ -1,5 +1,6 @@
-"""The three stages of `train_default_model`: what each one minimises, and what it leaves."""
+"""The stages of `train_default_model`: what each one minimises, and what it leaves."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,13 +19,22 @@ from soundreel.models.mm_ldm.autoencoder import (
 )
 from soundreel.models.mm_ldm.generator import Generator
 from soundreel.models.mm_ldm.kl_vae import KLVAE
-from soundreel.training.mm_ldm_autoencoder import add_noise_per_image, autoencoder_loss
+from soundreel.training.mm_ldm_autoencoder import (
+    AutoencoderLossConfig,
+    add_noise_per_image,
+    autoencoder_loss,
+)
 from soundreel.training.mm_ldm_first_stage import Reconstruction, first_stage_loss
 from soundreel.training.mm_ldm_generator import GeneratorDraws, generator_loss
+from soundreel.training.mm_ldm_parts import (
+    CONTEXT_MAPS,
+    decoder_phase_parts,
+    open_parts,
+    semantic_shares,
+)
 from soundreel.training.mm_ldm_signals import CachedSource, latents_of_moments
 from soundreel.types import AV
 
-SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
 ENCODE_CHUNK = 128  # clips that go through an encoder at once
 
 
@@ -88,18 +98,43 @@ def autoencoder(run: Run, clips: Scenes, moments: AV, network1: KLVAE) -> MultiM
     stage = run.config.autoencoder
     if not is_finished(run, "autoencoder"):
         network = run.tools.seeded(lambda: MultiModalAutoencoder(stage.model), stage.train)
-        loss = autoencoder_objective(run, network, clips, moments, CachedSource(network1))
-        shares = dict.fromkeys(SEMANTIC_PARTS, stage.semantic_rate_share)
+        source = CachedSource(network1)
+        loss = autoencoder_objective(run, network, clips, moments, source, stage.loss)
+        shares = semantic_shares(network, stage.semantic_rate_share)
         fit(run, "autoencoder", network, loss, stage.train, len(clips), shares)
         run.tools.leave("autoencoder", network, stage.model)
     return finished(run, "autoencoder")
 
 
+def decoder(
+    run: Run, clips: Scenes, moments: AV, network1: KLVAE, stats: LatentScaling
+) -> MultiModalAutoencoder:
+    """Stage 2's last phase: the decoder learns what the latents' axes leave open."""
+    stage = run.config.decoder
+    if not is_finished(run, "decoder"):
+        network = finished(run, "autoencoder")
+        open_parts(network, decoder_phase_parts(network, on_axes=stage.on_axes))
+        through = stats.project if isinstance(stats, PerceptualAxes) and stage.on_axes else None
+        source = CachedSource(network1)
+        loss = autoencoder_objective(run, network, clips, moments, source, stage.loss, through)
+        shares = semantic_shares(network, run.config.autoencoder.semantic_rate_share)
+        shares |= dict.fromkeys(CONTEXT_MAPS, stage.context_rate_factor)
+        fit(run, "decoder", network, loss, stage.train, len(clips), shares)
+        run.tools.leave("decoder", network, run.config.autoencoder.model)
+    return finished(run, "decoder")
+
+
 def autoencoder_objective(
-    run: Run, network: nn.Module, clips: Scenes, moments: AV, source: CachedSource
+    run: Run,
+    network: nn.Module,
+    clips: Scenes,
+    moments: AV,
+    source: CachedSource,
+    config: AutoencoderLossConfig,
+    through: Callable[[AV], AV] | None = None,
 ) -> Loss:
     """`AutoencoderGame` without an adversary, with draws for the whole batch."""
-    model, config = run.config.autoencoder.model, run.config.autoencoder.loss
+    model = run.config.autoencoder.model
     schedule = on_device(run.config.diffusion.build(), run.device)
 
     def loss(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,6 +160,7 @@ def autoencoder_objective(
             posterior_noise=normal(latent_template(model, count, run.device), generator),
             keep=AV(*(uniform >= config.drop_probability)),
             label=label,
+            through=through,
         )
         outputs = network(inputs)
         result = autoencoder_loss(

@@ -4,7 +4,7 @@
     PYTHONPATH=src python benchmarks/train_default_model.py --out RUN --tiny    # a minute on a CPU
 
 It needs torch, numpy, einops, jaxtyping and safetensors, nothing else, and no network. The time is
-divided among rendering, the three stages of MM-LDM (preset `mm-ldm-scenes`) and the evaluation:
+divided among rendering, the stages of MM-LDM (preset `mm-ldm-scenes`) and the evaluation:
 each ends when its share is over, however fast the machine is, and its learning rate has fallen by
 then. Called again as before, it renders again and leaves out the stages that are finished.
 
@@ -50,6 +50,7 @@ from default_model_run import (
 from default_model_scenes import render
 from default_model_stages import (
     autoencoder,
+    decoder,
     first_stage,
     generator,
     latents_of,
@@ -73,6 +74,7 @@ def run_all(run: Run, options: argparse.Namespace) -> None:
     network2 = autoencoder(run, clips, moments, network1)
     raw, raw_apart = (latents_of(part, network1, network2) for part in (moments, moments_apart))
     stats = measured(run, raw)
+    network2 = decoder(run, clips, moments, network1, stats)
     latents, latents_apart = stats.standardize(raw), stats.standardize(raw_apart)
     network3 = generator(run, latents, clips.label, stats)
     config = run.config

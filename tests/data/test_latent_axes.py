@@ -176,3 +176,17 @@ def test_all_axes_leave_white_noise_as_it_is():
     axes = measured(steep_latents())
     white = AV(torch.randn(3, *LATENTS.video_shape), torch.randn(3, *LATENTS.audio_shape))
     assert torch.allclose(axes.noise(white)["video"], white["video"], atol=1e-5)
+
+
+def test_the_end_of_a_chain_has_the_spread_of_latents_and_noise_together():
+    latents = steep_latents(4000)
+    axes = measured(latents, num_axes=5)
+    generator = torch.Generator().manual_seed(3)
+    shape = (4000, *LATENTS.video_shape)
+    white, other = (AV(torch.randn(shape, generator=generator), None) for _ in range(2))
+    share, scaled = 0.05, axes.standardize(latents)["video"]
+    ends = 0.95**0.5 * axes.noise(white)["video"] + 0.05**0.5 * scaled
+    made = axes.noise(other, signal_share=share)["video"]
+    wanted, found = (variances(AV(x, None), "video")[:5] for x in (ends, made))
+    assert torch.allclose(found, wanted, rtol=0.1)
+    assert float(wanted[0]) > 1.05 * float(wanted[-1])

@@ -94,6 +94,7 @@ class PerceptualAxes(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(shape))
             self.register_buffer(f"{name}_axes", torch.eye(config.kept(name), elements))
             self.register_buffer(f"{name}_scale", torch.ones(config.kept(name)))
+            self.register_buffer(f"{name}_spread", torch.ones(config.kept(name)))
 
     @classmethod
     def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
@@ -111,6 +112,7 @@ class PerceptualAxes(nn.Module):
             mean.copy_(moments[f"{name}_mean"].reshape(mean.shape))
             axes.get_buffer(f"{name}_axes").copy_(directions.T)
             axes.get_buffer(f"{name}_scale").copy_(variance.sqrt() / evened.sqrt() * unit)
+            axes.get_buffer(f"{name}_spread").copy_(evened.sqrt() / unit)
         return axes
 
     def standardize(self, latents: AV) -> AV:
@@ -122,15 +124,21 @@ class PerceptualAxes(nn.Module):
             latents = latents.replace(name, scaled)
         return latents
 
-    def noise(self, white: AV) -> AV:
+    def noise(self, white: AV, signal_share: float = 0.0) -> AV:
         """Noise for latents along these axes, from white noise of their shape.
 
         Equally strong along all kept axes, and nothing outside of them, where no latent is: a
         network would only have to carry it through. Unit variance on average over the elements.
+
+        Args:
+            signal_share: a training chain's end is no pure noise: of its variance this share is the
+                latents', which are far larger than the noise along their first axes. The noise gets
+                their spread to that extent, as if they were normally distributed.
         """
         for name in white.present:
-            axes = self.get_buffer(f"{name}_axes")
-            stretch = axes.new_full(axes.shape[:1], (axes.shape[1] / axes.shape[0]) ** 0.5)
+            axes, spread = self.get_buffer(f"{name}_axes"), self.get_buffer(f"{name}_spread")
+            variance = axes.shape[1] / axes.shape[0] * (1 - signal_share)
+            stretch = (variance + signal_share * spread.square()).sqrt()
             white = white.replace(name, self._along_axes(white[name], name, stretch))
         return white
 

@@ -96,8 +96,9 @@ class PerceptualStats(nn.Module):
         """Zero mean and unit variance per channel; `... channel height width`."""
         return self._map(latents, lambda x, mean, std: (x - mean) / std)
 
-    def noise(self, white: AV) -> AV:
-        """Noise for standardised latents: white."""
+    def noise(self, white: AV, signal_share: float = 0.0) -> AV:
+        """Noise for standardised latents: white, whatever share of it is theirs."""
+        del signal_share
         return white
 
     def restore(self, latents: AV) -> AV:

@@ -271,11 +271,12 @@ class MMLDMPipeline:
             torch.empty(batch_size, *shapes.video_shape, device=self.device),
             torch.empty(batch_size, *shapes.audio_shape, device=self.device),
         )
+        schedule = self.settings.diffusion.build()
         with self._autocast():
             return sample_latents(
                 self.generator,
-                self.stats.noise(noise(template)),
-                self.settings.diffusion.build(),
+                self.stats.noise(noise(template), signal_share=float(schedule.alpha_bar[-1])),
+                schedule,
                 request.sampling,
                 prediction_type=self.settings.diffusion.prediction_type,
                 condition=request.known.map(lambda x: x.expand(batch_size, -1, -1, -1)),

@@ -1,10 +1,8 @@
 """The stages of an MM-LDM run: what each one loads, trains, shows and leaves behind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-
-from torch import nn
 
 from soundreel.checkpoints.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.checkpoints.store import load_component
@@ -17,11 +15,6 @@ from soundreel.models.mm_ldm.discriminator import Discriminator
 from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.models.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.models.mm_ldm.patch_discriminator import PatchDiscriminator
-from soundreel.models.mm_ldm.perceptual_encoders import (
-    TELLING_PARTS,
-    AudioEncoder,
-    VideoEncoder,
-)
 from soundreel.models.perceptual_loss import PerceptualLoss
 from soundreel.models.taef2 import TAEF2
 from soundreel.nn.layout import to_channels_last
@@ -45,9 +38,12 @@ from soundreel.training.mm_ldm_adversarial import AutoencoderGame
 from soundreel.training.mm_ldm_autoencoder import AutoencoderLossConfig
 from soundreel.training.mm_ldm_first_stage import FirstStageGame, freeze_encoder
 from soundreel.training.mm_ldm_generator import mm_ldm_generator_objective
-
-SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
-CONTEXT_MAPS = ("decoder.video_context", "decoder.audio_context")
+from soundreel.training.mm_ldm_parts import (
+    CONTEXT_MAPS,
+    decoder_phase_parts,
+    open_parts,
+    semantic_shares,
+)
 
 
 class StageRunner:
@@ -139,7 +135,7 @@ class StageRunner:
     def _run_adversarial(self) -> bool:
         run = self._config.adversarial
         model = self._autoencoder("autoencoder")
-        _open(model, [model])
+        open_parts(model, [model])
         adversary = self._tools.seeded(lambda: Discriminator(run.discriminator), run.train)
         loss, shares = self._config.autoencoder.loss, self._semantic_shares(model)
         return self._train_autoencoder("adversarial", model, run.train, loss, shares, adversary)
@@ -147,25 +143,21 @@ class StageRunner:
     def _run_decoder(self) -> bool:
         run = self._config.decoder
         model = self._autoencoder(self._autoencoder_stages()[-2])
-        shares = self._semantic_shares(model)
-        opened = [model.decoder, *(model.get_submodule(name) for name in shares)]
         latents = None
         if run.on_axes:
             first_stage = self.first_stage()
             latents = self._latents.perceptual(
                 first_stage, model, self._pipeline(first_stage, model).encode_av
             )
-            opened += [*_telling_parts(model.video_encoder), *_telling_parts(model.audio_encoder)]
-        _open(model, opened)
+        open_parts(model, decoder_phase_parts(model, on_axes=run.on_axes))
+        shares = self._semantic_shares(model)
         shares |= dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
         return self._train_autoencoder(
             "decoder", model, run.train, run.loss, shares, latents=latents
         )
 
     def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
-        present = {name for name, _ in model.named_children()}
-        share = self._config.autoencoder.semantic_rate_share
-        return {name: share for name in SEMANTIC_PARTS if name in present}
+        return semantic_shares(model, self._config.autoencoder.semantic_rate_share)
 
     def _train_autoencoder(
         self,
@@ -319,17 +311,3 @@ class StageRunner:
                 text=config.text,
             ),
         )
-
-
-def _telling_parts(encoder: VideoEncoder | AudioEncoder) -> list[nn.Module]:
-    """What tells the decoder of a latent, which does not depend on it."""
-    return [part for name, part in encoder.named_children() if name in TELLING_PARTS]
-
-
-def _open(model: MultiModalAutoencoder, parts: Sequence[nn.Module]) -> None:
-    """Let only some parts of the autoencoder learn."""
-    model.requires_grad_(False)
-    for part in parts:
-        part.requires_grad_(True)
-    if model.config.decoder.freeze_time_embedding:
-        model.decoder.time_embed.requires_grad_(False)

@@ -147,3 +147,17 @@ def test_layout_and_recomputation_change_no_result():
     before = block(x)
     after = run(to_channels_last(block), x, recompute=True)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_norm_behind_a_frozen_network_learns(dtype):
+    """PyTorch's own kernel ends the process here."""
+    norm = group_norm(16).to(dtype)
+    x = torch.randn(4, 16, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    norm(x).square().sum().backward()
+    plain = group_norm(16)
+    plain(x.float().contiguous().requires_grad_()).square().sum().backward()
+    torch.testing.assert_close(norm.weight.grad.float(), plain.weight.grad, rtol=2e-2, atol=1e-2)
+    assert not x.requires_grad
+    frozen = group_norm(16).to(dtype).requires_grad_(False)
+    assert not frozen(x).requires_grad

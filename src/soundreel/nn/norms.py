@@ -36,7 +36,7 @@ class CentredGroupNorm(nn.GroupNorm):
             mean = x.detach().mean(dim=(2, 3)).unflatten(1, (self.num_groups, -1))
             mean = mean.mean(dim=2, keepdim=True).expand_as(mean).flatten(1)
             x = x - mean[:, :, None, None]
-        return super().forward(x)
+        return super().forward(_with_gradient(x, self.weight))
 
 
 def token_group_norm(
@@ -55,8 +55,19 @@ def token_group_norm(
     if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32:
         return _TokenGroupNorm.apply(x, num_groups, weight, bias, eps)
     rows = x[:, :, None].permute(0, 3, 1, 2)  # b c n 1, channels last in memory
-    rows = F.group_norm(rows, num_groups, weight, bias, eps=eps)
+    rows = F.group_norm(_with_gradient(rows, weight), num_groups, weight, bias, eps=eps)
     return rows.permute(0, 2, 3, 1)[:, :, 0]
+
+
+def _with_gradient(x: Tensor, weight: Tensor) -> Tensor:
+    """The same values, needing a gradient if the weight does.
+
+    PyTorch's CPU kernel for channels-last input crashes in its backward pass (2.13) where the
+    weight alone needs one, as behind a frozen network.
+    """
+    if torch.is_grad_enabled() and weight.requires_grad and not x.requires_grad:
+        return x.detach().requires_grad_()
+    return x
 
 
 class _TokenGroupNorm(torch.autograd.Function):

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from soundreel.config_mm_ldm import STAGES
 from soundreel.training.trackers import read_log
 
-STAGES = ("first_stage", "autoencoder", "generator")
 KEPT = 40  # lines of each stage
 
 
 def main() -> None:
     run, picture, thin = (Path(argument) for argument in sys.argv[1:])
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    stages = [stage for stage in STAGES if (run / stage / "log.jsonl").is_file()]
+    size = (4.3 * len(stages), 3.6)
+    figure, axes = plt.subplots(1, len(stages), figsize=size, layout="constrained", squeeze=False)
     rows = []
-    for stage, axis in zip(STAGES, axes, strict=True):
+    for stage, axis in zip(stages, axes[0], strict=True):
         lines = read_log(run / stage / "log.jsonl")
         names = [name for name in lines[-1] if "/" in name and name[-3:-1] != "_q"]
         for name in sorted(n for n in names if "kl" not in n and "grad_norm" not in n):

@@ -236,7 +236,7 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train,
-                total_samples=200_000,
+                total_samples=160_000,
                 warmup_samples=1_600,
                 decay_samples=20_000,
                 global_batch_size=16,
@@ -263,8 +263,10 @@ def scenes() -> MMLDMConfig:
     """As `small`, with the kinds of rendered scenes as classes.
 
     Generator and signal decoder are told the class. The mel bands reach up to half the sample rate:
-    crackles above 5.8 kHz tell fireworks from thunder. Semantic tokens and generator are smaller
-    than those of `small`, so that the packed model fits into 32 MiB.
+    crackles above 5.8 kHz tell fireworks from thunder. z_v holds all sixteen coefficients over
+    time, and its axes those that change fast: without them it is lost when something happens.
+    Autoencoder and generator are smaller than those of `small`, so that the packed model fits into
+    32 MiB.
     """
     base = small()
     mel = MelConfig(filterbank_sample_rate=base.clip.sample_rate)
@@ -299,8 +301,8 @@ def scenes() -> MMLDMConfig:
         decoder=DecoderRun(
             enabled=True,
             on_axes=True,
-            loss=replace(base.decoder.loss, drop_probability=0.1),
-            train=replace(base.decoder.train, total_samples=8_000),
+            loss=replace(base.decoder.loss, drop_probability=0.1, num_target_frames=6),
+            train=replace(base.autoencoder.train, total_samples=8_000),
         ),
         generator=replace(
             base.generator,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from soundreel.cli.main import run
+from soundreel.cli.train import what_is_finished
 from soundreel.presets.registry import PRESETS
 
 SMALL = """
@@ -59,6 +60,14 @@ def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp
     assert resumed.returncode == 0, resumed.stderr
     assert "samples seen: 8 of 8, finished" in soundreel("info", out).stdout
     assert "unet.width: 8" in soundreel("info", out / "model").stdout
+
+
+def test_single_stages_are_not_called_a_model(tmp_path):
+    stages = ("first_stage", "autoencoder")
+    told = what_is_finished(tmp_path, stages)
+    assert told.startswith(f"finished in {tmp_path}: first_stage, autoencoder;")
+    (tmp_path / "model").mkdir()
+    assert what_is_finished(tmp_path, stages) == f"model: {tmp_path / 'model'}"
 
 
 def test_a_frame_rate_can_be_given_as_a_flag(small_dataset, tmp_path):

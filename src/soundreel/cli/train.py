@@ -75,11 +75,18 @@ def train(arguments: list[str]) -> int:
         default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
         registry=_with_fractions(),
     )
-    if _run(parsed):
-        write(f"model: {parsed.out / 'model'}")
-    else:
+    if not _run(parsed):
         write("stopped before the end and saved; add --resume to go on", error=True)
+    else:
+        write(what_is_finished(parsed.out, parsed.stages))
     return 0
+
+
+def what_is_finished(out: Path, stages: tuple[str, ...]) -> str:
+    """The run's model, or only some stages of it."""
+    if (out / "model").is_dir():
+        return f"model: {out / 'model'}"
+    return f"finished in {out}: {', '.join(stages)}; --all-stages --resume makes the model"
 
 
 def _with_fractions() -> ConstructorRegistry:

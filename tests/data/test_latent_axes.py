@@ -72,6 +72,14 @@ def test_restoring_undoes_standardising_within_the_kept_axes():
     assert share == pytest.approx(float(rest[5:].sum() / rest.sum()), rel=0.05)
 
 
+def test_mixed_precision_does_not_reach_the_axes():
+    latents = steep_latents()
+    axes = measured(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        scaled = axes.standardize(latents)["video"]
+    assert torch.equal(scaled, axes.standardize(latents)["video"])
+
+
 def test_one_modality_alone_is_scaled_as_with_the_other():
     latents = steep_latents()
     axes = measured(latents)

@@ -162,7 +162,8 @@ class PerceptualAxes(nn.Module):
         self, x: Float[Tensor, "*axes channel height width"], name: str, scale: Tensor
     ) -> Float[Tensor, "*axes channel height width"]:
         axes = self.get_buffer(f"{name}_axes").to(x)
-        return ((x.flatten(-3) @ axes.T * scale.to(x)) @ axes).reshape(x.shape)
+        with torch.autocast(x.device.type, enabled=False):  # the last axes are far below the first
+            return ((x.flatten(-3) @ axes.T * scale.to(x)) @ axes).reshape(x.shape)
 
 
 def leading_axes(

@@ -311,7 +311,7 @@ def scenes() -> MMLDMConfig:
             movement_weight=1 / 6,
             movement_slope=0.75,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=150_000),
+            train=replace(base.generator.train, total_samples=120_000),
         ),
         sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )

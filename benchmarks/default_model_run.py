@@ -27,9 +27,9 @@ from soundreel.training.trackers import JsonLines
 SHARES = {
     "rendering": 0.16,
     "first_stage": 0.14,
-    "autoencoder": 0.22,
-    "decoder": 0.08,
-    "generator": 0.32,
+    "autoencoder": 0.28,
+    "decoder": 0.06,
+    "generator": 0.28,
     "evaluation": 0.08,
 }
 """Of the time, in order. What a phase leaves or takes too much is shared by those after it."""

@@ -74,7 +74,8 @@ def run_all(run: Run, options: argparse.Namespace) -> None:
     network2 = autoencoder(run, clips, moments, network1)
     raw, raw_apart = (latents_of(part, network1, network2) for part in (moments, moments_apart))
     stats = measured(run, raw)
-    network2 = decoder(run, clips, moments, network1, stats)
+    if run.config.decoder.enabled:
+        network2 = decoder(run, clips, moments, network1, stats)
     latents, latents_apart = stats.standardize(raw), stats.standardize(raw_apart)
     network3 = generator(run, latents, clips.label, stats)
     config = run.config

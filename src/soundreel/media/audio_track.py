@@ -111,7 +111,9 @@ def _stamped(
 
 
 def _steady_start(
-    blocks: list[tuple[int | None, Samples]], rate: int, tick: Fraction
+    blocks: list[tuple[int | None, Float32[np.ndarray, "channel _sample"]]],
+    rate: int,
+    tick: Fraction,
 ) -> int | None:
     """Place of the first block after a seek, from the earliest that its successors allow.
 

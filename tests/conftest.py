@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM_FLAGS = (
@@ -25,6 +26,19 @@ CHROMIUM_FLAGS = (
 
 def _shared(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable) or ROOT.parent / "shared" / default)
+
+
+@pytest.fixture
+def process_as_before() -> Iterator[None]:
+    """Fails a test after which tiny numbers become 0, or torch has other threads."""
+
+    def state() -> tuple[bool, int]:
+        return float(torch.tensor(1e-39) * 1.0) == 0, torch.get_num_threads()
+
+    before = state()
+    assert not before[0]
+    yield
+    assert state() == before
 
 
 @pytest.fixture(scope="session")

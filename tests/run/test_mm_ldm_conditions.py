@@ -79,7 +79,10 @@ def vocoder(tmp_path):
 
 
 def conditional_run(text_encoders, **changes):
-    """Two steps of every stage, with classes in both networks and captions in the generator."""
+    """A few steps of every stage, with classes in both networks and captions in the generator.
+
+    What z_a has beyond its image comes to life only after the layers that begin as zero behind it.
+    """
     base = tiny()
     train = TrainConfig(
         total_samples=4,
@@ -96,7 +99,9 @@ def conditional_run(text_encoders, **changes):
     return replace(
         base,
         first_stage=replace(base.first_stage, adversary=False, train=train),
-        autoencoder=replace(base.autoencoder, model=labelled, train=train),
+        autoencoder=replace(
+            base.autoencoder, model=labelled, train=replace(train, total_samples=12)
+        ),
         adversarial=replace(base.adversarial, enabled=False),
         generator=replace(
             base.generator,

@@ -12,12 +12,14 @@ from safetensors.torch import load_file, save_file
 from soundreel.checkpoints.import_stable_diffusion import OWN_LAYERS
 from soundreel.config import ConfigError, DataConfig, save_json
 from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
 from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.models.mm_ldm.official_keys import to_official
+from soundreel.models.mm_ldm.perceptual_encoders import TELLING_PARTS, VideoEncoder
 from soundreel.models.mm_ldm.signal_decoder import SignalDecoder
 from soundreel.models.mm_ldm.stable_diffusion_keys import (
     kl_vae_diffusers_rules,
@@ -26,6 +28,7 @@ from soundreel.models.mm_ldm.stable_diffusion_keys import (
 from soundreel.pipelines.load import load
 from soundreel.presets.mm_ldm import tiny
 from soundreel.run.mm_ldm import train_mm_ldm
+from soundreel.run.mm_ldm_tools import fingerprint
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log
 
@@ -130,7 +133,17 @@ def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
 
 
 @pytest.mark.slow
-def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(finished, data, tmp_path):
+def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(
+    finished, data, tmp_path, monkeypatch
+):
+    project, sent = PerceptualAxes.project, []
+
+    def noted(axes, latents):
+        made = project(axes, latents)
+        sent.append((latents["video"].detach(), made["video"]))
+        return made
+
+    monkeypatch.setattr(PerceptualAxes, "project", noted)
     out = tmp_path / "axes"
     shutil.copytree(finished, out)
     for stage in ("decoder", "generator", "model"):
@@ -147,6 +160,8 @@ def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(finished, da
     assert told == {"index_embed", "pyramid", "readout"}
     other = load_file(finished / "decoder" / "component" / "network" / "model.safetensors")
     assert not torch.equal(other["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
+    assert len(sent) == 4, "once in each of 8 / 2 steps"
+    assert not torch.allclose(*sent[0], atol=1e-2)
     cached = "latents/latents-000000.safetensors"
     assert (out / cached).stat().st_mtime_ns == (finished / cached).stat().st_mtime_ns
 
@@ -266,6 +281,21 @@ def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data,
         assert all(torch.equal(once[key], pieces[key]) for key in once), part
 
 
+def test_a_fingerprint_is_of_all_parts_but_those_that_are_skipped():
+    torch.manual_seed(0)
+    encoder = VideoEncoder(tiny().autoencoder.model.video_encoder)
+    first = fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS)
+    with torch.no_grad():
+        encoder.pyramid.blocks[0].out.bias += 1
+        encoder.index_embed.first.bias += 1
+    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) == first
+    assert fingerprint([encoder], {"data": "b"}, skip=TELLING_PARTS) != first
+    assert fingerprint([encoder], {"data": "a"}) != first
+    with torch.no_grad():
+        encoder.mean_head.out.bias += 1
+    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) != first
+
+
 class Killed(BaseException):
     """What no part of the program catches, as if the process had died."""
 
@@ -278,6 +308,7 @@ def test_pixels_and_no_adversary_work_too(data, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path):
     config, out = small_run(), tmp_path / "run"
     with pytest.raises(ConfigError, match="stages are"):

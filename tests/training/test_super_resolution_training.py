@@ -83,6 +83,7 @@ def weights(out):
     return torch.cat([p.flatten() for p in network.parameters()])
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_a_run_leaves_a_model_a_log_and_previews_and_resumes_exactly(tmp_path, data):
     assert train_super_resolution(run_config(), data, tmp_path / "whole") == 16
     lines = [json.loads(x) for x in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]

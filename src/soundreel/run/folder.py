@@ -1,5 +1,7 @@
 """The folder of a run: whether a configuration may go on with what it holds, and the machine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,17 @@ def _leaves(values: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
         else:
             found.append((prefix + key, value))
     return found
+
+
+@contextmanager
+def machine_restored() -> Iterator[None]:
+    """Afterwards threads and the treatment of tiny numbers are as before; serves as a decorator."""
+    num_threads, flushes = torch.get_num_threads(), float(torch.tensor(1e-39) * 1.0) == 0
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        torch.set_flush_denormal(flushes)
 
 
 def prepare_machine(num_threads: int) -> None:

@@ -15,7 +15,7 @@ from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.encode import AAC_RATES
 from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
-from soundreel.run.folder import check_out, prepare_machine
+from soundreel.run.folder import check_out, machine_restored, prepare_machine
 from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.objectives import mm_diffusion_objective
@@ -25,6 +25,7 @@ from soundreel.training.state import list_checkpoints, load_training_state
 from soundreel.training.trackers import JsonLines
 
 
+@machine_restored()
 def train_mm_diffusion(
     config: MMDiffusionConfig,
     data: Path,

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from soundreel.config import ConfigError, save_json
 from soundreel.config_mm_ldm import STAGES, MMLDMConfig
-from soundreel.run.folder import check_out, prepare_machine
+from soundreel.run.folder import check_out, machine_restored, prepare_machine
 from soundreel.run.mm_ldm_conditions import with_text_encoder_hash
 from soundreel.run.mm_ldm_stages import StageRunner
 from soundreel.training.meters import Tracker
 
 
+@machine_restored()
 def train_mm_ldm(
     config: MMLDMConfig,
     data: Path,

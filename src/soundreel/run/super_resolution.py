@@ -28,7 +28,7 @@ from soundreel.pipelines.super_resolution import (
     SuperResolutionPipeline,
     UpscaleConfig,
 )
-from soundreel.run.folder import check_out, prepare_machine
+from soundreel.run.folder import check_out, machine_restored, prepare_machine
 from soundreel.training.loop import fit
 from soundreel.training.meters import Tracker
 from soundreel.training.player import Player, make_player
@@ -37,6 +37,7 @@ from soundreel.training.super_resolution import SuperResolutionObjective
 from soundreel.training.trackers import JsonLines
 
 
+@machine_restored()
 def train_super_resolution(
     config: SuperResolutionRunConfig,
     data: Path,

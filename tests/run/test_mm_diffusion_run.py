@@ -1,13 +1,13 @@
 """Training the Coupled U-Net on real files, killed and resumed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +101,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path):
     assert curves[0] == curves[1]
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_a_run_leaves_a_model_that_generates_and_its_losses_by_quarter(data, tmp_path):
     train_mm_diffusion(micro_config(preview_every=8), data, tmp_path / "run")
     names = {key for line in read_log(tmp_path / "run" / "log.jsonl") for key in line}
@@ -131,7 +132,7 @@ def test_killed_by_a_signal_it_saves_and_goes_on(data, tmp_path):
         f"train_mm_diffusion(micro_config(total_samples=100000), Path({str(data)!r}),"
         f" Path({str(out)!r}))"
     )
-    (tmp_path / "tests_run.py").write_text(Path(__file__).read_text())
+    shutil.copy(__file__, tmp_path / "tests_run.py")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.monotonic() + 120
@@ -144,6 +145,40 @@ def test_killed_by_a_signal_it_saves_and_goes_on(data, tmp_path):
     assert load(out / "model").settings.samples_seen == seen
     more = micro_config(total_samples=seen + 4)
     assert train_mm_diffusion(more, data, out, resume=True) == seen + 4
+
+
+def test_two_processes_train_what_one_trains_and_leave_each_other(data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_mm_diffusion(micro_config(), data, one)
+    shutil.copy(__file__, tmp_path / "tests_run.py")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch.distributed as dist\n"
+        "from tests_run import micro_config, train_mm_diffusion\n"
+        f"train_mm_diffusion(micro_config(), Path({str(data)!r}), Path({str(two)!r}))\n"
+        "assert not dist.is_initialized(), 'the process may abort as it ends'\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            script,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, tensors in weights(one).items():
+        if "optimizer" not in name:
+            torch.testing.assert_close(weights(two)[name], tensors, rtol=1e-3, atol=1e-5)
+    assert load(two / "model").settings.samples_seen == 16
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path):

@@ -101,7 +101,7 @@ def train_mm_diffusion(
     )
     if parallel.is_main:
         averaged_pipeline(config, player, samples_seen).save(out / "model")
-    parallel.wait()
+    parallel.finish()
     return samples_seen
 
 

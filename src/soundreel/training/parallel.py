@@ -15,10 +15,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parallel:
-    """This process among those of the run; alone by default."""
+    """This process among those of the run; alone by default.
+
+    Attributes:
+        joined: whether `start_parallel` made the group of processes, so that `finish` leaves it.
+    """
 
     rank: int = 0
     world_size: int = 1
+    joined: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -45,10 +50,16 @@ class Parallel:
         dist.all_reduce(votes)
         return bool(votes.item() > 0)
 
-    def wait(self) -> None:
-        """Until every process has come here."""
+    def finish(self) -> None:
+        """Wait until every process has come here, then leave the group.
+
+        Without leaving, a thread of gloo's may still hold the last tensor when the interpreter
+        ends; the process then aborts, and a finished run is reported as failed.
+        """
         if self.world_size > 1:
             dist.barrier()
+        if self.joined:
+            dist.destroy_process_group()
 
 
 def start_parallel() -> Parallel:
@@ -58,9 +69,10 @@ def start_parallel() -> Parallel:
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Parallel()
-    if not dist.is_initialized():
+    joined = not dist.is_initialized()
+    if joined:
         has_cuda = torch.cuda.is_available()
         if has_cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if has_cuda else "gloo")
-    return Parallel(rank=dist.get_rank(), world_size=dist.get_world_size())
+    return Parallel(rank=dist.get_rank(), world_size=dist.get_world_size(), joined=joined)

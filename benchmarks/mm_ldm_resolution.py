@@ -3,8 +3,8 @@
     python benchmarks/mm_ldm_resolution.py [--threads 1]
 
 The same networks on latents of 8x8 and 16x16 positions, the preset's batches, forward and backward;
-random images, which cost what real ones do. The last lines say how many clips each stage would see
-in the share of two hours of this machine that the run of docs/results.md gave it.
+random images, which cost what real ones do. The last column says how many clips each stage would
+see if two hours of this machine were divided as the run of docs/results.md was.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from soundreel.models.mm_ldm.kl_vae import KLVAE
 from soundreel.presets.mm_ldm import small
 from soundreel.types import AV
 
-SHARES = {"first stage": 0.17, "autoencoder": 0.35, "generator": 0.48}
+MINUTES = {"first stage": 20, "autoencoder": 57, "generator": 70}
+"""Of that run; the autoencoder's with its decoder phase and the latents made after it."""
 
 
 def at_size(config: MMLDMConfig, pixels: int) -> MMLDMConfig:
@@ -109,16 +110,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found: dict[str, dict[int, float]] = {name: {} for name in SHARES}
+    found: dict[str, dict[int, float]] = {name: {} for name in MINUTES}
     for pixels in (64, 128):
         config = at_size(small(), pixels)
         stages = (config.first_stage, config.autoencoder, config.generator)
         for stage, (name, (clips, loss)) in zip(stages, steps_of(config).items(), strict=True):
             found[name][pixels] = clips / seconds(loss, stage.train.precision, options.repeats)
-    print("| stage | clips/s, 64 pixels | 128 pixels | ratio | clips in its share of 2 h, 128 |")
+    print("| stage | clips/s, 64 pixels | 128 pixels | ratio | clips in 2 h, 128 |")
     print("| --- | --- | --- | --- | --- |")
     for name, rate in found.items():
-        clips = f"{rate[128] * 7200 * SHARES[name]:,.0f}"
+        share = MINUTES[name] / sum(MINUTES.values())
+        clips = f"{rate[128] * 7200 * share:,.0f}"
         ratio = f"{rate[64] / rate[128]:.1f}"
         print(f"| {name} | {rate[64]:.1f} | {rate[128]:.1f} | {ratio} | {clips} |")
 

@@ -23,7 +23,7 @@ from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.pipelines.load import Pipeline
 from soundreel.pipelines.mm_ldm import MMLDMPipeline
-from soundreel.types import ClipSpec
+from soundreel.types import AV, ClipSpec
 
 ANY_KIND = "any"  # folder of clips that nobody asked a kind of
 EXTRA_FRAMES = 4  # a render is longer than a clip, which is a window of it, as in training
@@ -197,6 +197,12 @@ def spec_of(clip: Clip) -> ClipSpec:
         sample_rate=clip.sample_rate,
         num_channels=clip.waveform.shape[0],
     )
+
+
+def encoded(pipeline: MMLDMPipeline, av: AV, batch_size: int = 8) -> AV:
+    """Standardised latents of many clips."""
+    starts = range(0, av.batch_size, batch_size)
+    return AV.cat([pipeline.encode_av(av.rows(slice(n, n + batch_size))) for n in starts])
 
 
 def save(clip: Clip, path: Path) -> None:

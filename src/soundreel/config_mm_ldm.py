@@ -5,7 +5,7 @@ from typing import Literal
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.config import DataConfig
-from soundreel.data.latent_axes import LatentAxesConfig, cosine_weights
+from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.models.mm_ldm.decoding import DecodingConfig
@@ -145,17 +145,19 @@ class GeneratorRun:
         num_axes: 0 standardises per channel, as published; otherwise latents are reduced to so many
             principal axes, and the spread along them is evened out.
         evening: how far: 0 leaves the spread, 1 makes it equal along all axes.
-        movement_weight, movement_slope: of z_v's cosine coefficients over time where the axes are
-            sought: the k-th weighs movement_weight * k ** movement_slope, the mean over the frames
-            1. With a slope the axes keep more of what is sudden. Needs `num_axes` and a video
-            encoder with `stacked_frames`.
+        movement_axes: 0: the axes are of a whole clip's z_v; otherwise they are of the mean over
+            the frames, and what changes has so many axes of its own, the same for every frame, so
+            that nothing is lost in time. Needs `num_axes`, a video encoder with `stacked_frames`
+            and all their coefficients in z_v.
+        activity: of a further axis that holds how much each frame changes, as a multiple of the
+            movement axes' spread; 0: none. Needs `movement_axes`.
     """
 
     model: GeneratorConfig = field(default_factory=GeneratorConfig)
     num_axes: int = 0
     evening: float = 0.5
-    movement_weight: float = 1.0
-    movement_slope: float = 0.0
+    movement_axes: int = 0
+    activity: float = 0.0
     loss: GeneratorObjective = field(default_factory=GeneratorObjective)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -164,14 +166,14 @@ class GeneratorRun:
             raise ValueError(f"num_axes is 0 or more, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
             raise ValueError(f"evening lies within [0, 1], got {self.evening}")
-        if self.movement_weight <= 0:
-            raise ValueError(f"movement_weight is a positive factor, got {self.movement_weight}")
-        if self.weighs_movement and not self.num_axes:
-            raise ValueError("movement_weight and movement_slope weigh axes: set num_axes too")
-
-    @property
-    def weighs_movement(self) -> bool:
-        return (self.movement_weight, self.movement_slope) != (1.0, 0.0)
+        if self.movement_axes < 0:
+            raise ValueError(f"movement_axes is 0 or more, got {self.movement_axes}")
+        if self.movement_axes and not self.num_axes:
+            raise ValueError("movement_axes stand beside those of the rest: set num_axes too")
+        if self.activity < 0 or (self.activity and not self.movement_axes):
+            raise ValueError(
+                f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,13 +258,17 @@ class MMLDMConfig:
         wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
         if wrong:
             raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
-        if self.decoder.enabled and self.decoder.on_axes and not self.generator.num_axes:
-            raise ValueError("decoder.on_axes needs principal axes: set generator.num_axes too")
-        if self.generator.weighs_movement and not encoder.stacked_frames:
+        per_frame = self.generator.movement_axes or self.generator.model.frame_tokens
+        if per_frame and not self._holds_every_frame(self.generator.model.frame_tokens):
             raise ValueError(
-                "generator.movement_weight and movement_slope are of cosine coefficients over time:"
-                " set autoencoder.model.video_encoder.stacked_frames to the number of key frames"
+                "generator.movement_axes and generator.model.frame_tokens need a z_v of all cosine "
+                "coefficients over time: set autoencoder.model.video_encoder.stacked_frames to the "
+                "number of key frames (frame_tokens too), its latent_channels to that many times "
+                "its image_channels"
             )
+        axes = self.latent_axes  # wrong ones stop here, not before the last stage
+        if self.decoder.enabled and self.decoder.on_axes and axes is None:
+            raise ValueError("decoder.on_axes needs principal axes: set generator.num_axes too")
         if self.captions and not self.text.folder:
             raise ValueError("captions need a text encoder to read them: set text.folder too")
         if self.autoencoder.cache_first_stage:
@@ -280,12 +286,23 @@ class MMLDMConfig:
         run, latents = self.generator, self.generator.model.latents
         if not run.num_axes:
             return None
-        weights: tuple[float, ...] = ()
-        if run.weighs_movement:
-            image_channels = self.autoencoder.model.video_encoder.image_channels
-            weights = cosine_weights(
-                latents, image_channels, run.movement_weight, run.movement_slope
-            )
         return LatentAxesConfig(
-            latents=latents, num_axes=run.num_axes, evening=run.evening, video_weights=weights
+            latents=latents,
+            num_axes=run.num_axes,
+            evening=run.evening,
+            num_frames=self.autoencoder.model.video_encoder.stacked_frames
+            if run.movement_axes
+            else 1,
+            movement_axes=run.movement_axes,
+            activity=run.activity,
+        )
+
+    def _holds_every_frame(self, frame_tokens: int) -> bool:
+        """Whether z_v is all cosine coefficients of its key frames."""
+        encoder = self.autoencoder.model.video_encoder
+        count = encoder.stacked_frames
+        return (
+            count > 1
+            and encoder.latent_channels == count * encoder.image_channels
+            and frame_tokens in (0, count)
         )

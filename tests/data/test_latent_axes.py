@@ -11,6 +11,7 @@ from soundreel.data.latent_axes import (
     latent_moments,
     leading_axes,
 )
+from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=2, audio_channels=2, audio_size=2)
@@ -80,6 +81,15 @@ def test_mixed_precision_does_not_reach_the_axes():
     assert torch.equal(scaled, axes.standardize(latents)["video"])
 
 
+def test_mixed_precision_does_not_reach_the_axis_of_activity():
+    latents = flashing_latents(20)
+    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), latent_moments([latents]))
+    with torch.autocast("cpu", torch.bfloat16):
+        scaled, noise = axes.standardize(latents)["video"], axes.noise(latents)["video"]
+    assert torch.equal(scaled, axes.standardize(latents)["video"])
+    assert torch.equal(noise, axes.noise(latents)["video"])
+
+
 def test_one_modality_alone_is_scaled_as_with_the_other():
     latents = steep_latents()
     axes = measured(latents)
@@ -120,24 +130,114 @@ def test_projecting_keeps_what_lies_along_the_axes_and_nothing_else():
     assert float(along.abs().max()) < 1e-3 * float(rest.abs().max())
 
 
-def test_axes_keep_more_of_what_weighs_more_and_restoring_undoes_the_weights():
-    latents = steep_latents()
-    latents.video[:, 0] *= 0.05
-    plain, weighted = (
-        measured(latents, num_axes=4, video_weights=weights) for weights in ((), (400.0, 1.0, 1.0))
-    )
-    lost = [
-        (latents["video"] - axes.project(latents)["video"])[:, 0].square().mean()
-        for axes in (plain, weighted)
-    ]
-    assert float(lost[1]) < 0.1 * float(lost[0])
-    whole = measured(latents, video_weights=(400.0, 1.0, 0.5))
-    assert torch.allclose(whole.project(latents)["video"], latents["video"], atol=1e-3)
-    assert torch.equal(whole.get_buffer("audio_axes"), measured(latents).get_buffer("audio_axes"))
-    with pytest.raises(ValueError, match="2 factors for 3 channels"):
-        replace(CONFIG, video_weights=(1.0, 2.0))
-    with pytest.raises(ValueError, match="positive"):
-        replace(CONFIG, video_weights=(1.0, 2.0, 0.0))
+FRAMES = 8
+MOVING = LatentAxesConfig(
+    latents=LatentSpec(video_channels=2 * FRAMES, video_size=2, audio_channels=2, audio_size=2),
+    num_axes=8,
+    num_frames=FRAMES,
+    movement_axes=2,
+)
+
+
+def flashing_latents(count: int = 2000) -> AV:
+    """Clips of one picture each, and a flash of one of two kinds in a single frame."""
+    generator = torch.Generator().manual_seed(0)
+    elements = 2 * 2 * 2
+    frames = 3 * torch.randn(count, 1, elements, generator=generator).repeat(1, FRAMES, 1)
+    flashes = torch.eye(2, elements)[torch.randint(2, (count,), generator=generator)]
+    when = torch.randint(FRAMES, (count,), generator=generator)
+    frames[torch.arange(count), when] += flashes
+    mean = frames.mean(dim=1, keepdim=True)
+    changes = torch.einsum("tk,bte->bke", cosine_waves(FRAMES), frames)
+    video = torch.cat([mean, changes], dim=1).reshape(count, 2 * FRAMES, 2, 2)
+    return AV(video, torch.randn(count, 2, 2, 2, generator=generator))
+
+
+def test_axes_of_movement_lose_nothing_in_time():
+    latents = flashing_latents()
+    moments = latent_moments([latents])
+    own = PerceptualAxes.measured(MOVING, moments)
+    # As many numbers a clip: 8 of the mean and 2 for each of 7 coefficients.
+    whole = PerceptualAxes.measured(replace(MOVING, num_frames=1, movement_axes=0), moments)
+    assert own.get_buffer("movement_axes").shape == (2, 8)
+
+    def lost(axes):
+        changes = (latents["video"] - axes.project(latents)["video"])[:, 2:]
+        return float(changes.square().sum() / latents["video"][:, 2:].square().sum())
+
+    assert lost(own) < 1e-6
+    assert lost(whole) > 0.4
+
+
+def test_the_mean_picture_counts_as_much_as_all_changes():
+    latents = flashing_latents()
+    axes = PerceptualAxes.measured(MOVING, latent_moments([latents]))
+    generator = torch.Generator().manual_seed(1)
+    white = latents.map(lambda x: torch.randn(x.shape, generator=generator))
+    for made in (axes.standardize(latents), axes.noise(white), axes.noise(white, signal_share=0.3)):
+        spread = made["video"].var(dim=0)
+        assert float(spread[:2].sum()) == pytest.approx(float(spread[2:].sum()), rel=0.05)
+        assert float(spread.mean()) == pytest.approx(1.0, rel=0.05)
+    back = axes.restore(axes.standardize(latents))
+    assert torch.allclose(back["video"], latents["video"], atol=1e-3)
+    noise = axes.noise(white)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
+    outside = noise - noise @ torch.eye(2, 8).T @ torch.eye(2, 8)
+    assert float(outside.abs().max()) < 1e-4
+
+
+def activity_of(axes: PerceptualAxes, standardised: AV) -> torch.Tensor:
+    """Along the axis of activity, a number a frame, without the mean."""
+    assert axes.activity is not None
+    rows = standardised["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
+    along = rows @ axes.activity.get_buffer("axis")
+    return along @ cosine_waves(FRAMES).T
+
+
+def test_activity_says_when_something_changes_whatever_it_is():
+    latents = flashing_latents()
+    moments = latent_moments([latents])
+    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), moments)
+    frames = latents["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
+    frames = torch.einsum("tk,bke->bte", cosine_waves(FRAMES), frames)
+    when = frames.norm(dim=2).argmax(dim=1)
+    seen = activity_of(axes, axes.standardize(latents))
+    within = (when > 1) & (when < FRAMES - 1)
+    # A flash is a change twice: into its frame, and out of it.
+    top = seen.topk(2, dim=1).indices.sort(dim=1).values
+    assert torch.equal(top[within], torch.stack([when, when + 1], dim=1)[within])
+    plain = PerceptualAxes.measured(MOVING, moments)
+    for other in (axes.project(latents), plain.project(latents)):
+        assert torch.allclose(other["video"], latents["video"], atol=1e-3)
+    difference = axes.standardize(latents)["video"] - plain.standardize(latents)["video"]
+    assert float(difference[:, :2].abs().max()) == 0
+
+
+def test_noise_reaches_the_axis_of_activity_as_those_of_movement():
+    latents = flashing_latents()
+    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), latent_moments([latents]))
+    generator = torch.Generator().manual_seed(1)
+    white = latents.map(lambda x: torch.randn(x.shape, generator=generator))
+    rows = axes.noise(white)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
+    own = rows @ axes.get_buffer("movement_axes").T
+    activity = rows @ axes.get_buffer("activity.axis")
+    assert float(activity.std()) == pytest.approx(float(own.std()), rel=0.05)
+    assert abs(float((own[..., 0] * activity).mean())) < 0.05 * float(own.var())
+    ends = axes.noise(white, signal_share=1.0)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2))
+    along = ends.flatten(2) @ axes.get_buffer("activity.axis")
+    assert float(along.std()) == pytest.approx(2 * float(own.std()), rel=0.05)
+
+
+def test_axes_of_movement_need_coefficients_over_time():
+    with pytest.raises(ValueError, match="activity is 0, or a positive factor beside movement"):
+        replace(CONFIG, activity=1.0)
+    with pytest.raises(ValueError, match="set movement_axes below 8, got 8"):
+        replace(MOVING, activity=1.0, movement_axes=8)
+    with pytest.raises(ValueError, match="belong together, got 8 and 0"):
+        replace(MOVING, movement_axes=0)
+    with pytest.raises(ValueError, match="belong together, got 1 and 2"):
+        replace(MOVING, num_frames=1)
+    with pytest.raises(ValueError, match="16 channels of z_v are not divisible among num_frames=5"):
+        replace(MOVING, num_frames=5)
 
 
 def test_leading_axes_are_those_of_a_full_decomposition():

@@ -293,6 +293,14 @@ def test_text_takes_the_place_of_the_prompt(pipeline):
     assert not same(pipeline.generate(text=text)[0], pipeline.generate()[0])
 
 
+def test_progress_counts_a_second_pass():
+    sampling = SamplingConfig(num_steps=3, second_pass="video")
+    steps = []
+    make_pipeline(sampling=sampling).generate(progress=lambda *step: steps.append(step))
+    assert steps[-1] == (len(steps), len(steps))
+    assert len(steps) == 2 * 3 + 2
+
+
 def test_progress_reaches_its_total(pipeline):
     steps = []
     pipeline.generate(
@@ -341,6 +349,21 @@ def test_principal_axes_are_saved_with_the_pipeline(tmp_path):
     assert loaded.stats.config == config
     assert same(loaded.generate(seed=2)[0], original.generate(seed=2)[0], 0.0)
     assert not same(loaded.generate(seed=2)[0], make_pipeline().generate(seed=2)[0])
+
+
+def test_sampling_starts_with_the_share_of_signal_that_the_chain_ends_with(monkeypatch):
+    pipeline = make_pipeline()
+    shares = []
+
+    def noise(self, white, signal_share=0.0):
+        shares.append(signal_share)
+        return white
+
+    monkeypatch.setattr(type(pipeline.stats), "noise", noise)
+    pipeline.generate(seed=0)
+    last = float(pipeline.settings.diffusion.build().alpha_bar[-1])
+    assert shares == [pytest.approx(last)]
+    assert last > 1e-5
 
 
 def test_a_pipeline_without_generator_encodes_and_decodes(tmp_path, pipeline):

@@ -197,6 +197,28 @@ def test_the_loops_objective_is_the_mean_loss_of_the_clips_own_draws(kind):
     assert result.means["mse_video"][1] == 3
 
 
+def test_the_loops_objective_standardises_latents_before_all_else():
+    network = make_network()
+    for parameter in network.parameters():  # at the start the output is nothing, whatever comes in
+        parameter.data += 0.1 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(1)
+        )
+    batch = Batch(make_latents(3), torch.tensor([0, 1, 1]))
+    scaled = Batch(batch.av.map(lambda x: 3 * x - 1), batch.label)
+    losses = [
+        mm_ldm_generator_objective(SCHEDULE, GeneratorObjective(), standardize=function)(
+            network, given, PerSampleNoise([3, 4, 5])
+        ).loss
+        for given, function in (
+            (scaled, None),
+            (batch, lambda av: av.map(lambda x: 3 * x - 1)),
+            (batch, None),
+        )
+    ]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[1], losses[2])
+
+
 def trained_rows(objective, label, *, num_classes=2, text=None):
     """Rows of the class table that a step teaches, the gradient of the prompt, and the means."""
     network = make_network(num_classes=num_classes)

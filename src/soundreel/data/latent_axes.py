@@ -4,15 +4,23 @@ Neighbouring positions of z_v say nearly the same, so a few axes of the space ho
 variance: hundreds of times the noise's along the first, thousandths of it along those that hold a
 movement. Diffusion's noise is the same along all: at its end the first axes still show, and the
 last are lost at its beginning, so that a generator of such latents learns neither well.
+
+Axes of whole clips smear what is sudden: a start at one time and the same start at another are
+different axes, and the few that are kept hold neither. What changes within a clip can have axes of
+its own, of single frames: the same few for every frame, so that nothing is lost in time. One more
+axis can say outright how much each frame changes. That is what a sound tells of the picture,
+whatever it shows, and a network would have to find it as the size of many numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
 LatentMoments = dict[str, Tensor]
@@ -20,6 +28,8 @@ LatentMoments = dict[str, Tensor]
 
 SPARE_AXES = 64
 POWER_ITERATIONS = 6
+ACTIVITY_FLOOR = 0.03  # of a place's mean energy: changes below it are none
+ACTIVITY_SPREAD = 0.6  # of the logarithm, over frames of rendered scenes
 FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched further
 
 
@@ -31,51 +41,96 @@ class LatentAxesConfig:
         num_axes: principal axes that are kept, at most a latent's elements.
         evening: what is done about the axes' unequal spread. With variance v along an axis, what
             the generator sees has v^(1 - evening): 0 leaves it, 1 makes all axes equal.
-        video_weights: factors on z_v's channels before the axes are sought: the axes keep more of
-            what weighs more. Empty weighs all channels alike.
+        num_frames: cosine coefficients over time that z_v holds (see `TemporalStack`), if its
+            changes have axes of their own; 1: all of z_v has one set of axes.
+        movement_axes: those axes, of a single frame's changes. `num_axes` are then of the mean over
+            the frames alone, which counts as much as all changes together.
+        activity: standard deviation of a further axis that holds how much each frame changes, as a
+            multiple of the movement axes' own; 0: no such axis.
     """
 
     latents: LatentSpec
     num_axes: int
     evening: float = 0.5
-    video_weights: tuple[float, ...] = ()
+    num_frames: int = 1
+    movement_axes: int = 0
+    activity: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_axes < 1:
             raise ValueError(f"num_axes must be positive, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
             raise ValueError(f"evening lies within [0, 1], got {self.evening}")
-        channels = self.latents.video_channels
-        if self.video_weights and len(self.video_weights) != channels:
+        if (self.num_frames > 1) != (self.movement_axes > 0):
             raise ValueError(
-                f"video_weights has {len(self.video_weights)} factors for {channels} channels"
+                "num_frames above 1 and movement_axes above 0 belong together, got "
+                f"{self.num_frames} and {self.movement_axes}"
             )
-        if not all(weight > 0 for weight in self.video_weights):
-            raise ValueError("video_weights are positive factors")
+        if self.activity < 0 or (self.activity and not self.movement_axes):
+            raise ValueError(
+                f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
+            )
+        if self.num_frames < 1 or self.latents.video_channels % self.num_frames:
+            raise ValueError(
+                f"{self.latents.video_channels} channels of z_v are not divisible among "
+                f"num_frames={self.num_frames} coefficients"
+            )
+        if self.activity and self.parts["video"][1].kept == self.parts["video"][1].elements:
+            raise ValueError(
+                f"activity needs a direction that movement leaves: set movement_axes below "
+                f"{self.parts['video'][1].elements}, got {self.movement_axes}"
+            )
 
     def for_count(self, count: int) -> "LatentAxesConfig":
         """With no more axes than so many latents span."""
         return replace(self, num_axes=min(self.num_axes, max(count - 1, 1)))
 
-    def kept(self, modality: str) -> int:
-        """Axes of one modality."""
-        channels, height, width = shape_of(self.latents, modality)
-        return min(self.num_axes, channels * height * width)
+    @property
+    def parts(self) -> dict[str, tuple["LatentPart", ...]]:
+        """What of z_v and z_a has axes of its own."""
+        latents, count = self.latents, self.num_frames
+        video_channels = latents.video_channels // count
+        size, level = latents.video_size, count / 2 if count > 1 else 1.0
+        still = LatentPart("video", 1, (video_channels, size, size), self.num_axes, level)
+        video: tuple[LatentPart, ...] = (still,)
+        if count > 1:
+            level /= count - 1
+            moving = LatentPart("movement", count - 1, still.shape, self.movement_axes, level)
+            video = (still, moving)
+        audio = LatentPart("audio", 1, latents.audio_shape, self.num_axes)
+        return {"video": video, "audio": (audio,)}
 
 
-def cosine_weights(
-    latents: LatentSpec, image_channels: int, movement_weight: float, movement_slope: float
-) -> tuple[float, ...]:
-    """Weights of a z_v that holds a clip's cosine coefficients over time; see `TemporalStack`.
+@dataclass(frozen=True)
+class LatentPart:
+    """Channels of a latent that share axes.
 
-    Coefficient 0, the mean over the frames, has weight 1, coefficient k
-    `movement_weight * k ** movement_slope`.
-
-    Args:
-        image_channels: z_v's channels per coefficient.
+    Attributes:
+        count: images that have the same axes, one after the other in the channels.
+        shape: channel, height, width of one of them.
+        wanted: axes to keep.
+        level: mean variance of its elements once they are standardised.
     """
-    frequencies = [channel // image_channels for channel in range(latents.video_channels)]
-    return tuple(movement_weight * k**movement_slope if k else 1.0 for k in frequencies)
+
+    name: str
+    count: int
+    shape: tuple[int, int, int]
+    wanted: int
+    level: float = 1.0
+
+    @property
+    def elements(self) -> int:
+        channels, height, width = self.shape
+        return channels * height * width
+
+    @property
+    def kept(self) -> int:
+        return min(self.wanted, self.elements)
+
+    @property
+    def variance(self) -> float:
+        """Mean over the kept axes, once they are standardised."""
+        return self.level * self.elements / self.kept
 
 
 class PerceptualAxes(nn.Module):
@@ -88,82 +143,176 @@ class PerceptualAxes(nn.Module):
     def __init__(self, config: LatentAxesConfig) -> None:
         super().__init__()
         self.config = config
-        for name in ("video", "audio"):
-            shape = shape_of(config.latents, name)
-            elements = shape[0] * shape[1] * shape[2]
-            self.register_buffer(f"{name}_mean", torch.zeros(shape))
-            self.register_buffer(f"{name}_axes", torch.eye(config.kept(name), elements))
-            self.register_buffer(f"{name}_scale", torch.ones(config.kept(name)))
-            self.register_buffer(f"{name}_spread", torch.ones(config.kept(name)))
+        for name, parts in config.parts.items():
+            self.register_buffer(f"{name}_mean", torch.zeros(shape_of(config.latents, name)))
+            for part in parts:
+                self.register_buffer(f"{part.name}_axes", torch.eye(part.kept, part.elements))
+                self.register_buffer(f"{part.name}_scale", torch.ones(part.kept))
+                self.register_buffer(f"{part.name}_spread", torch.ones(part.kept))
+        self.activity = ActivityAxis(config) if config.activity else None
 
     @classmethod
     def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
         """Axes and scales from `latent_moments`."""
         axes = cls(config)
-        for name in ("video", "audio"):
-            weight = axes._weight(name).double().expand(shape_of(config.latents, name)).flatten()
-            covariance = weight[:, None] * moments[f"{name}_covariance"].double() * weight
-            variance, directions = leading_axes(covariance, config.kept(name))
-            variance = variance.clamp(min=FLOOR * float(variance[0]))
-            elements = directions.shape[0]
-            evened = variance ** (1 - config.evening)
-            unit = (evened.sum() / elements).sqrt()
+        for name, parts in config.parts.items():
             mean = axes.get_buffer(f"{name}_mean")
             mean.copy_(moments[f"{name}_mean"].reshape(mean.shape))
-            axes.get_buffer(f"{name}_axes").copy_(directions.T)
-            axes.get_buffer(f"{name}_scale").copy_(variance.sqrt() / evened.sqrt() * unit)
-            axes.get_buffer(f"{name}_spread").copy_(evened.sqrt() / unit)
+            covariance, start = moments[f"{name}_covariance"].double(), 0
+            for part in parts:
+                own = covariance.new_zeros(part.elements, part.elements)
+                for _ in range(part.count):
+                    place = slice(start, start + part.elements)
+                    own += covariance[place, place] / part.count
+                    start += part.elements
+                variance, directions = leading_axes(own, part.kept)
+                if axes.activity is not None and part.name == "movement":
+                    axes.activity.place(directions, variance)
+                variance = variance.clamp(min=FLOOR * float(variance[0]))
+                evened = variance ** (1 - config.evening)
+                unit = (evened.sum() / part.elements / part.level).sqrt()
+                axes.get_buffer(f"{part.name}_axes").copy_(directions.T)
+                axes.get_buffer(f"{part.name}_scale").copy_(variance.sqrt() / evened.sqrt() * unit)
+                axes.get_buffer(f"{part.name}_spread").copy_(evened.sqrt() / unit)
         return axes
 
     def standardize(self, latents: AV) -> AV:
         """As the generator sees them; `... channel height width`."""
         for name in latents.present:
-            centred = latents[name] - self.get_buffer(f"{name}_mean").to(latents[name])
-            weighted = centred * self._weight(name).to(centred)
-            scaled = self._along_axes(weighted, name, 1 / self.get_buffer(f"{name}_scale"))
+            mean = self.get_buffer(f"{name}_mean").to(latents[name])
+            centred = latents[name] - mean
+            scaled = self._along_axes(centred, name, lambda part: 1 / self._of(part, "scale"))
+            if self.activity is not None and name == "video":
+                kept = self._along_axes(centred, name, lambda part: torch.ones(part.kept))
+                with in_full_precision(scaled):
+                    scaled = scaled + self.activity(kept)
             latents = latents.replace(name, scaled)
         return latents
 
     def noise(self, white: AV, signal_share: float = 0.0) -> AV:
         """Noise for latents along these axes, from white noise of their shape.
 
-        Equally strong along all kept axes, and nothing outside of them, where no latent is: a
-        network would only have to carry it through. Unit variance on average over the elements.
+        Equally strong along all kept axes of a part, and nothing outside of them, where no latent
+        is: a network would only have to carry it through. As strong as the part's latents on
+        average over the elements.
 
         Args:
             signal_share: a training chain's end is no pure noise: of its variance this share is the
                 latents', which are far larger than the noise along their first axes. The noise gets
                 their spread to that extent, as if they were normally distributed.
         """
+
+        def stretch(part: LatentPart) -> Tensor:
+            variance = part.variance * (1 - signal_share)
+            return (variance + signal_share * self._of(part, "spread").square()).sqrt()
+
         for name in white.present:
-            axes, spread = self.get_buffer(f"{name}_axes"), self.get_buffer(f"{name}_spread")
-            variance = axes.shape[1] / axes.shape[0] * (1 - signal_share)
-            stretch = (variance + signal_share * spread.square()).sqrt()
-            white = white.replace(name, self._along_axes(white[name], name, stretch))
+            made = self._along_axes(white[name], name, stretch)
+            if self.activity is not None and name == "video":
+                with in_full_precision(made):
+                    made = made + self.activity.noise(white[name], signal_share)
+            white = white.replace(name, made)
         return white
 
     def restore(self, latents: AV) -> AV:
         """Inverse of `standardize`, but for what lies outside the kept axes."""
         for name in latents.present:
-            scaled = self._along_axes(latents[name], name, self.get_buffer(f"{name}_scale"))
-            mean = self.get_buffer(f"{name}_mean").to(scaled)
-            latents = latents.replace(name, scaled / self._weight(name).to(scaled) + mean)
+            scaled = self._along_axes(latents[name], name, lambda part: self._of(part, "scale"))
+            latents = latents.replace(name, scaled + self.get_buffer(f"{name}_mean").to(scaled))
         return latents
 
     def project(self, latents: AV) -> AV:
         """What of the latents lies along the kept axes, at their own scale."""
         return self.restore(self.standardize(latents))
 
-    def _weight(self, name: str) -> Float[Tensor, "channel_or_1 1 1"]:
-        weights = self.config.video_weights if name == "video" else ()
-        return torch.tensor(weights or (1.0,))[:, None, None]
+    def _of(self, part: LatentPart, kind: str) -> Tensor:
+        return self.get_buffer(f"{part.name}_{kind}")
 
     def _along_axes(
-        self, x: Float[Tensor, "*axes channel height width"], name: str, scale: Tensor
+        self,
+        x: Float[Tensor, "*axes channel height width"],
+        name: str,
+        scale: Callable[[LatentPart], Float[Tensor, " axis"]],
     ) -> Float[Tensor, "*axes channel height width"]:
-        axes = self.get_buffer(f"{name}_axes").to(x)
-        with torch.autocast(x.device.type, enabled=False):  # the last axes are far below the first
-            return ((x.flatten(-3) @ axes.T * scale.to(x)) @ axes).reshape(x.shape)
+        done, parts = [], self.config.parts[name]
+        sizes = [part.count * part.elements for part in parts]
+        with in_full_precision(x):
+            for part, own in zip(parts, x.flatten(-3).split(sizes, dim=-1), strict=True):
+                axes = self._of(part, "axes").to(x)
+                images = own.unflatten(-1, (part.count, part.elements))
+                done.append(((images @ axes.T * scale(part).to(x)) @ axes).flatten(-2))
+        return torch.cat(done, dim=-1).reshape(x.shape)
+
+
+def in_full_precision(x: Tensor) -> torch.autocast:
+    """Without mixed precision: the last axes are far below the first."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+class ActivityAxis(nn.Module):
+    """How much each frame of z_v differs from the one before, along an axis that movement leaves.
+
+    The mean over the places of the logarithm of the change's energy, without its mean over the
+    frames, as cosine coefficients over time like all else in z_v.
+    """
+
+    def __init__(self, config: LatentAxesConfig) -> None:
+        super().__init__()
+        _, movement = config.parts["video"]
+        self.part = movement
+        self.spread = config.activity * movement.variance**0.5
+        self.register_buffer("axis", torch.zeros(movement.elements))
+        self.register_buffer("energy", torch.ones(()))  # of a place
+        self.register_buffer("waves", cosine_waves(config.num_frames), persistent=False)
+
+    def place(
+        self, directions: Float[Tensor, "element axis"], variance: Float[Tensor, " axis"]
+    ) -> None:
+        """Take the direction, of those outside the movement's, that has the least of its elements.
+
+        Args:
+            directions: the movement's axes; variance: along them.
+        """
+        outside = torch.eye(len(directions)).to(directions) - directions @ directions.T
+        chosen = outside[:, outside.diagonal().argmax()]
+        self.get_buffer("axis").copy_(chosen / chosen.norm())
+        places = self.part.shape[1] * self.part.shape[2]
+        self.get_buffer("energy").copy_(variance.sum() / places)
+
+    def forward(
+        self, latent: Float[Tensor, "*axes channel height width"]
+    ) -> Float[Tensor, "*axes channel height width"]:
+        """What is added to standardised latents.
+
+        Args:
+            latent: at its own scale, its mean over the data set taken away.
+        """
+        still = latent.shape[-3] - self.part.count * self.part.shape[0]
+        waves = self.get_buffer("waves").to(latent)
+        coefficients = latent[..., still:, :, :].unflatten(-3, (self.part.count, -1))
+        frames = torch.einsum("tk,...kchw->...tchw", waves, coefficients)
+        change = frames.diff(dim=-4).square().sum(dim=-3).flatten(-2)
+        energy = change / self.get_buffer("energy").to(latent) + ACTIVITY_FLOOR
+        level = energy.log().mean(dim=-1)
+        level = torch.cat([level[..., :1], level], dim=-1)  # nothing comes before the first frame
+        size = self.spread / ACTIVITY_SPREAD
+        return self._along(size * torch.einsum("tk,...t->...k", waves, level), still)
+
+    def noise(
+        self, white: Float[Tensor, "*axes channel height width"], signal_share: float
+    ) -> Float[Tensor, "*axes channel height width"]:
+        """As strong as along an axis of movement; see `PerceptualAxes.noise`."""
+        still = white.shape[-3] - self.part.count * self.part.shape[0]
+        rows = white[..., still:, :, :].flatten(-3).unflatten(-1, (self.part.count, -1))
+        variance = (1 - signal_share) * self.part.variance + signal_share * self.spread**2
+        return self._along(variance**0.5 * (rows @ self.get_buffer("axis").to(white)), still)
+
+    def _along(
+        self, coefficients: Float[Tensor, "*axes coefficient"], still: int
+    ) -> Float[Tensor, "*axes channel height width"]:
+        rows = coefficients[..., None] * self.get_buffer("axis").to(coefficients)
+        moving = rows.flatten(-2).unflatten(-1, (-1, *self.part.shape[1:]))
+        return functional.pad(moving, (0, 0, 0, 0, still, 0))
 
 
 def leading_axes(

@@ -225,14 +225,14 @@ class LatentDataset(Dataset):
         about = json.dumps(config_to_json(config), sort_keys=True).encode()
         path = self._folder / f"axes-{hashlib.sha256(about).hexdigest()[:16]}.safetensors"
         if not path.is_file():
-            measured = PerceptualAxes.measured(config, self._moments())
+            measured = PerceptualAxes.measured(config, self.moments())
             _save(dict(measured.state_dict()), path)
         axes = PerceptualAxes(config)
         axes.load_state_dict(load_file(path))
         return axes
 
-    def _moments(self) -> LatentMoments:
-        """Of all latents; computed once."""
+    def moments(self) -> LatentMoments:
+        """Mean and covariance of all latents as they are cached; computed once."""
         path = self._folder / "moments.safetensors"
         if not path.is_file():
             num_shards = -(-len(self) // self.info.shard_rows)

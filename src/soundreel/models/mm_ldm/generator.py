@@ -12,7 +12,6 @@ Source: Sun et al. 2024 (arXiv 2410.01594), stage 3 and appendix.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -21,178 +20,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Prediction
-from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding, zero_parameters
-from soundreel.types import AV, LatentSpec
+from soundreel.models.mm_ldm.generator_config import GeneratorConfig
+from soundreel.models.mm_ldm.latent_tokens import (
+    FrameEmbedding,
+    FrameHead,
+    LatentEmbedding,
+    LatentHead,
+    linear,
+    modulate,
+    modulation,
+    moment_bias,
+    token_moments,
+)
+from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
+from soundreel.types import AV
 
 TIME_FEATURES = 256
 NOTHING = AV(None, None)
 # The sequence holds audio before video, unlike every pair in this package.
 SEQUENCE_ORDER = ("audio", "video")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Sizes of the generator; the defaults are the published ones (678 M parameters).
-
-    Attributes:
-        modalities: both, or one of them for the single-modality baselines (no start tokens).
-        modality_embedding: learned table per token position beside the fixed sinusoids.
-        learned_variance: twice the output channels, the second half for the variance.
-        context_dim: width of the prompt, or of the text encoder's token states.
-        num_classes: 0 for none; otherwise a class embedding is added to the time embedding.
-    """
-
-    latents: LatentSpec = field(default_factory=LatentSpec)
-    modalities: tuple[str, ...] = ("video", "audio")
-    video_patch_size: int = 1
-    audio_patch_size: int = 1
-    width: int = 1152
-    depth: int = 28
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    context_dim: int = 768
-    num_context_tokens: int = 77
-    num_classes: int = 0
-    modality_embedding: bool = True
-    learned_variance: bool = False
-
-    def __post_init__(self) -> None:
-        if self.width % self.num_heads or self.width % 4:
-            raise ValueError(
-                f"width must be a multiple of 4 and of {self.num_heads} heads, got {self.width}"
-            )
-        if tuple(self.modalities) not in (("video", "audio"), ("video",), ("audio",)):
-            raise ValueError(
-                f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
-            )
-        for name in self.modalities:
-            if self.latent_size(name) % self.patch_size(name):
-                raise ValueError(
-                    f"{name}_size {self.latent_size(name)} is not a multiple of "
-                    f"{name}_patch_size {self.patch_size(name)}"
-                )
-
-    def latent_size(self, modality: str) -> int:
-        return self.latents.video_size if modality == "video" else self.latents.audio_size
-
-    def latent_channels(self, modality: str) -> int:
-        return self.latents.video_channels if modality == "video" else self.latents.audio_channels
-
-    def patch_size(self, modality: str) -> int:
-        return self.video_patch_size if modality == "video" else self.audio_patch_size
-
-    def num_tokens(self, modality: str) -> int:
-        return (self.latent_size(modality) // self.patch_size(modality)) ** 2
-
-
-def position_table(width: int, grid: int) -> Float[Tensor, "1 token dim"]:
-    """Sinusoids of the place in a square grid: first half of the width the column, second the row.
-
-    Each half is [sin, cos] at the frequencies 10000^(-k / (width / 4)).
-    """
-    frequency = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
-    line = torch.cat([angle.sin(), angle.cos()], dim=1)
-    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    table = torch.cat([line[column.flatten()], line[row.flatten()]], dim=1)
-    return table[None].float()
-
-
-def linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer that starts Xavier-uniform with zero bias, as all of the published network."""
-    layer = nn.Linear(in_dim, out_dim)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def modulation(width: int, num_outputs: int) -> nn.Sequential:
-    """From the time embedding to shifts, scales and gates; zero at the start (adaLN-Zero)."""
-    return nn.Sequential(nn.SiLU(), zero_parameters(nn.Linear(width, num_outputs * width)))
-
-
-def modulate(
-    x: Float[Tensor, "batch token dim"],
-    shift: Float[Tensor, "batch dim"],
-    scale: Float[Tensor, "batch dim"],
-) -> Float[Tensor, "batch token dim"]:
-    """Normalise every token, then scale and shift it as the timestep says (adaLN)."""
-    x = functional.layer_norm(x, (x.shape[-1],), eps=1e-6)
-    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
-
-
-class LatentEmbedding(nn.Module):
-    """Tokens of one modality: noisy latent + known latent + place, behind one start token."""
-
-    def __init__(
-        self,
-        config: GeneratorConfig,
-        modality: str,
-        *,
-        in_channels: int,
-        has_condition: bool,
-    ) -> None:
-        super().__init__()
-        patch = config.patch_size(modality)
-        self.patch = zero_parameters(nn.Conv2d(in_channels, config.width, patch, patch))
-        nn.init.xavier_uniform_(self.patch.weight.view(config.width, -1))
-        # Not zero at the start: a known latent is seen from the first step on.
-        self.condition_patch = (
-            nn.Conv2d(in_channels, config.width, patch, patch) if has_condition else None
-        )
-        grid = config.latent_size(modality) // patch
-        self.register_buffer("position_table", position_table(config.width, grid))
-        self.position_table: Tensor
-        self.modality_embedding = (
-            nn.Parameter(0.01 * torch.randn(1, grid**2, config.width))
-            if config.modality_embedding
-            else None
-        )
-        self.start = (
-            nn.Parameter(torch.randn(1, config.width)) if len(config.modalities) > 1 else None
-        )
-
-    def forward(
-        self,
-        xt: Float[Tensor, "batch channel height width"],
-        condition: Float[Tensor, "batch channel height width"] | None,
-    ) -> Float[Tensor, "batch token dim"]:
-        x = self.patch(xt)  # b d h w
-        if self.condition_patch is not None:
-            # The bias acts for an absent condition too: absent is the zero latent.
-            known = torch.zeros_like(xt) if condition is None else condition
-            x = x + self.condition_patch(known)
-        x = rearrange(x, "b d h w -> b (h w) d") + self.position_table
-        if self.modality_embedding is not None:
-            x = x + self.modality_embedding
-        if self.start is not None:
-            x = torch.cat([self.start.expand(x.shape[0], 1, -1), x], dim=1)
-        return x
-
-
-class LatentHead(nn.Module):
-    """From one modality's tokens to the network's output for its latent."""
-
-    def __init__(self, config: GeneratorConfig, modality: str) -> None:
-        super().__init__()
-        self.patch_size = config.patch_size(modality)
-        self.grid = config.latent_size(modality) // self.patch_size
-        channels = config.latent_channels(modality) * (2 if config.learned_variance else 1)
-        self.modulation = modulation(config.width, 2)
-        self.output = zero_parameters(nn.Linear(config.width, channels * self.patch_size**2))
-
-    def forward(
-        self, x: Float[Tensor, "batch token dim"], time: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch channel height width"]:
-        shift, scale = self.modulation(time).chunk(2, dim=1)
-        x = self.output(modulate(x, shift, scale))
-        return rearrange(
-            x,
-            "b (h w) (p q c) -> b c (h p) (w q)",
-            h=self.grid,
-            p=self.patch_size,
-            q=self.patch_size,
-        )
 
 
 class Attention(nn.Module):
@@ -204,11 +50,16 @@ class Attention(nn.Module):
         self.qkv = linear(width, 3 * width)
         self.output = linear(width, width)
 
-    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch token dim"],
+        bias: Float[Tensor, "head token other_token"] | None = None,
+    ) -> Float[Tensor, "batch token dim"]:
         q, k, v = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
-        x = functional.scaled_dot_product_attention(q, k, v)
+        mask = None if bias is None else bias.to(q.dtype)[None]
+        x = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.output(rearrange(x, "b h n d -> b n (h d)"))
 
 
@@ -229,11 +80,32 @@ class Block(nn.Module):
         self.modulation = modulation(width, 6)
 
     def forward(
-        self, x: Float[Tensor, "batch token dim"], time: Float[Tensor, "batch dim"]
+        self,
+        x: Float[Tensor, "batch token dim"],
+        time: Float[Tensor, "batch dim"],
+        bias: Float[Tensor, "head token other_token"] | None = None,
     ) -> Float[Tensor, "batch token dim"]:
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(time).chunk(6, dim=1)
-        x = x + gate_1[:, None] * self.attention(modulate(x, shift_1, scale_1))
+        x = x + gate_1[:, None] * self.attention(modulate(x, shift_1, scale_1), bias)
         return x + gate_2[:, None] * self.mlp(modulate(x, shift_2, scale_2))
+
+
+def latent_embedding(
+    config: GeneratorConfig, modality: str, factor: int, has_condition: bool
+) -> LatentEmbedding | FrameEmbedding:
+    """From `factor` latents of a modality beside one another to tokens."""
+    if modality == "video" and config.frame_tokens:
+        return FrameEmbedding(config, factor=factor, has_condition=has_condition)
+    channels = factor * config.latent_channels(modality)
+    return LatentEmbedding(config, modality, in_channels=channels, has_condition=has_condition)
+
+
+def latent_head(config: GeneratorConfig, modality: str) -> LatentHead | FrameHead:
+    """From a modality's tokens to the network's output for its latent."""
+    if modality == "video" and config.frame_tokens:
+        return FrameHead(config)
+    channels = config.latent_channels(modality) * (2 if config.learned_variance else 1)
+    return LatentHead(config, modality, channels=channels)
 
 
 class TransformerTrunk(nn.Module):
@@ -246,12 +118,7 @@ class TransformerTrunk(nn.Module):
         self.config = config
         self.embed = nn.ModuleDict(
             {
-                name: LatentEmbedding(
-                    config,
-                    name,
-                    in_channels=channel_factor * config.latent_channels(name),
-                    has_condition=has_condition,
-                )
+                name: latent_embedding(config, name, channel_factor, has_condition)
                 for name in config.modalities
             }
         )
@@ -263,6 +130,22 @@ class TransformerTrunk(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
+        bias = None
+        if config.moment_heads:
+            moments = token_moments(config)
+            every = torch.cat([moments[name] for name in SEQUENCE_ORDER])
+            bias = moment_bias(every, config.num_heads, config.moment_heads)
+        self.register_buffer("moment_bias", bias, persistent=False)
+
+    def attention_bias(
+        self, num_context_tokens: int
+    ) -> Float[Tensor, "head token other_token"] | None:
+        """Of all blocks, where heads look at moments."""
+        if self.moment_bias is None:
+            return None
+        # Context is of the whole clip, as is the first token behind it, a start token.
+        before = (num_context_tokens, 0, num_context_tokens, 0)
+        return functional.pad(self.moment_bias[None], before, mode="replicate")[0]
 
     def embed_time(self, timestep: Num[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         features = sinusoidal_embedding(timestep, TIME_FEATURES)
@@ -285,7 +168,7 @@ class JointTransformer(TransformerTrunk):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
-        self.head = nn.ModuleDict({name: LatentHead(config, name) for name in config.modalities})
+        self.head = nn.ModuleDict({name: latent_head(config, name) for name in config.modalities})
         if config.num_classes:
             # The last row stands for "no class".
             self.class_embedding = nn.Embedding(config.num_classes + 1, config.width)
@@ -312,8 +195,9 @@ class JointTransformer(TransformerTrunk):
         if label is not None:
             time = time + self.class_embedding(label)
         x = self.embed_tokens(xt, condition, context)
+        bias = self.attention_bias(context.shape[1])
         for i, block in enumerate(self.blocks):
-            x = block(x, time)
+            x = block(x, time, bias)
             if i < len(taps):
                 x = x + taps[i]
         return self.read(x, time, num_context_tokens=context.shape[1])

@@ -65,6 +65,9 @@ class LongGeneratorConfig:
             latents=generator.latents,
             video_patch_size=generator.video_patch_size,
             audio_patch_size=generator.audio_patch_size,
+            frame_tokens=generator.frame_tokens,
+            audio_token_rows=generator.audio_token_rows,
+            moment_heads=generator.moment_heads,
             width=generator.width,
             depth=self.history_depth,
             num_heads=generator.num_heads,
@@ -101,9 +104,9 @@ class HistoryEncoder(TransformerTrunk):
         time = self.embed_time(timestep)
         both = previous.map(lambda clean, noisy: torch.cat([clean, noisy], dim=1), xt)
         x = self.embed_tokens(both, NO_LATENTS, context)
-        taps = []
+        bias, taps = self.attention_bias(context.shape[1]), []
         for block, tap in zip(self.blocks, self.taps, strict=True):
-            x = block(x, time)
+            x = block(x, time, bias)
             taps.append(tap(x))
         return taps
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import repeat
@@ -25,15 +26,23 @@ class SamplingConfig:
         num_steps: DDIM steps.
         video_guidance_scale, audio_guidance_scale: 1 turns guidance off. The published value of 9
             sharpens a generator whose only condition is a learned prompt towards its mode.
+        second_pass: "none" as published. Otherwise the modality that is sampled once more where
+            neither was given, for the finished other one: a small generator follows a clean sound
+            closer than one that is half noise. Takes twice the steps.
     """
 
     num_steps: int = 50
     video_guidance_scale: float = 9.0
     audio_guidance_scale: float = 9.0
+    second_pass: Literal["none", "video", "audio"] = "none"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+
+    def num_passes(self, known: AV) -> int:
+        """Of all steps, where the latents of `known` are given."""
+        return 1 if self.second_pass == "none" or known.present else 2
 
 
 @torch.no_grad()
@@ -62,7 +71,7 @@ def sample_latents(
     Source:
         MM-LDM, section 3: the null branch of guidance has no prompt, but the same known latents.
     """
-    condition = AV(None, None) if condition is None else condition
+    given = AV(None, None) if condition is None else condition
     num_classes = generator.config.num_classes
     if not num_classes:
         label = None
@@ -72,7 +81,7 @@ def sample_latents(
     if text is not None:
         states = repeat(text.to(xt.device), "token dim -> b token dim", b=xt.batch_size)
 
-    def branch(*, kept: bool) -> Callable[[AV, Tensor], Prediction]:
+    def branch(condition: AV, *, kept: bool) -> Callable[[AV, Tensor], Prediction]:
         def denoiser(xt: AV, timestep: Tensor) -> Prediction:
             return generator(
                 xt,
@@ -85,19 +94,25 @@ def sample_latents(
 
         return denoiser
 
-    latents = ddim(
-        classifier_free(
-            branch(kept=True),
-            branch(kept=False),
-            video_scale=config.video_guidance_scale,
-            audio_scale=config.audio_guidance_scale,
-        ),
-        xt,
-        respace(schedule, f"compvis{config.num_steps}"),
-        prediction_type=prediction_type,
-        clip_x0=False,
-        callback=callback,
-    )
-    for name in condition.present:
-        latents = latents.replace(name, condition[name])
+    def sampled(condition: AV) -> AV:
+        latents = ddim(
+            classifier_free(
+                branch(condition, kept=True),
+                branch(condition, kept=False),
+                video_scale=config.video_guidance_scale,
+                audio_scale=config.audio_guidance_scale,
+            ),
+            xt,
+            respace(schedule, f"compvis{config.num_steps}"),
+            prediction_type=prediction_type,
+            clip_x0=False,
+            callback=callback,
+        )
+        for name in condition.present:
+            latents = latents.replace(name, condition[name])
+        return latents
+
+    latents = sampled(given)
+    if config.num_passes(given) == 2:
+        latents = sampled(latents.replace(config.second_pass, None))
     return latents

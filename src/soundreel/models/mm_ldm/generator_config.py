@@ -1,0 +1,107 @@
+"""Sizes of MM-LDM's generator, and what a token of it is."""
+
+from dataclasses import dataclass, field
+
+from soundreel.types import LatentSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes of the generator; the defaults are the published ones (678 M parameters).
+
+    Attributes:
+        modalities: both, or one of them for the single-modality baselines (no start tokens).
+        frame_tokens: 0 as published: tokens are patches of z_v. Otherwise the number of cosine
+            coefficients over time that z_v holds: tokens are patches of coefficient 0, and one per
+            frame for what changes, so that the network meets moments and not frequencies.
+        audio_token_rows: 0 as published: tokens are squares of z_a. Otherwise pieces into which
+            each of its columns is cut, so that a token is of one moment.
+        moment_heads: 0 as published. Otherwise heads of every block that look at tokens of their
+            own moment first, frames and columns of z_a alike, so that it need not be found out
+            which sound belongs to which frame. Needs `frame_tokens` and `audio_token_rows`.
+        modality_embedding: learned table per token position beside the fixed sinusoids.
+        learned_variance: twice the output channels, the second half for the variance.
+        context_dim: width of the prompt, or of the text encoder's token states.
+        num_classes: 0 for none; otherwise a class embedding is added to the time embedding.
+    """
+
+    latents: LatentSpec = field(default_factory=LatentSpec)
+    modalities: tuple[str, ...] = ("video", "audio")
+    video_patch_size: int = 1
+    audio_patch_size: int = 1
+    frame_tokens: int = 0
+    audio_token_rows: int = 0
+    moment_heads: int = 0
+    width: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    context_dim: int = 768
+    num_context_tokens: int = 77
+    num_classes: int = 0
+    modality_embedding: bool = True
+    learned_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads or self.width % 4:
+            raise ValueError(
+                f"width must be a multiple of 4 and of {self.num_heads} heads, got {self.width}"
+            )
+        if tuple(self.modalities) not in (("video", "audio"), ("video",), ("audio",)):
+            raise ValueError(
+                f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
+            )
+        for name in self.modalities:
+            if self.latent_size(name) % self.patch_size(name):
+                raise ValueError(
+                    f"{name}_size {self.latent_size(name)} is not a multiple of "
+                    f"{name}_patch_size {self.patch_size(name)}"
+                )
+        if self.frame_tokens == 1 or self.frame_tokens < 0:
+            raise ValueError(f"frame_tokens is 0 or at least 2, got {self.frame_tokens}")
+        if self.frame_tokens and self.latents.video_channels % self.frame_tokens:
+            raise ValueError(
+                f"{self.latents.video_channels} channels of z_v are not divisible among "
+                f"frame_tokens={self.frame_tokens} coefficients"
+            )
+        if self.frame_tokens and self.learned_variance:
+            raise ValueError("frame_tokens have no head for a learned_variance; choose one of both")
+        if not 0 <= self.moment_heads <= self.num_heads:
+            raise ValueError(
+                f"moment_heads lies within 0 and {self.num_heads} heads, got {self.moment_heads}"
+            )
+        if self.moment_heads and not (self.frame_tokens and self.audio_token_rows):
+            raise ValueError(
+                "moment_heads need tokens of single moments: set frame_tokens and audio_token_rows"
+            )
+        if self.moment_heads and len(self.modalities) < 2:
+            raise ValueError(f"moment_heads need both modalities, got {self.modalities}")
+        rows = self.audio_token_rows
+        if rows < 0 or (rows and self.latents.audio_size % rows):
+            raise ValueError(
+                f"audio_token_rows divides z_a's {self.latents.audio_size} rows, got {rows}"
+            )
+
+    def latent_size(self, modality: str) -> int:
+        return self.latents.video_size if modality == "video" else self.latents.audio_size
+
+    def latent_channels(self, modality: str) -> int:
+        return self.latents.video_channels if modality == "video" else self.latents.audio_channels
+
+    def patch_size(self, modality: str) -> int:
+        return self.video_patch_size if modality == "video" else self.audio_patch_size
+
+    def patch_shape(self, modality: str) -> tuple[int, int]:
+        """Height and width of the piece of a latent that is one token."""
+        if modality == "audio" and self.audio_token_rows:
+            return self.latents.audio_size // self.audio_token_rows, 1
+        return self.patch_size(modality), self.patch_size(modality)
+
+    def grid(self, modality: str) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.patch_shape(modality)
+        return self.latent_size(modality) // height, self.latent_size(modality) // width
+
+    def num_tokens(self, modality: str) -> int:
+        rows, columns = self.grid(modality)
+        return rows * columns + (self.frame_tokens if modality == "video" else 0)

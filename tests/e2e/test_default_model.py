@@ -7,6 +7,8 @@ import soundreel
 from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS
+from soundreel.metrics.sync.score import sync_of_curves
+from soundreel.metrics.sync.signals import motion_curves, sound_curves
 from soundreel.pipelines.load import DEFAULT_MODEL
 
 FEW = {"num_steps": 12, "decoder_num_steps": 4}
@@ -62,6 +64,18 @@ def test_kinds_look_as_they_should(clips):
     assert change(clips["fireworks"]) > change(clips["waves"])
 
 
+def test_a_bell_is_heard_when_it_is_seen_to_ring(pipe):
+    """Each clip's movement fits its own sound, and not those of the other clips of bells."""
+    bells = pipe.generate(label=pipe.settings.class_names.index("bells"), count=8, seed=0, **FEW)
+    movements = [motion_curves(clip.frames) for clip in bells]
+    sounds = [sound_curves(clip.waveform, clip.sample_rate) for clip in bells]
+    rate = bells[0].frame_rate
+    scores = np.array([[sync_of_curves(m, s, rate).score for s in sounds] for m in movements])
+    others = scores[~np.eye(8, dtype=bool)]
+    assert np.diag(scores).mean() > 2
+    assert abs(others.mean()) < 1
+
+
 def test_sound_for_pictures_keeps_the_pictures_and_needs_no_class(pipe, clips):
     given = clips["hammer"]
     (made,) = pipe.generate(video=Clip(given.frames, None, given.frame_rate), seed=3, **FEW)
@@ -83,7 +97,7 @@ def test_the_demo_is_a_page_of_six_clips(tmp_path, capsys):
     assert [name for name in names if name.endswith(".mp4")] == [
         "01-hammer.mp4",
         "02-fire.mp4",
-        "03-bouncing-balls.mp4",
+        "03-bells.mp4",
         "04-waves.mp4",
         "05-sound-for-a-video.mp4",
         "06-pictures-for-a-sound.mp4",

@@ -127,24 +127,26 @@ def test_a_decoder_on_axes_needs_axes():
         )
 
 
-def test_weighing_movement_needs_axes_and_coefficients_over_time():
+def test_what_is_of_single_frames_needs_coefficients_of_all_frames():
     config = mm_ldm.scenes()
-    assert config.latent_axes.video_weights == ()
-    weighing = replace(config.generator, movement_weight=1 / 6, movement_slope=0.75)
-    config = replace(config, generator=weighing)
-    weights = config.latent_axes.video_weights
-    assert weights[:9] == pytest.approx((*8 * (1.0,), 1 / 6))
-    assert weights[-1] == pytest.approx(7**0.75 / 6)
+    axes = config.latent_axes
+    assert (axes.num_axes, axes.num_frames, axes.movement_axes) == (256, 16, 64)
+    assert mm_ldm.small().latent_axes.num_frames == 1
     with pytest.raises(ValueError, match="set num_axes too"):
         replace(config.generator, num_axes=0)
-    model = mm_ldm.landscape().autoencoder.model
-    generator = replace(config.generator, model=mm_ldm.landscape().generator.model)
+    with pytest.raises(ValueError, match="movement_axes is 0 or more, got -1"):
+        replace(config.generator, movement_axes=-1)
+    with pytest.raises(ValueError, match="set movement_axes below 512, got 512"):
+        replace(config, generator=replace(config.generator, movement_axes=512))
+    eight = replace(config.generator.model, frame_tokens=8)
+    with pytest.raises(ValueError, match=r"frame_tokens need a z_v of all cosine coefficients"):
+        replace(config, generator=replace(config.generator, model=eight))
+    small = mm_ldm.small()  # its z_v holds eight of sixteen coefficients
     with pytest.raises(ValueError, match=r"video_encoder\.stacked_frames"):
-        replace(
-            mm_ldm.landscape(),
-            generator=replace(generator, loss=mm_ldm.landscape().generator.loss),
-            autoencoder=replace(config.autoencoder, model=model, cache_first_stage=False),
-        )
+        replace(small, generator=replace(small.generator, movement_axes=64))
+    model = replace(small.generator.model, frame_tokens=16)
+    with pytest.raises(ValueError, match=r"video_encoder\.stacked_frames"):
+        replace(small, generator=replace(small.generator, model=model))
 
 
 def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_asked_for():

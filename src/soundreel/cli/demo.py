@@ -18,7 +18,7 @@ from soundreel.pipelines.mm_ldm import MMLDMPipeline
 from soundreel.types import ClipSpec
 
 SHOWN = 4
-FIRST_KINDS = ("hammer", "fire", "bouncing_balls", "waves")
+FIRST_KINDS = ("hammer", "fire", "bells", "waves")
 GIVEN_VIDEO, GIVEN_AUDIO = "metronome", "lightning"
 UNSEEN_SEED = 2**31  # far from the seeds that training sets are rendered with
 

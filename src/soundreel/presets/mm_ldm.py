@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from math import gcd
 
 from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
@@ -262,14 +263,30 @@ def scenes() -> MMLDMConfig:
     """As `small`, with the kinds of rendered scenes as classes.
 
     Generator and signal decoder are told the class. The mel bands reach up to half the sample rate:
-    crackles above 5.8 kHz tell fireworks from thunder. Semantic tokens and generator are smaller
-    than those of `small`, so that the packed model fits into 32 MiB.
+    crackles above 5.8 kHz tell fireworks from thunder. z_v holds all sixteen coefficients over
+    time, its changes have axes of their own, and the generator one token per frame: without these
+    it is lost when something happens. Autoencoder and generator are smaller than those of `small`,
+    so that the packed model fits into 32 MiB.
     """
     base = small()
     mel = MelConfig(filterbank_sample_rate=base.clip.sample_rate)
-    decoder = replace(base.autoencoder.model.decoder, context_dim=64, num_classes=NUM_SCENE_KINDS)
-    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
-    generator = replace(base.generator.model, depth=6, num_classes=NUM_SCENE_KINDS)
+    decoder = replace(
+        base.autoencoder.model.decoder,
+        width=80,
+        context_dim=64,
+        video_latent_shape=(128, 8, 8),
+        num_classes=NUM_SCENE_KINDS,
+    )
+    model = _small_autoencoder(decoder, width=80, key_frames=tuple(range(16)))
+    generator = replace(
+        base.generator.model,
+        latents=model.latents,
+        depth=6,
+        frame_tokens=16,
+        audio_token_rows=2,
+        moment_heads=4,
+        num_classes=NUM_SCENE_KINDS,
+    )
     first_stage = replace(
         base.first_stage,
         # Squared errors learn the scenes' many colours sooner than absolute ones.
@@ -279,6 +296,7 @@ def scenes() -> MMLDMConfig:
         base.autoencoder,
         model=model,
         loss=replace(base.autoencoder.loss, drop_probability=0.1),
+        train=replace(base.autoencoder.train, total_samples=9_600),
     )
     return replace(
         base,
@@ -286,14 +304,26 @@ def scenes() -> MMLDMConfig:
         mel_image=replace(base.mel_image, mel=mel),
         first_stage=first_stage,
         autoencoder=autoencoder,
-        decoder=replace(base.decoder, enabled=False),
+        decoder=DecoderRun(
+            enabled=True,
+            on_axes=True,
+            loss=replace(base.decoder.loss, drop_probability=0.1, num_target_frames=6),
+            train=replace(base.autoencoder.train, total_samples=8_000),
+        ),
         generator=replace(
             base.generator,
             model=generator,
+            movement_axes=64,
+            activity=2.0,
             loss=replace(base.generator.loss, known_class_drop=0.5),
-            train=replace(base.generator.train, total_samples=150_000),
+            train=replace(base.generator.train, total_samples=1_000_000, decay_samples=80_000),
         ),
-        sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
+        sampling=replace(
+            base.sampling,
+            video_guidance_scale=2.0,
+            audio_guidance_scale=2.0,
+            second_pass="video",
+        ),
     )
 
 
@@ -395,7 +425,7 @@ def _small_autoencoder(
         width=width,
         channel_mult=(1,),
         num_res_blocks=2,
-        head_width=32,
+        head_width=gcd(width, 32),
         attention_factors=(1,),
         feature_channels=tuple(channels for channels, _ in features),
         feature_factors=tuple(factor for _, factor in features),

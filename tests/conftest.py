@@ -1,6 +1,7 @@
 """Where the reference tensors and the real clips lie; tests that need an absent one are skipped."""
 
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +28,24 @@ CHROMIUM_FLAGS = (
 
 def _shared(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable) or ROOT.parent / "shared" / default)
+
+
+def _seed_everything() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _same_numbers_for_module_fixtures() -> None:
+    """Tests run in another order on every machine: none may depend on what others drew."""
+    _seed_everything()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_for_tests(_same_numbers_for_module_fixtures: None) -> None:
+    """As above; what fails on one machine then fails on all."""
+    _seed_everything()
 
 
 @pytest.fixture

@@ -166,9 +166,10 @@ def test_heads_of_moments_look_at_their_own_moment_first():
     assert not bias[:, 0].any(), "tokens of the whole clip look everywhere"
 
 
-@torch.no_grad()
-def test_a_sound_moves_the_frames_of_its_moment_most():
-    network = awake(Generator(replace(CONFIG, moment_heads=4)))
+def changes_by_frame(seed: int, moment_heads: int) -> torch.Tensor:
+    """How much each frame changes with a sound in the third, in a network that learned nothing."""
+    torch.manual_seed(seed)
+    network = awake(Generator(replace(CONFIG, moment_heads=moment_heads)))
     for block in network.transformer.blocks:  # what they see, not how they like it
         block.attention.qkv.weight.data[:64] = 0
         block.attention.qkv.bias.data[:64] = 0
@@ -180,8 +181,15 @@ def test_a_sound_moves_the_frames_of_its_moment_most():
     changes = torch.einsum(
         "tk,bke->bte", cosine_waves(FRAMES), moved.unflatten(1, (4, 2))[:, 1:].flatten(2)
     )
-    size = changes.norm(dim=2)[0]
-    assert float(size[2]) > 2 * max(size[[0, 1, 3]].tolist())  # without such heads 1.1 times
+    return changes.norm(dim=2)[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("moment_heads", "least", "most"), [(4, 1.7, 2.4), (0, 0.7, 1.3)])
+def test_a_sound_moves_the_frames_of_its_moment_most(moment_heads, least, most):
+    # One network alone says little: its weights are chance.
+    size = torch.stack([changes_by_frame(seed, moment_heads) for seed in range(16)]).mean(dim=0)
+    assert least < float(size[2]) / max(size[[0, 1, 3]].tolist()) < most
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from soundreel.audio.mel_image import (
     waveform_to_log_mel,
 )
 from soundreel.audio.stft import stft_magnitude
-from soundreel.checkpoints.import_hifigan import import_hifigan
 from soundreel.media.decode import read_audio
+from soundreel.systems.mm_ldm.import_hifigan import import_hifigan
 
 DURATION_S = 1.6
 CLIPS_PER_KIND = 10

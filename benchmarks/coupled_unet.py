@@ -16,8 +16,8 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet
-from soundreel.presets import mm_diffusion
+from soundreel.systems.mm_diffusion import presets as mm_diffusion
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.types import AV
 
 SIZES = {"published": mm_diffusion.landscape, "small": mm_diffusion.small}

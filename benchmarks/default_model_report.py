@@ -18,12 +18,12 @@ from torch import Tensor
 
 from soundreel.audio.mel_image import encode_mel_image
 from soundreel.clip import Clip
-from soundreel.config_mm_ldm import MMLDMConfig
 from soundreel.data.scenes.render import KINDS
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.models.mm_ldm.decoding import decode, starting_noise
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.decoding import decode, starting_noise
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 PART_BYTES = 15 * 2**20

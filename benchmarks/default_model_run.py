@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from soundreel.checkpoints.store import load_component
-from soundreel.config_mm_ldm import MMLDMConfig
 from soundreel.data.scenes.render import KINDS
 from soundreel.diffusion.noise import derived_seed
-from soundreel.models.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
-from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig
-from soundreel.models.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.nn.layout import to_channels_last
-from soundreel.run.mm_ldm_tools import StageTools
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
+from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.stage_tools import StageTools
 from soundreel.training.ema import EMA
 from soundreel.training.loop import NonFiniteLossError, TrainConfig
 from soundreel.training.trackers import JsonLines

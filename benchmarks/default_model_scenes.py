@@ -15,7 +15,7 @@ from torch import Tensor
 from soundreel.data.scenes.arrays import SceneArrays, render_arrays
 from soundreel.data.scenes.render import KINDS, RenderOptions
 from soundreel.data.scenes.sizes import options_for
-from soundreel.models.mm_ldm.first_stage import clip_images
+from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.types import AV
 
 RENDER_CHUNK = 4 * len(KINDS)  # clips a process renders before it hands them over

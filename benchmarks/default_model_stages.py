@@ -12,27 +12,27 @@ from soundreel.data.latent_axes import PerceptualAxes, latent_moments
 from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.data.loader import Batch
 from soundreel.diffusion.schedules import Schedule
-from soundreel.models.mm_ldm.autoencoder import (
+from soundreel.systems.mm_ldm.autoencoder import (
     AutoencoderConfig,
     AutoencoderInputs,
     MultiModalAutoencoder,
 )
-from soundreel.models.mm_ldm.generator import Generator
-from soundreel.models.mm_ldm.kl_vae import KLVAE
-from soundreel.training.mm_ldm_autoencoder import (
+from soundreel.systems.mm_ldm.autoencoder_loss import (
     AutoencoderLossConfig,
     add_noise_per_image,
     autoencoder_loss,
 )
-from soundreel.training.mm_ldm_first_stage import Reconstruction, first_stage_loss
-from soundreel.training.mm_ldm_generator import GeneratorDraws, generator_loss
-from soundreel.training.mm_ldm_parts import (
+from soundreel.systems.mm_ldm.first_stage_loss import Reconstruction, first_stage_loss
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.generator_loss import GeneratorDraws, generator_loss
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.parts import (
     CONTEXT_MAPS,
     decoder_phase_parts,
     open_parts,
     semantic_shares,
 )
-from soundreel.training.mm_ldm_signals import CachedSource, latents_of_moments
+from soundreel.systems.mm_ldm.signals import CachedSource, latents_of_moments
 from soundreel.types import AV
 
 ENCODE_CHUNK = 128  # clips that go through an encoder at once

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from soundreel.cli.progress import progress_bar
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.pipelines.load import load
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.load import load
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 STEPS = (500, 700, 850, 999)

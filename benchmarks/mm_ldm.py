@@ -18,14 +18,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from soundreel.audio.griffin_lim import log_mel_to_waveform
-from soundreel.config_mm_ldm import MMLDMConfig
-from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
-from soundreel.models.mm_ldm.decoding import guided_denoiser
-from soundreel.models.mm_ldm.generator import Generator
-from soundreel.models.mm_ldm.kl_vae import KLVAE
-from soundreel.models.vocoder import Vocoder, VocoderConfig
 from soundreel.nn.layout import to_channels_last
-from soundreel.presets.mm_ldm import landscape, small
+from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.decoding import guided_denoiser
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.presets import landscape, small
+from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.types import AV
 
 PRESETS = {"small": small, "landscape": landscape}

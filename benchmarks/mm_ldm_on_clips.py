@@ -23,10 +23,10 @@ from soundreel.data.latents import PerceptualStats
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.models.mm_ldm.decoding import decode, starting_noise
-from soundreel.models.mm_ldm.first_stage import clip_images
-from soundreel.pipelines.load import load
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.load import load
+from soundreel.systems.mm_ldm.decoding import decode, starting_noise
+from soundreel.systems.mm_ldm.first_stage import clip_images
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 Rows = dict[str, list[torch.Tensor]]

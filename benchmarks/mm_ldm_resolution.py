@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from soundreel.config_mm_ldm import MMLDMConfig
-from soundreel.models.mm_ldm.autoencoder import AutoencoderInputs, MultiModalAutoencoder
-from soundreel.models.mm_ldm.generator import Generator
-from soundreel.models.mm_ldm.kl_vae import KLVAE
-from soundreel.presets.mm_ldm import small
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderInputs, MultiModalAutoencoder
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.presets import small
 from soundreel.types import AV
 
 MINUTES = {"first stage": 20, "autoencoder": 57, "generator": 70}

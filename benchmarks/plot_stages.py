@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from soundreel.config_mm_ldm import STAGES
+from soundreel.systems.mm_ldm.config import STAGES
 from soundreel.training.trackers import read_log
 
 KEPT = 40  # lines of each stage

@@ -21,8 +21,8 @@ from soundreel.data.scenes.render import KINDS, render_clip
 from soundreel.data.scenes.sizes import options_for
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
-from soundreel.pipelines.load import Pipeline
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.load import Pipeline
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV, ClipSpec
 
 ANY_KIND = "any"  # folder of clips that nobody asked a kind of

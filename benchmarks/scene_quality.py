@@ -43,7 +43,7 @@ from soundreel.data.manifest import DATASET_FILE, DatasetInfo, write_atomically
 from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.extractors import build_extractors
 from soundreel.metrics.measure import MeasuredSet
-from soundreel.pipelines.load import load
+from soundreel.systems.load import load
 from soundreel.types import ClipSpec
 
 METRICS = ("kvd/efficientnet-lite0", "fad/yamnet")

@@ -28,8 +28,8 @@ from soundreel.data.latents import LatentDataset
 from soundreel.data.scenes.render import KINDS
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.pipelines.load import load
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.load import load
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 BATCH_SIZE = 8

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from soundreel.models.mm_diffusion.super_resolution import SuperResolutionUNet
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
-from soundreel.presets.mm_diffusion_sr import small, super_resolution
+from soundreel.systems.super_resolution.network import SuperResolutionUNet
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
+from soundreel.systems.super_resolution.presets import small, super_resolution
 
 CLIP_FRAMES, PUBLISHED_STEPS = 16, 25
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.degradation import DegradationConfig, reduce_images
 from soundreel.data.manifest import DatasetInfo
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.models.perceptual_loss import PerceptualLoss
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
+from soundreel.nn.perceptual_loss import PerceptualLoss
+from soundreel.systems.super_resolution.degradation import DegradationConfig, reduce_images
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 
 
 def interval(values: np.ndarray, seed: int = 0, draws: int = 2000) -> str:

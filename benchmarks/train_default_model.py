@@ -60,11 +60,11 @@ from default_model_stages import (
 
 from soundreel.config import save_json
 from soundreel.data.scenes.render import KINDS
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
-from soundreel.pipelines.mm_ldm_folder import save_mm_ldm
-from soundreel.pipelines.mm_ldm_settings import MMLDMSettings
-from soundreel.presets.mm_ldm import scenes, tiny
-from soundreel.run.mm_ldm_tools import StageTools
+from soundreel.systems.mm_ldm.folder import save_mm_ldm
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.systems.mm_ldm.presets import scenes, tiny
+from soundreel.systems.mm_ldm.settings import MMLDMSettings
+from soundreel.systems.mm_ldm.stage_tools import StageTools
 
 
 def run_all(run: Run, options: argparse.Namespace) -> None:

@@ -20,8 +20,8 @@ from scipy.signal import butter, sosfiltfilt
 
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
-from soundreel.pipelines.load import load
-from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
+from soundreel.systems.load import load
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.types import AV
 
 VOICE_HZ = 80  # below it a young model's sound has an offset and hum that no real clip has

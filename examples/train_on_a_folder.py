@@ -11,8 +11,8 @@ from pathlib import Path
 
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
-from soundreel.presets.mm_diffusion import tiny
-from soundreel.run.mm_diffusion import train_mm_diffusion
+from soundreel.systems.mm_diffusion.presets import tiny
+from soundreel.systems.mm_diffusion.training import train_mm_diffusion
 
 
 def main(videos: Path, out: Path, total_samples: int) -> None:

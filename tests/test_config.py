@@ -2,8 +2,9 @@ import pytest
 import yaml
 
 from soundreel.checkpoints.config_json import config_to_json
-from soundreel.config import ConfigError, MMDiffusionConfig, load_json, merge_file, save_json
-from soundreel.presets.registry import PRESETS, preset
+from soundreel.config import ConfigError, load_json, merge_file, save_json
+from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
+from soundreel.systems.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

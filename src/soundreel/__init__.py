@@ -10,14 +10,14 @@ _EXPORTS = {
     "Clip": "soundreel.clip",
     "ClipSpec": "soundreel.types",
     "MediaError": "soundreel.media.errors",
-    "load": "soundreel.pipelines.load",
+    "load": "soundreel.systems.load",
 }
 __all__ = ["AV", "Clip", "ClipSpec", "MediaError", "__version__", "load"]
 
 if TYPE_CHECKING:
     from soundreel.clip import Clip
     from soundreel.media.errors import MediaError
-    from soundreel.pipelines.load import load
+    from soundreel.systems.load import load
     from soundreel.types import AV, ClipSpec
 
 

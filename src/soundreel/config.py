@@ -5,15 +5,11 @@ Presets need neither YAML nor pydantic: only the functions that read do, and imp
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from soundreel.checkpoints.config_json import config_to_json
-from soundreel.diffusion.config import DiffusionConfig
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig
-from soundreel.training.loop import TrainConfig
-from soundreel.types import ClipSpec
 
 Config = TypeVar("Config")
 
@@ -52,31 +48,6 @@ class PreviewConfig:
 
     count: int = 4
     num_steps: int = 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MMDiffusionConfig:
-    """A training run of the Coupled U-Net."""
-
-    system: Literal["mm-diffusion"] = "mm-diffusion"
-    clip: ClipSpec = field(default_factory=ClipSpec)
-    unet: CoupledUNetConfig = field(default_factory=CoupledUNetConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    preview: PreviewConfig = field(default_factory=PreviewConfig)
-
-    def __post_init__(self) -> None:
-        if self.unet.num_frames != self.clip.num_frames:
-            raise ValueError(
-                f"unet.num_frames {self.unet.num_frames} must equal clip.num_frames"
-                f" {self.clip.num_frames}"
-            )
-        if self.unet.audio_channels != self.clip.num_channels:
-            raise ValueError(
-                f"unet.audio_channels {self.unet.audio_channels} must equal clip.num_channels"
-                f" {self.clip.num_channels}"
-            )
 
 
 def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:

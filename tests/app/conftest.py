@@ -8,13 +8,13 @@ import pytest
 
 from soundreel.app.workshop import Limits, Workshop
 from soundreel.clip import Clip
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
-from soundreel.models.mm_diffusion.super_resolution import (
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
+from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
 )
-from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline
 from soundreel.types import ClipSpec
 
 UPSCALER = SuperResolutionConfig(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from soundreel.clip import Clip
-from soundreel.config import DataConfig, MMDiffusionConfig, PreviewConfig
+from soundreel.config import DataConfig, PreviewConfig
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.diffusion.config import DiffusionConfig
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig
-from soundreel.run.mm_diffusion import train_mm_diffusion
+from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
+from soundreel.systems.mm_diffusion.training import train_mm_diffusion
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
 

@@ -21,8 +21,8 @@ from soundreel.metrics.extractors import PACKAGED_WEIGHTS
 from soundreel.metrics.measure import measure_set
 from soundreel.metrics.sync.score import measure_sync
 from soundreel.metrics.weights import file_sha256
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
-from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
 from soundreel.types import ClipSpec
 
 SMALL = {"size": 32, "duration_s": 1.6, "frame_rate": "10", "workers": 0}

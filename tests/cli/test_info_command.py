@@ -9,8 +9,8 @@ import pytest
 
 from soundreel.cli.main import run
 from soundreel.clip import Clip
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNetConfig, num_parameters
-from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig, num_parameters
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
 from soundreel.cli.main import run
 from soundreel.clip import Clip
-from soundreel.models.mm_diffusion.super_resolution import (
+from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
 )

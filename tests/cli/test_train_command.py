@@ -8,7 +8,7 @@ import pytest
 
 from soundreel.cli.main import run
 from soundreel.cli.train import what_is_finished
-from soundreel.presets.registry import PRESETS
+from soundreel.systems.presets import PRESETS
 
 SMALL = """
 clip: {num_frames: 4, height: 16, width: 16, sample_rate: 8000}

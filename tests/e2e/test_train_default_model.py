@@ -14,7 +14,7 @@ from PIL import Image
 
 import soundreel
 from soundreel.data.scenes.render import KINDS
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "train_default_model.py"

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
-from soundreel.models.mm_diffusion.official_keys import from_official
-from soundreel.models.mm_ldm.autoencoder import MultiModalAutoencoder
-from soundreel.models.mm_ldm.official_configs import autoencoder_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.systems.mm_diffusion.official_keys import from_official
+from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.systems.mm_ldm.official_configs import autoencoder_config
+from soundreel.systems.mm_ldm.official_keys import (
     AUDIO_ENCODER,
     CLASS_HEAD,
     CONTRASTIVE_HEAD,

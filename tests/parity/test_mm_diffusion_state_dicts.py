@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
-from soundreel.models.mm_diffusion.official_keys import from_official, to_official
-from soundreel.models.mm_diffusion.super_resolution import (
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.systems.mm_diffusion.official_keys import from_official, to_official
+from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
 )

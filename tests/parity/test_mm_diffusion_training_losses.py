@@ -10,8 +10,8 @@ from soundreel.diffusion.denoiser import Prediction
 from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.process import q_sample
 from soundreel.diffusion.schedules import linear_schedule, respace
-from soundreel.models.mm_diffusion.coupled_unet import split_variance
-from soundreel.models.mm_diffusion.official_keys import to_official
+from soundreel.systems.mm_diffusion.coupled_unet import split_variance
+from soundreel.systems.mm_diffusion.official_keys import to_official
 from soundreel.types import AV
 
 TOLERANCE = 5e-5

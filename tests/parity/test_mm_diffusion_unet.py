@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soundreel.models.mm_diffusion.blocks import (
+from soundreel.systems.mm_diffusion.blocks import (
     CrossModalAttention,
     ResidualBlock,
     ResidualBlockConfig,
     cyclic_windows,
     sinusoidal_embedding,
 )
-from soundreel.models.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
-from soundreel.models.mm_diffusion.official_keys import from_official, to_official
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
+from soundreel.systems.mm_diffusion.official_keys import from_official, to_official
 from soundreel.types import AV
 
 NETWORK_MARK = 5e-5

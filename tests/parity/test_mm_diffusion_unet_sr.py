@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.schedules import linear_schedule, respace
-from soundreel.models.mm_diffusion.super_resolution import (
+from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
     super_resolution_denoiser,

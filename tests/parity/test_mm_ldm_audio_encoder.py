@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from soundreel.models.mm_ldm.official_configs import encoder_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.official_configs import encoder_config
+from soundreel.systems.mm_ldm.official_keys import (
     AUDIO_ENCODER,
     key_table,
     load_official,
     to_official,
 )
-from soundreel.models.mm_ldm.perceptual_encoders import AudioEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoder
 
 
 @pytest.fixture

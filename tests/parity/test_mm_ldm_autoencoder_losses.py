@@ -5,8 +5,8 @@ import torch
 from einops import rearrange
 
 from soundreel.diffusion.schedules import scaled_linear_schedule
-from soundreel.models.mm_ldm.autoencoder import AutoencoderInputs
-from soundreel.training.mm_ldm_autoencoder import (
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderInputs
+from soundreel.systems.mm_ldm.autoencoder_loss import (
     AutoencoderLossConfig,
     add_noise_per_image,
     autoencoder_loss,

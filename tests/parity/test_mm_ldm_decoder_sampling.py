@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from soundreel.diffusion.schedules import respace, scaled_linear_schedule
-from soundreel.models.mm_ldm.decoding import DecodingConfig, decode
+from soundreel.systems.mm_ldm.decoding import DecodingConfig, decode
 from soundreel.types import AV
 
 

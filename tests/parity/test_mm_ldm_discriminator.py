@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from soundreel.models.mm_ldm.discriminator import (
+from soundreel.systems.mm_ldm.discriminator import (
     Discriminator,
     discriminator_batch,
     hinge_loss,
     triples,
 )
-from soundreel.models.mm_ldm.official_configs import discriminator_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.official_configs import discriminator_config
+from soundreel.systems.mm_ldm.official_keys import (
     DISCRIMINATOR,
     key_table,
     load_official,

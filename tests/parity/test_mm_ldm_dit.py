@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soundreel.models.mm_ldm.generator import (
+from soundreel.systems.mm_ldm.generator import (
     GeneratorConfig,
     JointTransformer,
     from_published_state,

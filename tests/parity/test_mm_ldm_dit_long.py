@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from soundreel.models.mm_ldm.generator import GeneratorConfig, from_published_state
-from soundreel.models.mm_ldm.history_encoder import (
+from soundreel.systems.mm_ldm.generator import GeneratorConfig, from_published_state
+from soundreel.systems.mm_ldm.history_encoder import (
     HistoryEncoder,
     LongGenerator,
     LongGeneratorConfig,

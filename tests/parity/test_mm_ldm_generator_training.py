@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from soundreel.diffusion.process import q_sample
 from soundreel.diffusion.schedules import scaled_linear_schedule
-from soundreel.models.mm_ldm.generator import Generator, GeneratorConfig, from_published_state
-from soundreel.training.mm_ldm_generator import (
+from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig, from_published_state
+from soundreel.systems.mm_ldm.generator_loss import (
     GeneratorDraws,
     GeneratorObjective,
     condition_masks,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from soundreel.models.mm_ldm.kl_vae import KLVAE
-from soundreel.models.mm_ldm.official_configs import kl_vae_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.official_configs import kl_vae_config
+from soundreel.systems.mm_ldm.official_keys import (
     KL_VAE_COMPVIS,
     key_table,
     load_official,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from soundreel.models.mm_ldm.official_configs import projector_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.official_configs import projector_config
+from soundreel.systems.mm_ldm.official_keys import (
     CLASS_HEAD,
     CONTRASTIVE_HEAD,
     PROJECTOR,
@@ -13,7 +13,7 @@ from soundreel.models.mm_ldm.official_keys import (
     load_official,
     to_official,
 )
-from soundreel.models.mm_ldm.semantic import ClassHead, ContrastiveHead, Projector
+from soundreel.systems.mm_ldm.semantic import ClassHead, ContrastiveHead, Projector
 from soundreel.types import AV
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from soundreel.models.mm_ldm.official_configs import signal_decoder_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.official_configs import signal_decoder_config
+from soundreel.systems.mm_ldm.official_keys import (
     key_table,
     load_official,
     signal_decoder_rules,
     to_official,
 )
-from soundreel.models.mm_ldm.signal_decoder import DecoderCondition, SignalDecoder
+from soundreel.systems.mm_ldm.signal_decoder import DecoderCondition, SignalDecoder
 from soundreel.types import AV
 
 

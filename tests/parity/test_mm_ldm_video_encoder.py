@@ -4,14 +4,14 @@ import pytest
 import torch
 from einops import rearrange
 
-from soundreel.models.mm_ldm.official_configs import encoder_config
-from soundreel.models.mm_ldm.official_keys import (
+from soundreel.systems.mm_ldm.official_configs import encoder_config
+from soundreel.systems.mm_ldm.official_keys import (
     VIDEO_ENCODER,
     key_table,
     load_official,
     to_official,
 )
-from soundreel.models.mm_ldm.perceptual_encoders import VideoEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import VideoEncoder
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from soundreel.media.probe import probe
 from soundreel.metrics.sync.score import Sync, measure_sync
 from soundreel.metrics.sync.signals import SyncError
 from soundreel.metrics.timeline import standalone, timeline_svg
-from soundreel.pipelines.load import Pipeline
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
+from soundreel.systems.load import Pipeline
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 
 MAX_LARGE_PIXELS = 1024 * 1024
 """Of an enlarged frame: more takes hours on a CPU."""

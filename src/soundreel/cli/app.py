@@ -49,8 +49,8 @@ def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
 def _serve(arguments: AppArguments, folder: Path) -> None:
     from soundreel.app.page import build_page, serve
     from soundreel.app.workshop import Limits, Workshop
-    from soundreel.pipelines.load import load
-    from soundreel.pipelines.super_resolution import SuperResolutionPipeline
+    from soundreel.systems.load import load
+    from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline
 
     upscaler = arguments.upscaler
     workshop = Workshop(

@@ -16,7 +16,7 @@ from soundreel.data.shards import ShardReader
 from soundreel.metrics.weights import file_sha256
 
 if TYPE_CHECKING:
-    from soundreel.pipelines.load import Pipeline
+    from soundreel.systems.load import Pipeline
 
 RUN_MODEL = "model"  # the folder in which a training run leaves its model
 DEFAULT_SAMPLES = 200
@@ -159,7 +159,7 @@ def _prepared(root: Path, split: str) -> list[Item]:
 
 def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Item]:
     """Samples of `seed`, `seed + 1`, ...; of a model with classes, each class in turn."""
-    from soundreel.pipelines.load import load  # heavy, and only needed here
+    from soundreel.systems.load import load  # heavy, and only needed here
 
     pipeline = load(folder)
     own_s = float(pipeline.clip.duration)
@@ -185,7 +185,7 @@ def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Ite
 
 def _classes(pipeline: "Pipeline") -> tuple[str, ...]:
     """Names of the classes that clips can be asked for, in the order of their labels."""
-    from soundreel.pipelines.mm_ldm import MMLDMPipeline
+    from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 
     if not isinstance(pipeline, MMLDMPipeline) or pipeline.generator is None:
         return ()

@@ -13,8 +13,8 @@ from soundreel.data.scenes.render import KINDS, render_clip
 from soundreel.data.scenes.sizes import options_for
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.gallery import Exhibit, write_gallery
-from soundreel.pipelines.load import Pipeline, load
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
+from soundreel.systems.load import Pipeline, load
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import ClipSpec
 
 SHOWN = 4

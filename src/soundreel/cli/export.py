@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from soundreel.checkpoints.export_mm_diffusion import export_mm_diffusion
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.cli.main import write
+from soundreel.systems.mm_diffusion.export_official import export_mm_diffusion
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 import tyro
 
+from soundreel.checkpoints.text_encoder import load_text_encoder
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.pipelines.load import Pipeline, load
-from soundreel.pipelines.mm_diffusion import MMDiffusionPipeline
-from soundreel.pipelines.mm_ldm import MMLDMPipeline
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline
-from soundreel.pipelines.text_encoder import load_text_encoder
+from soundreel.systems.load import Pipeline, load
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline
 
 
 @dataclass(frozen=True, kw_only=True)

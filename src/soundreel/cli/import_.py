@@ -7,9 +7,9 @@ from typing import Annotated, Union
 
 import tyro
 
-from soundreel.checkpoints.import_mm_diffusion import ImportOptions, import_mm_diffusion
-from soundreel.checkpoints.stable_diffusion_folder import import_stable_diffusion
 from soundreel.cli.main import write
+from soundreel.systems.mm_diffusion.import_official import ImportOptions, import_mm_diffusion
+from soundreel.systems.mm_ldm.stable_diffusion_folder import import_stable_diffusion
 from soundreel.types import ClipSpec
 
 

@@ -11,13 +11,14 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from soundreel.cli.main import write
-from soundreel.config import ConfigError, MMDiffusionConfig, merge_file
-from soundreel.config_mm_ldm import STAGES, MMLDMConfig
-from soundreel.config_super_resolution import SuperResolutionRunConfig
-from soundreel.presets.registry import PRESETS, RunConfig, preset
-from soundreel.run.mm_diffusion import train_mm_diffusion
-from soundreel.run.mm_ldm import train_mm_ldm
-from soundreel.run.super_resolution import train_super_resolution
+from soundreel.config import ConfigError, merge_file
+from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
+from soundreel.systems.mm_diffusion.training import train_mm_diffusion
+from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
+from soundreel.systems.mm_ldm.training import train_mm_ldm
+from soundreel.systems.presets import PRESETS, RunConfig, preset
+from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
+from soundreel.systems.super_resolution.training import train_super_resolution
 from soundreel.training.meters import Tracker
 from soundreel.training.trackers import tensorboard_tracker
 

@@ -10,7 +10,7 @@ from soundreel.checkpoints.hub import resolve_model
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
-from soundreel.pipelines.super_resolution import SuperResolutionPipeline, UpscaleConfig
+from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

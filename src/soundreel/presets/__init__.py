@@ -1,1 +1,0 @@
-"""Presets by name: functions that return a complete configuration."""

@@ -1,0 +1,111 @@
+"""The latents of an MM-LDM run: cached first-stage posteriors, and perceptual latents."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from soundreel.checkpoints.config_json import config_to_json
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latents import LatentDataset, Windows, cache_latents
+from soundreel.data.loader import Drawable
+from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS
+from soundreel.systems.mm_ldm.settings import FirstStageNetwork
+from soundreel.systems.mm_ldm.signals import (
+    CachedSource,
+    PixelSource,
+    SignalSource,
+    first_stage_moments,
+    latents_of_moments,
+    moments_spec,
+)
+from soundreel.systems.mm_ldm.stage_tools import StageTools, fingerprint
+from soundreel.types import AV
+
+
+class RunLatents:
+    """Makes what a stage learns from, once, in the folder of the run.
+
+    Args:
+        out: folder of the run.
+        windows: clips to train on.
+    """
+
+    def __init__(
+        self, config: MMLDMConfig, out: Path, tools: StageTools, windows: PreparedDataset
+    ) -> None:
+        self._config = config
+        self._out = out
+        self._tools = tools
+        self._windows = windows
+
+    def source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
+        """Where the latents of stage 2 come from, and the data set to iterate over."""
+        encoder = self._config.autoencoder.model.video_encoder
+        if not self._config.autoencoder.cache_first_stage:
+            shape = (encoder.image_channels, encoder.image_size, encoder.image_size)
+            return PixelSource(first_stage, self._config.mel_image, shape), self._windows
+        assert isinstance(first_stage, KLVAE)  # the configuration has been checked
+        return CachedSource(first_stage), self._moments(first_stage)
+
+    def _moments(self, first_stage: KLVAE) -> LatentDataset:
+        spec = moments_spec(first_stage, self._config.clip.num_frames, self._config.clip.height)
+        folder = self._out / "moments"
+        cache_latents(
+            self._tools.on_device(
+                lambda av: first_stage_moments(av, first_stage, self._config.mel_image)
+            ),
+            self._windows,
+            folder,
+            latents=spec,
+            fingerprint=self._fingerprint(first_stage),
+            batch_size=14,
+        )
+        return LatentDataset(folder, standardize=False)
+
+    def perceptual(
+        self,
+        first_stage: FirstStageNetwork,
+        autoencoder: MultiModalAutoencoder,
+        encode: Callable[[AV], AV],
+    ) -> LatentDataset:
+        """z_v and z_a of every window, as the generator sees them.
+
+        Args:
+            encode: from pixels, where no first-stage latents are cached.
+        """
+        windows: Windows = self._windows
+        if self._config.autoencoder.cache_first_stage:
+            assert isinstance(first_stage, KLVAE)  # the configuration has been checked
+            windows = self._moments(first_stage)
+            encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
+        cache_latents(
+            self._tools.on_device(encode),
+            windows,
+            self._out / "latents",
+            latents=autoencoder.config.latents,
+            fingerprint=self._fingerprint(
+                first_stage, autoencoder.video_encoder, autoencoder.audio_encoder
+            ),
+        )
+        return self.scaled()
+
+    def scaled(self) -> LatentDataset:
+        """The cached ones."""
+        return LatentDataset(self._out / "latents", axes=self._config.latent_axes)
+
+    def raw(self) -> LatentDataset:
+        """The cached ones as they are."""
+        return LatentDataset(self._out / "latents", standardize=False)
+
+    def _fingerprint(self, *networks: nn.Module) -> str:
+        about = {
+            "data": self._windows.info.origin,
+            "windows": len(self._windows),
+            "mel_image": config_to_json(self._config.mel_image),
+        }
+        return fingerprint(networks, about, skip=TELLING_PARTS)

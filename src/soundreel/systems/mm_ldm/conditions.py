@@ -1,0 +1,136 @@
+"""What an MM-LDM run is told beside its clips: captions, classes, framing; and its vocoder."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from soundreel.checkpoints.text_encoder import load_text_encoder, text_encoder_sha256
+from soundreel.config import ConfigError
+from soundreel.data.captions import CaptionStates, class_captions, read_captions
+from soundreel.data.loader import Batch
+from soundreel.data.manifest import DatasetInfo
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.generator_loss import TextSource
+from soundreel.systems.mm_ldm.import_hifigan import import_hifigan
+from soundreel.systems.mm_ldm.settings import vocoder_mismatches
+from soundreel.systems.mm_ldm.vocoder import Vocoder
+from soundreel.training.objectives import TrainingBatch
+
+
+def with_text_encoder_hash(config: MMLDMConfig) -> MMLDMConfig:
+    """The configuration that also says which text encoder lies in the folder it names.
+
+    Raises:
+        CheckpointError: there is no text encoder.
+    """
+    if not config.text.folder or config.text.sha256:
+        return config
+    sha256 = text_encoder_sha256(config.text.folder)
+    return replace(config, text=replace(config.text, sha256=sha256))
+
+
+class RunCaptions:
+    """The captions of a run's clips and the text encoder that reads them.
+
+    Raises:
+        CheckpointError: no readable text encoder, or another one than the run began with.
+        ConfigError: its states do not fit the generator.
+        DataError: there are no captions.
+    """
+
+    def __init__(self, config: MMLDMConfig, data: Path) -> None:
+        self._text = config.text
+        if config.captions:
+            self._captions = read_captions(Path(config.captions), data)
+        else:
+            self._captions = class_captions(data)
+        self._encoder = load_text_encoder(config.text)
+        width = config.generator.model.context_dim
+        if self._encoder.dim != width:
+            raise ConfigError(
+                f"{config.text.folder}: its states have {self._encoder.dim} numbers a token, the "
+                f"generator takes {width}; set generator.model.context_dim={self._encoder.dim}"
+            )
+
+    def states(self, folder: Path, device: torch.device) -> CaptionStates:
+        """Token states, read from `folder` if they have been computed there before."""
+        fingerprint = f"{self._text.sha256} {self._text.num_tokens}"
+        states = CaptionStates(
+            self._captions, self._encoder.to(device), folder, fingerprint=fingerprint
+        )
+        self._encoder.to("cpu")  # the generator needs the room
+        return states
+
+
+def states_of_clips(states: CaptionStates) -> TextSource:
+    """The captions of a batch's clips, found by the clips' keys."""
+
+    def of(batch: TrainingBatch) -> Float[Tensor, "batch token context_dim"]:
+        assert isinstance(batch, Batch), "only the loader's batches have keys"
+        return states.of(batch.keys)
+
+    return of
+
+
+def preview_wishes(
+    config: MMLDMConfig, states: CaptionStates | None, info: DatasetInfo
+) -> list[tuple[str, dict[str, Any]]]:
+    """What previews ask a conditional generator for: titles, and options of `generate`."""
+    num_classes = config.generator.model.num_classes
+    if states is None and not num_classes:
+        return []
+    wishes: list[tuple[str, dict[str, Any]]] = []
+    for index in range(config.preview.count):
+        title, options = [], {}
+        if num_classes:
+            label = index % num_classes
+            named = label < len(info.classes)
+            title.append(info.classes[label] if named else f"class {label}")
+            options["label"] = label
+        if states is not None:
+            caption = states.distinct[index % len(states.distinct)]
+            title.append(caption)
+            options["text"] = states.of_caption(caption)
+        wishes.append((", ".join(title), options))
+    return wishes
+
+
+def check_classes(config: MMLDMConfig, info: DatasetInfo) -> None:
+    """Raise `ConfigError` where a network knows fewer classes than the data set has."""
+    for name, num_classes in (
+        ("autoencoder.model.decoder.num_classes", config.autoencoder.model.decoder.num_classes),
+        ("generator.model.num_classes", config.generator.model.num_classes),
+    ):
+        if 0 < num_classes < len(info.classes):
+            raise ConfigError(
+                f"{name} is {num_classes}, but the data set has {len(info.classes)} classes; "
+                f"set it to {len(info.classes)}, or to 0 for none"
+            )
+
+
+def framing_of(info: DatasetInfo) -> Literal["center", "letterbox"]:
+    """How the model fits clips it is given: as those it has learnt from were fitted."""
+    return "letterbox" if info.options.get("crop") == "letterbox" else "center"
+
+
+def load_vocoder(config: MMLDMConfig) -> Vocoder | None:
+    """The vocoder the configuration names; None without one.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ConfigError: it was made for other spectrograms than the run's.
+    """
+    if not config.vocoder:
+        return None
+    vocoder = import_hifigan(Path(config.vocoder))
+    wrong = vocoder_mismatches(vocoder.config, config.mel_image.mel)
+    if wrong:
+        raise ConfigError(
+            f"{config.vocoder}: made for other spectrograms ({'; '.join(wrong)}); set "
+            "mel_image.mel alike before training, or leave the vocoder out"
+        )
+    return vocoder

@@ -1,0 +1,308 @@
+"""Configuration of an MM-LDM run: three networks, trained one after another."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.checkpoints.text_encoder import TextConfig
+from soundreel.config import DataConfig
+from soundreel.data.latent_axes import LatentAxesConfig
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
+from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
+from soundreel.systems.mm_ldm.decoding import DecodingConfig
+from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
+from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
+from soundreel.systems.mm_ldm.generator import GeneratorConfig
+from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
+from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
+from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
+from soundreel.systems.mm_ldm.sampling import SamplingConfig
+from soundreel.training.loop import TrainConfig
+from soundreel.types import ClipSpec
+
+STAGES = ("first_stage", "autoencoder", "adversarial", "decoder", "generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageRun:
+    """Stage 1, the image autoencoder.
+
+    Attributes:
+        kind: "kl-vae" (trained here or loaded), or "taef2" (ready-made, never trained).
+        weights: for "kl-vae" a Stable Diffusion first stage to load, empty to start anew; for
+            "taef2" the folder that holds `taef2_encoder.safetensors` and
+            `taef2_decoder.safetensors`.
+        finetune: train on after loading `weights`; without weights it is always trained.
+        perceptual_weights: file of the perceptual distance; empty leaves that term out.
+        adversary: train against a patch discriminator.
+    """
+
+    kind: Literal["kl-vae", "taef2"] = "kl-vae"
+    model: KLVAEConfig = field(default_factory=KLVAEConfig)
+    weights: str = ""
+    finetune: bool = False
+    perceptual_weights: str = ""
+    adversary: bool = True
+    discriminator: PatchDiscriminatorConfig = field(default_factory=PatchDiscriminatorConfig)
+    loss: FirstStageLossConfig = field(default_factory=FirstStageLossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.kind == "taef2" and not self.weights:
+            raise ValueError(
+                "first_stage.kind taef2 is ready-made: set first_stage.weights to its folder"
+            )
+        if self.kind == "kl-vae" and self.weights and self.model.linear_shortcut:
+            raise ValueError(
+                "first_stage.weights are of networks without a linear shortcut: set "
+                "first_stage.model.linear_shortcut=False"
+            )
+
+    @property
+    def is_trained(self) -> bool:
+        return self.kind == "kl-vae" and (self.finetune or not self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRun:
+    """Stage 2 without adversary.
+
+    Attributes:
+        unet_weights: Stable Diffusion v1 U-Net to start the signal decoder from; empty for none.
+        cache_first_stage: encode every frame once and train on the cached posteriors; needs a
+            KL-VAE and no flips.
+        semantic_rate_share: share of the learning rate that projectors, class head and contrastive
+            head learn at. At rates of 4e-4 and above the contrastive features collapse to one
+            point, from which they do not return.
+    """
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    unet_weights: str = ""
+    cache_first_stage: bool = False
+    semantic_rate_share: float = 1.0
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.semantic_rate_share <= 1:
+            raise ValueError(
+                f"semantic_rate_share is a share within (0, 1], got {self.semantic_rate_share}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRun:
+    """Stage 2's second phase, which goes on from the first one's end.
+
+    Attributes:
+        enabled: False leaves the phase out.
+    """
+
+    enabled: bool = True
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: AdversarialConfig = field(default_factory=AdversarialConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRun:
+    """Stage 2's last phase, which the published system does not have: encoders stay as they are.
+
+    So do the latents. Own latents tell nearly all of a clip, so that a short training hardly reads
+    the other modality's semantic tokens; here `loss.drop_probability` withholds them often enough
+    that decoder and projectors have to.
+
+    Attributes:
+        enabled: False leaves the phase out.
+        on_axes: the decoder sees latents along the generator's principal axes only, as it will when
+            they are generated, and learns what they leave open; `generator.num_axes` must be set.
+        context_rate_factor: how many times the learning rate the maps of the semantic tokens learn
+            at; they start at zero and, at the rate of all else, stay behind.
+    """
+
+    enabled: bool = False
+    on_axes: bool = False
+    context_rate_factor: float = 5.0
+    loss: AutoencoderLossConfig = field(
+        default_factory=lambda: AutoencoderLossConfig(drop_probability=0.4)
+    )
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.context_rate_factor <= 0:
+            raise ValueError(
+                f"context_rate_factor is a positive factor, got {self.context_rate_factor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRun:
+    """Stage 3, on latents that are computed once and standardised.
+
+    Attributes:
+        num_axes: 0 standardises per channel, as published; otherwise latents are reduced to so many
+            principal axes, and the spread along them is evened out.
+        evening: how far: 0 leaves the spread, 1 makes it equal along all axes.
+        movement_axes: 0: the axes are of a whole clip's z_v; otherwise they are of the mean over
+            the frames, and what changes has so many axes of its own, the same for every frame, so
+            that nothing is lost in time. Needs `num_axes`, a video encoder with `stacked_frames`
+            and all their coefficients in z_v.
+        activity: of a further axis that holds how much each frame changes, as a multiple of the
+            movement axes' spread; 0: none. Needs `movement_axes`.
+    """
+
+    model: GeneratorConfig = field(default_factory=GeneratorConfig)
+    num_axes: int = 0
+    evening: float = 0.5
+    movement_axes: int = 0
+    activity: float = 0.0
+    loss: GeneratorObjective = field(default_factory=GeneratorObjective)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_axes < 0:
+            raise ValueError(f"num_axes is 0 or more, got {self.num_axes}")
+        if not 0 <= self.evening <= 1:
+            raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+        if self.movement_axes < 0:
+            raise ValueError(f"movement_axes is 0 or more, got {self.movement_axes}")
+        if self.movement_axes and not self.num_axes:
+            raise ValueError("movement_axes stand beside those of the rest: set num_axes too")
+        if self.activity < 0 or (self.activity and not self.movement_axes):
+            raise ValueError(
+                f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LDMPreviewConfig:
+    """What is shown during training, on clips not trained on where the data set has some.
+
+    Attributes:
+        count: clips per preview.
+    """
+
+    count: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMLDMConfig:
+    """A run of all stages of MM-LDM; see `train_mm_ldm`.
+
+    Attributes:
+        diffusion: the noise process of decoder and generator; its `prediction_type` is the
+            generator's, `autoencoder.model.prediction_type` the decoder's.
+        decoding, sampling: settings the finished model starts with.
+        text: text encoder whose token states of the clips' captions take the place of the
+            generator's learned prompt.
+        captions: CSV file with the columns `source` and `caption`; empty takes the class names.
+        vocoder: HiFi-GAN file or folder that the finished model makes its sound with; empty is
+            Griffin-Lim. It is not trained and may change at any time.
+    """
+
+    system: Literal["mm-ldm"] = "mm-ldm"
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    mel_image: MelImageConfig = field(default_factory=MelImageConfig)
+    first_stage: FirstStageRun = field(default_factory=FirstStageRun)
+    autoencoder: AutoencoderRun = field(default_factory=AutoencoderRun)
+    adversarial: AdversarialRun = field(default_factory=AdversarialRun)
+    decoder: DecoderRun = field(default_factory=DecoderRun)
+    generator: GeneratorRun = field(default_factory=GeneratorRun)
+    diffusion: DiffusionConfig = field(
+        default_factory=lambda: DiffusionConfig(schedule="scaled-linear")
+    )
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    captions: str = ""
+    vocoder: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    preview: LDMPreviewConfig = field(default_factory=LDMPreviewConfig)
+
+    def __post_init__(self) -> None:
+        encoder = self.autoencoder.model.video_encoder
+        factor = 8 if self.first_stage.kind == "taef2" else self.first_stage.model.factor
+        pairs: list[tuple[str, object, str, object]] = [
+            ("clip.height", self.clip.height, "clip.width", self.clip.width),
+            ("mel_image.image_size", self.mel_image.image_size, "clip.height", self.clip.height),
+            ("mel_image.num_samples", self.mel_image.num_samples, "clip's", self.clip.num_samples),
+            ("mel_image.sample_rate", self.mel_image.sample_rate, "clip's", self.clip.sample_rate),
+            ("clip.height", self.clip.height, "the encoder's", encoder.image_size * factor),
+            (
+                "autoencoder.model.num_frames",
+                self.autoencoder.model.num_frames,
+                "clip.num_frames",
+                self.clip.num_frames,
+            ),
+            (
+                "generator.model.latents",
+                self.generator.model.latents,
+                "the autoencoder's",
+                self.autoencoder.model.latents,
+            ),
+            (
+                "generator.loss.prediction_type",
+                self.generator.loss.prediction_type,
+                "diffusion.prediction_type",
+                self.diffusion.prediction_type,
+            ),
+            (
+                "adversarial.discriminator.image_size",
+                self.adversarial.discriminator.image_size,
+                "clip.height",
+                self.clip.height,
+            ),
+        ]
+        wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
+        if wrong:
+            raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        per_frame = self.generator.movement_axes or self.generator.model.frame_tokens
+        if per_frame and not self._holds_every_frame(self.generator.model.frame_tokens):
+            raise ValueError(
+                "generator.movement_axes and generator.model.frame_tokens need a z_v of all cosine "
+                "coefficients over time: set autoencoder.model.video_encoder.stacked_frames to the "
+                "number of key frames (frame_tokens too), its latent_channels to that many times "
+                "its image_channels"
+            )
+        axes = self.latent_axes  # wrong ones stop here, not before the last stage
+        if self.decoder.enabled and self.decoder.on_axes and axes is None:
+            raise ValueError("decoder.on_axes needs principal axes: set generator.num_axes too")
+        if self.captions and not self.text.folder:
+            raise ValueError("captions need a text encoder to read them: set text.folder too")
+        if self.autoencoder.cache_first_stage:
+            if self.data.flip_probability:
+                raise ValueError(
+                    "autoencoder.cache_first_stage encodes every frame once: set "
+                    "data.flip_probability=0, or do not cache"
+                )
+            if self.first_stage.kind != "kl-vae":
+                raise ValueError("autoencoder.cache_first_stage needs a first stage of kind kl-vae")
+
+    @property
+    def latent_axes(self) -> LatentAxesConfig | None:
+        """How the generator's latents are scaled; None is per channel."""
+        run, latents = self.generator, self.generator.model.latents
+        if not run.num_axes:
+            return None
+        return LatentAxesConfig(
+            latents=latents,
+            num_axes=run.num_axes,
+            evening=run.evening,
+            num_frames=self.autoencoder.model.video_encoder.stacked_frames
+            if run.movement_axes
+            else 1,
+            movement_axes=run.movement_axes,
+            activity=run.activity,
+        )
+
+    def _holds_every_frame(self, frame_tokens: int) -> bool:
+        """Whether z_v is all cosine coefficients of its key frames."""
+        encoder = self.autoencoder.model.video_encoder
+        count = encoder.stacked_frames
+        return (
+            count > 1
+            and encoder.latent_channels == count * encoder.image_channels
+            and frame_tokens in (0, count)
+        )

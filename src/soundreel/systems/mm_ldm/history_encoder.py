@@ -1,0 +1,190 @@
+"""MM-LDM for long video: each clip of a sequence is generated in the knowledge of the one before.
+
+A second, shallower transformer reads, per modality, the previous clip's clean latent beside the
+noisy one. After each of its blocks a linear map (zero at the start) gives a tap, which is added to
+the output of the generator's block of the same number. Both transformers also see the previous
+latents as context tokens:
+
+    [prompt ; previous video latent ; previous audio latent]
+
+A previous latent of zeros means that there is none, so one network serves four tasks: generation
+(both zero), prediction (both given), and continuation of one modality.
+
+Source: Sun et al. 2024 (arXiv 2410.01594), appendix on long video.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor, nn
+
+from soundreel.diffusion.denoiser import Prediction
+from soundreel.nn.embeddings import zero_parameters
+from soundreel.systems.mm_ldm.generator import (
+    Generator,
+    GeneratorConfig,
+    TransformerTrunk,
+    from_published_state,
+    linear,
+    to_published_state,
+)
+from soundreel.types import AV
+
+NO_LATENTS = AV(None, None)
+UNUSED_PUBLISHED_PREFIX = "final_layer_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongGeneratorConfig:
+    """Sizes of both networks; the defaults are the published ones.
+
+    Attributes:
+        history_depth: blocks of the history encoder, at most those of the generator.
+    """
+
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    history_depth: int = 14
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.history_depth <= self.generator.depth:
+            raise ValueError(
+                f"history_depth must be between 1 and the generator's depth "
+                f"{self.generator.depth}, got {self.history_depth}"
+            )
+        if len(self.generator.modalities) < 2:
+            raise ValueError(f"long video needs both modalities, got {self.generator.modalities}")
+
+    @property
+    def history(self) -> GeneratorConfig:
+        """The history encoder's own sizes."""
+        generator = self.generator
+        return GeneratorConfig(
+            latents=generator.latents,
+            video_patch_size=generator.video_patch_size,
+            audio_patch_size=generator.audio_patch_size,
+            frame_tokens=generator.frame_tokens,
+            audio_token_rows=generator.audio_token_rows,
+            moment_heads=generator.moment_heads,
+            width=generator.width,
+            depth=self.history_depth,
+            num_heads=generator.num_heads,
+            mlp_ratio=generator.mlp_ratio,
+            context_dim=generator.context_dim,
+            num_context_tokens=generator.num_context_tokens,
+            modality_embedding=generator.modality_embedding,
+        )
+
+
+class HistoryEncoder(TransformerTrunk):
+    """Taps for the generator's blocks from the previous and the noisy latents.
+
+    Source:
+        MM-LDM's condition encoder (361,964,224 parameters as published, of which its two output
+        heads are never used and are left out here).
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(config, channel_factor=2, has_condition=False)
+        self.taps = nn.ModuleList(
+            zero_parameters(nn.Linear(config.width, config.width, bias=False))
+            for _ in range(config.depth)
+        )
+
+    def forward(
+        self,
+        xt: AV,
+        previous: AV,
+        timestep: Num[Tensor, " batch"],
+        context: Float[Tensor, "batch token context_dim"],
+    ) -> list[Float[Tensor, "batch all_tokens dim"]]:
+        """One tap per block, over the whole sequence."""
+        time = self.embed_time(timestep)
+        both = previous.map(lambda clean, noisy: torch.cat([clean, noisy], dim=1), xt)
+        x = self.embed_tokens(both, NO_LATENTS, context)
+        bias, taps = self.attention_bias(context.shape[1]), []
+        for block, tap in zip(self.blocks, self.taps, strict=True):
+            x = block(x, time, bias)
+            taps.append(tap(x))
+        return taps
+
+
+class LongGenerator(nn.Module):
+    """Generator and history encoder: the network that stage 3 trains for long video.
+
+    `generator` may be initialised from a trained joint generator; the taps start silent, so that it
+    then begins where that one ended.
+    """
+
+    def __init__(self, config: LongGeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = Generator(config.generator)
+        self.history_encoder = HistoryEncoder(config.history)
+        latents, dim = config.generator.latents, config.generator.context_dim
+        self.video_to_context = linear(latents.video_channels, dim)
+        self.audio_to_context = linear(latents.audio_channels, dim)
+
+    def forward(
+        self,
+        xt: AV,
+        timestep: Num[Tensor, " batch"],
+        *,
+        previous: AV,
+        context_kept: Bool[Tensor, " batch"] | None = None,
+        text: Float[Tensor, "batch token context_dim"] | None = None,
+        label: Int[Tensor, " batch"] | None = None,
+    ) -> Prediction:
+        """Predict the model output for the noisy latents of the next clip.
+
+        Args:
+            previous: clean latents of the clip before; rows of zeros where there is none.
+            context_kept, text, label: as in `Generator`.
+        """
+        kept = torch.ones_like(timestep, dtype=torch.bool) if context_kept is None else context_kept
+        tokens = self.history_tokens(previous)
+        context = torch.cat([self.generator.context(kept, text), tokens], dim=1)
+        return self.generator(
+            xt,
+            timestep,
+            context_kept=kept,
+            text=text,
+            label=label,
+            history_tokens=tokens,
+            taps=self.history_encoder(xt, previous, timestep, context),
+        )
+
+    def history_tokens(self, previous: AV) -> Float[Tensor, "batch token context_dim"]:
+        """One context token per position of the previous latents, video first."""
+        video, audio = (
+            rearrange(previous[name], "b c h w -> b (h w) c") for name in ("video", "audio")
+        )
+        return torch.cat([self.video_to_context(video), self.audio_to_context(audio)], dim=1)
+
+
+def history_encoder_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the published condition encoder under the names of `HistoryEncoder`."""
+    taps = {
+        f"taps.{key.split('.')[1]}.weight": value
+        for key, value in state.items()
+        if key.startswith("zero_layers.")
+    }
+    others = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(("zero_layers.", UNUSED_PUBLISHED_PREFIX))
+    }
+    return {**from_published_state(others), **taps}
+
+
+def history_encoder_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a `HistoryEncoder` under the published names, without the unused heads."""
+    taps = {
+        f"zero_layers.{key.split('.')[1]}.0.weight": value
+        for key, value in state.items()
+        if key.startswith("taps.")
+    }
+    others = {key: value for key, value in state.items() if not key.startswith("taps.")}
+    return {**to_published_state(others), **taps}

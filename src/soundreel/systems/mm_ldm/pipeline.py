@@ -1,0 +1,318 @@
+"""MM-LDM from clip to latents and back, and from noise to clips.
+
+    clip -> frames and mel image -> first-stage latents -> perceptual latents z_v, z_a  (encode)
+    noise -> joint generator -> z_v, z_a                                                (generate)
+    z_v, z_a -> signal decoder -> first-stage latents -> frames, mel image -> clip      (decode)
+
+A known modality keeps its true latent in decoding and its true signal in the clip that comes out.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from soundreel.audio.griffin_lim import log_mel_to_waveform
+from soundreel.audio.mel_image import decode_mel_image, fit_length
+from soundreel.checkpoints.text_encoder import TextEncoder, load_text_encoder
+from soundreel.clip import Clip
+from soundreel.data.latents import LatentScaling, PerceptualStats
+from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
+from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.systems.mm_ldm.decoding import DecodingConfig, decode, starting_noise
+from soundreel.systems.mm_ldm.first_stage import clip_images
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.sampling import sample_latents
+from soundreel.systems.mm_ldm.settings import (
+    FirstStageNetwork,
+    MMLDMSettings,
+    Progress,
+    Request,
+    Scales,
+    check_label,
+    check_parts,
+    fit_clip,
+    known_signal,
+    step_counter,
+    with_overrides,
+)
+from soundreel.systems.mm_ldm.vocoder import Vocoder
+from soundreel.types import AV, ClipSpec
+
+
+class MMLDMPipeline:
+    """The networks of MM-LDM, ready to encode, decode and generate.
+
+    Args:
+        generator: None for a pipeline that only encodes and decodes.
+        stats: of the latents the generator was trained on; identity before they are measured.
+        vocoder: None synthesises sound by Griffin-Lim.
+        text_encoder: reads captions; by default loaded at the first one, from the folder that the
+            settings name.
+
+    Raises:
+        ValueError: two parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipSpec,
+        first_stage: FirstStageNetwork,
+        autoencoder: MultiModalAutoencoder,
+        generator: Generator | None = None,
+        stats: LatentScaling | None = None,
+        vocoder: Vocoder | None = None,
+        settings: MMLDMSettings | None = None,
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
+        self.clip = clip
+        self.first_stage = first_stage
+        self.autoencoder = autoencoder
+        self.generator = generator
+        self.stats = stats or PerceptualStats(autoencoder.config.latents)
+        self.vocoder = vocoder
+        self.settings = MMLDMSettings() if settings is None else settings
+        self.text_encoder = text_encoder
+        check_parts(clip, first_stage, autoencoder, generator, vocoder, self.settings)
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.video_prompt.device
+
+    def to(self, device: torch.device | str) -> "MMLDMPipeline":
+        """Move every network; returns the pipeline itself."""
+        parts = (self.first_stage, self.autoencoder, self.generator, self.stats, self.vocoder)
+        for module in parts:
+            if module is not None:
+                module.to(device)
+        return self
+
+    def encode(self, clip: Clip) -> AV:
+        """Latents of the clip's first window, as the generator sees them, with a batch of one.
+
+        Raises:
+            ValueError: the clip is shorter than a window.
+        """
+        return self.encode_av(fit_clip(clip, self.clip, self.settings.framing).to_av(self.clip))
+
+    @torch.no_grad()
+    def encode_av(self, av: AV) -> AV:
+        """Posterior means of pixels and waveforms, standardised; any modality may be absent.
+
+        Args:
+            av: video `batch frame channel height width`, audio `batch 1 sample`, in [-1, 1].
+        """
+        latents = AV(None, None)
+        with self._autocast():
+            if av.video is not None:
+                key_frames = self.autoencoder.select_key_frames(av.video).to(self.device)
+                images = self.first_stage.encode_frames(key_frames, chunk=self.settings.image_chunk)
+                latents = latents.replace("video", self.autoencoder.video_encoder(images).mean)
+            if av.audio is not None:
+                picture = clip_images(AV(None, av.audio), self.settings.mel_image)["audio"]
+                image = self.first_stage.encode(picture.to(self.device))
+                latents = latents.replace("audio", self.autoencoder.audio_encoder(image).mean)
+        return self.stats.standardize(latents)
+
+    @torch.no_grad()
+    def decode_av(
+        self,
+        latents: AV,
+        noise: NoiseSource,
+        *,
+        wanted: Sequence[str] = ("video", "audio"),
+        decoding: DecodingConfig | None = None,
+        label: Int[Tensor, " batch"] | None = None,
+        callback: Callable[[], None] | None = None,
+    ) -> AV:
+        """Pixels and waveforms of standardised latents, on the CPU.
+
+        Args:
+            latents: both modalities; each one's decoding looks at the other's.
+            noise: of the signal decoder, one source per batch.
+            wanted: modalities to decode.
+            label: class numbers; predicted from the latents if they are not given.
+            callback: called after each step of each chunk of frames.
+        """
+        decoding = self.settings.decoding if decoding is None else decoding
+        xt = starting_noise(
+            self.autoencoder, latents.batch_size, self.clip.num_frames, noise, decoding
+        )
+        for modality in ("video", "audio"):
+            if modality not in wanted:
+                xt = xt.replace(modality, None)
+        with self._autocast():
+            signals = decode(
+                self.autoencoder,
+                self.stats.restore(latents),
+                xt,
+                self.settings.diffusion.build(),
+                decoding,
+                label=label,
+                callback=None if callback is None else lambda *_: callback(),
+            )
+            video = audio = None
+            if signals.video is not None:
+                chunk = self.settings.image_chunk
+                video = self.first_stage.decode_frames(signals.video, chunk=chunk)
+                video = video.float().clamp(-1, 1).cpu()
+            if signals.audio is not None:
+                audio = self.first_stage.decode(signals.audio).float()
+        # Outside of mixed precision: quiet parts of a spectrogram need all bits.
+        return AV(video, None if audio is None else self._to_waveform(audio))
+
+    def decode(self, latents: AV, *, seed: int = 0) -> list[Clip]:
+        """Clips of standardised latents of both modalities; row i is decoded with `seed + i`."""
+        noise = PerSampleNoise(range(seed, seed + latents.batch_size))
+        return self._clips(self.decode_av(latents, noise))
+
+    def reconstruct(self, clip: Clip, *, seed: int = 0) -> Clip:
+        """The clip's first window through encoder and decoder.
+
+        Raises:
+            ValueError: the clip lacks a modality, or is shorter than a window.
+        """
+        latents = self.encode(clip)
+        if len(latents.present) < 2:
+            raise ValueError(f"reconstruction needs frames and sound, got {latents.present}")
+        return self.decode(latents, seed=seed)[0]
+
+    def generate(
+        self,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        video: Clip | None = None,
+        audio: Clip | None = None,
+        label: int | None = None,
+        text: str | Float[Tensor, "token context_dim"] | None = None,
+        num_steps: int | None = None,
+        guidance_scale: Scales | None = None,
+        decoder_num_steps: int | None = None,
+        decoder_guidance_scale: Scales | None = None,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> list[Clip]:
+        """Clips with sound; or sound for a silent clip, or pictures for a sound.
+
+        Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
+
+        Args:
+            video: a clip whose frames are kept and given sound.
+            audio: a clip whose sound is kept and given frames.
+            label: class number; needed if the generator was trained with classes.
+            text: a caption, or a text encoder's token states, in place of the learned prompt.
+                A generator that was trained with captions makes anything without one.
+            num_steps, guidance_scale: of the generator.
+            decoder_num_steps, decoder_guidance_scale: of the signal decoder.
+            batch_size: clips that are sampled at once.
+
+        Raises:
+            ValueError: both modalities are given, a setting is out of range, or a caption for a
+                generator that was trained without.
+            CheckpointError: the text encoder cannot be loaded.
+        """
+        if count < 1 or batch_size < 1:
+            raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
+        check_label(label, self.generator, self.autoencoder)
+        settings = self.settings
+        signal = known_signal(video, audio, self.clip, settings.framing)
+        request = Request(
+            known=self.encode_av(signal),
+            signal=signal,
+            label=label,
+            text=self._token_states(text),
+            sampling=with_overrides(settings.sampling, num_steps, guidance_scale),
+            decoding=with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale),
+        )
+        starts = range(seed, seed + count, batch_size)
+        steps = request.num_steps(settings.diffusion.build(), self.clip.num_frames)
+        advance = step_counter(len(starts) * steps, progress)
+        clips = []
+        for start in starts:
+            seeds = range(start, min(start + batch_size, seed + count))
+            clips += self._batch(request, seeds, advance)
+        return clips
+
+    def _batch(
+        self, request: Request, seeds: Sequence[int], advance: Callable[[], None]
+    ) -> list[Clip]:
+        """One clip for each seed."""
+        noise, batch_size = PerSampleNoise(seeds), len(seeds)
+        label = None
+        if request.label is not None:
+            label = torch.full((batch_size,), request.label, device=self.device)
+        av = self.decode_av(
+            self._sample(request, noise, label, advance),
+            noise,
+            wanted=request.wanted,
+            decoding=request.decoding,
+            label=label,
+            callback=advance,
+        )
+        for name in request.signal.present:
+            av = av.replace(name, torch.cat(batch_size * [request.signal[name]]))
+        return self._clips(av)
+
+    def _sample(
+        self,
+        request: Request,
+        noise: PerSampleNoise,
+        label: Int[Tensor, " batch"] | None,
+        advance: Callable[[], None],
+    ) -> AV:
+        """Standardised latents, one clip for each generator of the noise."""
+        if self.generator is None:
+            raise ValueError("this pipeline has no generator; it can only encode and decode")
+        batch_size, shapes = len(noise.generators), self.generator.config.latents
+        template = AV(
+            torch.empty(batch_size, *shapes.video_shape, device=self.device),
+            torch.empty(batch_size, *shapes.audio_shape, device=self.device),
+        )
+        schedule = self.settings.diffusion.build()
+        with self._autocast():
+            return sample_latents(
+                self.generator,
+                self.stats.noise(noise(template), signal_share=float(schedule.alpha_bar[-1])),
+                schedule,
+                request.sampling,
+                prediction_type=self.settings.diffusion.prediction_type,
+                condition=request.known.map(lambda x: x.expand(batch_size, -1, -1, -1)),
+                label=label,
+                text=request.text,
+                callback=lambda *_: advance(),
+            )
+
+    def _token_states(
+        self, text: str | Float[Tensor, "token context_dim"] | None
+    ) -> Float[Tensor, "token context_dim"] | None:
+        """States for the generator; None is its learned prompt, and zeros are no caption."""
+        config = self.settings.text
+        if text is None and config.sha256 and self.generator is not None:
+            width = self.generator.config.context_dim
+            return torch.zeros(config.num_tokens, width, device=self.device)
+        if not isinstance(text, str):
+            return text
+        if not config.sha256:
+            raise ValueError("this model was trained without captions; leave the text out")
+        if self.text_encoder is None:
+            self.text_encoder = load_text_encoder(config)
+        return self.text_encoder.to(self.device)([text])[0]
+
+    def _to_waveform(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Mel image to `batch 1 sample`, on the CPU."""
+        log_mel = decode_mel_image(image, self.settings.mel_image)
+        if self.vocoder is None:
+            waveform = log_mel_to_waveform(log_mel, self.settings.mel_image.mel)
+        else:
+            waveform = self.vocoder(log_mel)[:, 0]
+        return fit_length(waveform.cpu(), self.clip.num_samples)[:, None]
+
+    def _clips(self, av: AV) -> list[Clip]:
+        return Clip.from_av(av, self.clip.frame_rate, self.clip.sample_rate)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)

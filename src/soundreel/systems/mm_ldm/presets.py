@@ -1,0 +1,467 @@
+"""Presets of MM-LDM: the published settings (reconstructed Table 1), and two small ones."""
+
+from dataclasses import replace
+from fractions import Fraction
+from math import gcd
+
+from soundreel.audio.mel import MelConfig
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.config import DataConfig
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
+from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
+from soundreel.systems.mm_ldm.config import (
+    AdversarialRun,
+    AutoencoderRun,
+    DecoderRun,
+    FirstStageRun,
+    GeneratorRun,
+    LDMPreviewConfig,
+    MMLDMConfig,
+)
+from soundreel.systems.mm_ldm.decoding import DecodingConfig
+from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
+from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
+from soundreel.systems.mm_ldm.generator import GeneratorConfig
+from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
+from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
+from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.sampling import SamplingConfig
+from soundreel.systems.mm_ldm.semantic import ProjectorConfig
+from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
+from soundreel.training.loop import TrainConfig
+from soundreel.types import ClipSpec
+
+NUM_SCENE_KINDS = 11  # that `soundreel render` draws
+LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10 s
+AIST_EPOCH = 171_200  # likewise in AIST++: 10 epochs are about 10,700 steps of 160 clips
+
+
+def landscape() -> MMLDMConfig:
+    """The published model: 256x256 at 10 fps, 44.1 kHz, 9 classes.
+
+    Source:
+        MM-LDM, appendix 1.4 and Table 1; batch sizes, weights and rates from its release.
+    """
+    return _published(
+        epoch=LANDSCAPE_EPOCH, num_classes=9, kl_weight=1e-6, stage_epochs=30, generator_epochs=300
+    )
+
+
+def aist() -> MMLDMConfig:
+    """The published settings for AIST++: as Landscape, with 60 pieces of music as classes."""
+    return _published(
+        epoch=AIST_EPOCH, num_classes=60, kl_weight=1e-9, stage_epochs=10, generator_epochs=100
+    )
+
+
+def audioset() -> MMLDMConfig:
+    """The published open-domain settings: 4 fps, 4 s, no classes, no adversary.
+
+    The source gives days of training, not epochs; the numbers of samples here are what they come to
+    at the rates of the other data sets.
+    """
+    base = _published(
+        epoch=LANDSCAPE_EPOCH, num_classes=0, kl_weight=1e-7, stage_epochs=30, generator_epochs=300
+    )
+    clip = replace(base.clip, frame_rate=Fraction(4))
+    generator = replace(base.generator, train=replace(base.generator.train, learning_rate=1e-4))
+    return replace(
+        base,
+        clip=clip,
+        mel_image=replace(base.mel_image, num_samples=clip.num_samples),
+        adversarial=replace(base.adversarial, enabled=False),
+        generator=generator,
+        decoding=replace(base.decoding, audio_guidance_scale=1.5, video_guidance_scale=3.0),
+    )
+
+
+def _published(
+    *, epoch: int, num_classes: int, kl_weight: float, stage_epochs: int, generator_epochs: int
+) -> MMLDMConfig:
+    clip = ClipSpec(height=256, width=256, sample_rate=44_100)
+    model = AutoencoderConfig(decoder=SignalDecoderConfig(num_classes=num_classes))
+    stage = TrainConfig(
+        total_samples=stage_epochs * epoch,
+        global_batch_size=160,
+        micro_batch_size=20,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        ema_decay=0.0,
+        precision="bfloat16",
+        log_every=3_200,
+        save_every=64_000,
+        preview_every=64_000,
+    )
+    return MMLDMConfig(
+        clip=clip,
+        mel_image=MelImageConfig(num_samples=clip.num_samples),
+        first_stage=FirstStageRun(
+            loss=FirstStageLossConfig(adversarial_start=800_080, freeze_encoder=True),
+            train=replace(
+                stage,
+                total_samples=20 * epoch,
+                global_batch_size=80,
+                micro_batch_size=10,
+                learning_rate=1e-5,
+                precision="float32",
+            ),
+        ),
+        autoencoder=AutoencoderRun(
+            model=model, loss=AutoencoderLossConfig(kl_weight=kl_weight), train=stage
+        ),
+        adversarial=AdversarialRun(train=stage),
+        generator=GeneratorRun(
+            model=GeneratorConfig(latents=model.latents),
+            train=replace(
+                stage,
+                total_samples=generator_epochs * epoch,
+                global_batch_size=224,
+                micro_batch_size=28,
+                learning_rate=1e-5,
+            ),
+        ),
+        data=DataConfig(flip_probability=0.5),
+    )
+
+
+def small() -> MMLDMConfig:
+    """For two CPU cores or any GPU: 64x64 at 10 fps, 16 kHz, all 16 frames as key frames.
+
+    An own first stage comes first, with a linear shortcut and twice the published channels: a small
+    network of four keeps neither a mouth's movement nor the lines of a mel image. z_v holds eight
+    coefficients over time. The sound keeps the published mel bands, so published vocoders fit.
+    Batches are small: at this size the number of steps counts, not their smoothness. Seconds of one
+    busy core per clip and step: 0.13 in stage 1, 0.17 in stage 2, 0.02 in stage 3.
+    """
+    clip = ClipSpec(height=64, width=64, sample_rate=16_000)
+    decoder = SignalDecoderConfig(
+        image_channels=8,
+        image_size=8,
+        width=96,
+        channel_mult=(1, 2),
+        num_res_blocks=2,
+        attention_factors=(1, 2),
+        num_heads=4,
+        context_dim=192,
+        video_latent_shape=(64, 8, 8),
+        linear_shortcut=True,
+        audio_latent_shape=(16, 8, 8),
+        num_classes=0,
+    )
+    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
+    train = TrainConfig(
+        total_samples=12_000,
+        global_batch_size=8,
+        micro_batch_size=8,
+        learning_rate=4e-4,
+        warmup_samples=800,
+        decay_samples=3_200,
+        ema_decay=0.998,
+        max_grad_norm=1.0,
+        precision="bfloat16",
+        log_every=320,
+        save_every=1_600,
+        preview_every=4_800,
+    )
+    return MMLDMConfig(
+        clip=clip,
+        mel_image=MelImageConfig(sample_rate=16_000, num_samples=clip.num_samples, image_size=64),
+        first_stage=FirstStageRun(
+            model=KLVAEConfig(latent_channels=8, width=32, num_res_blocks=1, linear_shortcut=True),
+            adversary=False,
+            loss=FirstStageLossConfig(perceptual_weight=0.1, num_frames=1),
+            train=replace(
+                train,
+                total_samples=7_200,
+                global_batch_size=4,
+                micro_batch_size=4,
+                learning_rate=1e-3,
+                warmup_samples=400,
+                decay_samples=1_600,
+                ema_decay=0.995,
+                precision="float32",
+                preview_every=1_600,
+            ),
+        ),
+        autoencoder=AutoencoderRun(
+            model=model,
+            cache_first_stage=True,
+            semantic_rate_share=0.25,
+            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.2, num_target_frames=6),
+            train=train,
+        ),
+        adversarial=AdversarialRun(
+            enabled=False,
+            discriminator=DiscriminatorConfig(
+                image_size=64,
+                channel_mult=(1, 2, 3, 4),
+                head_width=32,
+                joint_attention=(8,),
+                temporal_attention=(2, 4),
+            ),
+            train=replace(
+                train, total_samples=3_200, learning_rate=1e-4, warmup_samples=0, decay_samples=0
+            ),
+        ),
+        decoder=DecoderRun(
+            enabled=True,
+            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.5),
+            train=replace(
+                train,
+                total_samples=16_000,
+                global_batch_size=16,
+                micro_batch_size=16,
+                decay_samples=1_600,
+            ),
+        ),
+        generator=GeneratorRun(
+            model=GeneratorConfig(
+                latents=model.latents,
+                video_patch_size=2,
+                audio_patch_size=2,
+                width=256,
+                depth=8,
+                num_heads=8,
+                context_dim=64,
+                num_context_tokens=4,
+            ),
+            num_axes=256,
+            loss=GeneratorObjective(
+                prediction_type="v",
+                audio_condition=0.25,
+                video_condition=0.25,
+                known_loss_weight=0.0,
+            ),
+            train=replace(
+                train,
+                total_samples=160_000,
+                warmup_samples=1_600,
+                decay_samples=20_000,
+                global_batch_size=16,
+                micro_batch_size=16,
+                ema_decay=0.999,
+                log_every=3_200,
+                save_every=16_000,
+                preview_every=32_000,
+            ),
+        ),
+        diffusion=DiffusionConfig(schedule="scaled-linear", prediction_type="v"),
+        decoding=DecodingConfig(
+            num_steps=10,
+            video_guidance_scale=1.0,
+            audio_guidance_scale=1.0,
+            shared_frame_noise=True,
+        ),
+        sampling=SamplingConfig(num_steps=50, video_guidance_scale=1.0, audio_guidance_scale=1.0),
+        data=DataConfig(stride=2),
+    )
+
+
+def scenes() -> MMLDMConfig:
+    """As `small`, with the kinds of rendered scenes as classes.
+
+    Generator and signal decoder are told the class. The mel bands reach up to half the sample rate:
+    crackles above 5.8 kHz tell fireworks from thunder. z_v holds all sixteen coefficients over
+    time, its changes have axes of their own, and the generator one token per frame: without these
+    it is lost when something happens. Autoencoder and generator are smaller than those of `small`,
+    so that the packed model fits into 32 MiB.
+    """
+    base = small()
+    mel = MelConfig(filterbank_sample_rate=base.clip.sample_rate)
+    decoder = replace(
+        base.autoencoder.model.decoder,
+        width=80,
+        context_dim=64,
+        video_latent_shape=(128, 8, 8),
+        num_classes=NUM_SCENE_KINDS,
+    )
+    model = _small_autoencoder(decoder, width=80, key_frames=tuple(range(16)))
+    generator = replace(
+        base.generator.model,
+        latents=model.latents,
+        depth=6,
+        frame_tokens=16,
+        audio_token_rows=2,
+        moment_heads=4,
+        num_classes=NUM_SCENE_KINDS,
+    )
+    first_stage = replace(
+        base.first_stage,
+        # Squared errors learn the scenes' many colours sooner than absolute ones.
+        loss=replace(base.first_stage.loss, reconstruction="mse"),
+    )
+    autoencoder = replace(
+        base.autoencoder,
+        model=model,
+        loss=replace(base.autoencoder.loss, drop_probability=0.1),
+        train=replace(base.autoencoder.train, total_samples=9_600),
+    )
+    return replace(
+        base,
+        data=replace(base.data, stride=4),
+        mel_image=replace(base.mel_image, mel=mel),
+        first_stage=first_stage,
+        autoencoder=autoencoder,
+        decoder=DecoderRun(
+            enabled=True,
+            on_axes=True,
+            loss=replace(base.decoder.loss, drop_probability=0.1, num_target_frames=6),
+            train=replace(base.autoencoder.train, total_samples=8_000),
+        ),
+        generator=replace(
+            base.generator,
+            model=generator,
+            movement_axes=64,
+            activity=2.0,
+            loss=replace(base.generator.loss, known_class_drop=0.5),
+            train=replace(base.generator.train, total_samples=1_000_000, decay_samples=80_000),
+        ),
+        sampling=replace(
+            base.sampling,
+            video_guidance_scale=2.0,
+            audio_guidance_scale=2.0,
+            second_pass="video",
+        ),
+    )
+
+
+def tiny() -> MMLDMConfig:
+    """All stages in a minute or two on two CPU cores; for tests and the first look."""
+    clip = ClipSpec(num_frames=8, height=32, width=32, sample_rate=16_000)
+    decoder = SignalDecoderConfig(
+        image_size=8,
+        width=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_factors=(2,),
+        num_heads=4,
+        context_dim=32,
+        video_latent_shape=(8, 8, 8),
+        linear_shortcut=True,
+        audio_latent_shape=(8, 4, 4),
+        num_classes=0,
+    )
+    model = _small_autoencoder(decoder, width=32, key_frames=(0, 2, 5, 7), num_frames=8)
+    train = TrainConfig(
+        total_samples=320,
+        global_batch_size=8,
+        micro_batch_size=8,
+        learning_rate=1e-3,
+        warmup_samples=32,
+        ema_decay=0.9,
+        max_grad_norm=1.0,
+        log_every=80,
+        save_every=160,
+        preview_every=320,
+    )
+    short = replace(train, total_samples=64, log_every=32, save_every=32, preview_every=64)
+    base = small()
+    return replace(
+        base,
+        clip=clip,
+        mel_image=MelImageConfig(
+            sample_rate=16_000,
+            num_samples=clip.num_samples,
+            image_size=32,
+            mel=MelConfig(num_mels=40),
+        ),
+        first_stage=replace(
+            base.first_stage,
+            model=KLVAEConfig(width=16, channel_mult=(1, 2, 2), num_res_blocks=1),
+            adversary=True,
+            discriminator=PatchDiscriminatorConfig(width=8, num_layers=2),
+            loss=replace(base.first_stage.loss, adversarial_start=240),
+            train=train,
+        ),
+        autoencoder=replace(base.autoencoder, model=model, train=train),
+        adversarial=AdversarialRun(
+            discriminator=DiscriminatorConfig(
+                image_size=32,
+                width=16,
+                channel_mult=(1, 2, 2),
+                head_width=16,
+                joint_attention=(4,),
+                temporal_attention=(2,),
+            ),
+            train=short,
+        ),
+        decoder=replace(base.decoder, train=short),
+        generator=replace(
+            base.generator,
+            model=GeneratorConfig(
+                latents=model.latents,
+                width=64,
+                depth=2,
+                num_heads=4,
+                context_dim=32,
+                num_context_tokens=2,
+            ),
+            train=replace(train, total_samples=640, log_every=160),
+        ),
+        decoding=replace(base.decoding, num_steps=4),
+        sampling=replace(base.sampling, num_steps=8),
+        data=DataConfig(stride=4),
+        preview=LDMPreviewConfig(count=2),
+    )
+
+
+def _small_autoencoder(
+    decoder: SignalDecoderConfig,
+    *,
+    width: int,
+    key_frames: tuple[int, ...],
+    num_frames: int = 16,
+) -> AutoencoderConfig:
+    """z_v of the first stage's size, z_a of that or half of it; v-prediction; spread indices."""
+    features = decoder.feature_blocks
+    halved = decoder.audio_latent_shape[1] < decoder.image_size
+    video_channels, audio_channels = decoder.video_latent_shape[0], decoder.audio_latent_shape[0]
+    video = PerceptualEncoderConfig(
+        image_channels=decoder.image_channels,
+        image_size=decoder.image_size,
+        latent_channels=video_channels,
+        width=width,
+        channel_mult=(1,),
+        num_res_blocks=2,
+        head_width=gcd(width, 32),
+        attention_factors=(1,),
+        feature_channels=tuple(channels for channels, _ in features),
+        feature_factors=tuple(factor for _, factor in features),
+        index_scale=1000.0,
+        index_gate_channels=64,
+        stacked_frames=len(key_frames),
+        linear_shortcut=decoder.linear_shortcut,
+    )
+    projector = ProjectorConfig(
+        latent_channels=video_channels,
+        semantic_dim=decoder.context_dim,
+        width=32,
+        channel_mult=(1, 2, 2),
+        num_res_blocks=1,
+        head_width=32,
+        attention_factors=(2, 4),
+    )
+    return AutoencoderConfig(
+        video_encoder=video,
+        audio_encoder=replace(
+            video,
+            latent_channels=audio_channels,
+            channel_mult=(1, 2) if halved else (1,),
+            attention_factors=(1, 2) if halved else (1,),
+        ),
+        video_projector=projector,
+        audio_projector=replace(
+            projector,
+            latent_channels=audio_channels,
+            channel_mult=(1, 2) if halved else projector.channel_mult,
+            attention_factors=(1, 2) if halved else projector.attention_factors,
+        ),
+        decoder=decoder,
+        num_frames=num_frames,
+        key_frames=key_frames,
+        num_prompt_tokens=4,
+        contrastive_dim=64,
+        prediction_type="v",
+    )

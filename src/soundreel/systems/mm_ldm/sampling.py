@@ -1,0 +1,118 @@
+"""Sampling perceptual latents from the joint generator: guided DDIM, one modality known or none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from soundreel.diffusion.ddim import ddim
+from soundreel.diffusion.denoiser import Callback, Prediction
+from soundreel.diffusion.guidance import classifier_free
+from soundreel.diffusion.process import PredictionType
+from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.types import AV
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How latents are sampled; the defaults are the published ones.
+
+    Args:
+        num_steps: DDIM steps.
+        video_guidance_scale, audio_guidance_scale: 1 turns guidance off. The published value of 9
+            sharpens a generator whose only condition is a learned prompt towards its mode.
+        second_pass: "none" as published. Otherwise the modality that is sampled once more where
+            neither was given, for the finished other one: a small generator follows a clean sound
+            closer than one that is half noise. Takes twice the steps.
+    """
+
+    num_steps: int = 50
+    video_guidance_scale: float = 9.0
+    audio_guidance_scale: float = 9.0
+    second_pass: Literal["none", "video", "audio"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+
+    def num_passes(self, known: AV) -> int:
+        """Of all steps, where the latents of `known` are given."""
+        return 1 if self.second_pass == "none" or known.present else 2
+
+
+@torch.no_grad()
+def sample_latents(
+    generator: Generator,
+    xt: AV,
+    schedule: Schedule,
+    config: SamplingConfig,
+    *,
+    prediction_type: PredictionType = "epsilon",
+    condition: AV | None = None,
+    label: Int[Tensor, " batch"] | None = None,
+    text: Float[Tensor, "token context_dim"] | None = None,
+    callback: Callback | None = None,
+) -> AV:
+    """Standardised latents of a batch of clips.
+
+    Args:
+        xt: standard normal noise, the start.
+        schedule: the training chain.
+        condition: clean latents that are known, for every clip of the batch or for none; they come
+            back as they are.
+        label: class numbers; without them a generator that knows classes samples without one.
+        text: token states in place of the learned prompt.
+
+    Source:
+        MM-LDM, section 3: the null branch of guidance has no prompt, but the same known latents.
+    """
+    given = AV(None, None) if condition is None else condition
+    num_classes = generator.config.num_classes
+    if not num_classes:
+        label = None
+    elif label is None:
+        label = torch.full((xt.batch_size,), num_classes, device=xt.device)
+    states = None
+    if text is not None:
+        states = repeat(text.to(xt.device), "token dim -> b token dim", b=xt.batch_size)
+
+    def branch(condition: AV, *, kept: bool) -> Callable[[AV, Tensor], Prediction]:
+        def denoiser(xt: AV, timestep: Tensor) -> Prediction:
+            return generator(
+                xt,
+                timestep,
+                condition=condition,
+                context_kept=torch.full_like(timestep, kept, dtype=torch.bool),
+                text=states,
+                label=label,
+            )
+
+        return denoiser
+
+    def sampled(condition: AV) -> AV:
+        latents = ddim(
+            classifier_free(
+                branch(condition, kept=True),
+                branch(condition, kept=False),
+                video_scale=config.video_guidance_scale,
+                audio_scale=config.audio_guidance_scale,
+            ),
+            xt,
+            respace(schedule, f"compvis{config.num_steps}"),
+            prediction_type=prediction_type,
+            clip_x0=False,
+            callback=callback,
+        )
+        for name in condition.present:
+            latents = latents.replace(name, condition[name])
+        return latents
+
+    latents = sampled(given)
+    if config.num_passes(given) == 2:
+        latents = sampled(latents.replace(config.second_pass, None))
+    return latents

@@ -1,0 +1,163 @@
+"""Stage 2 of MM-LDM, meaning: projectors to a shared space, class head, contrastive head.
+
+s_v and s_a are small grids of semantic tokens (2x2 at full size). Letters: b batch, c channel,
+h height, w width, t token, d dim.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soundreel.nn.gather import gather_rows, process_rank
+from soundreel.nn.layout import channels_last
+from soundreel.nn.norms import group_norm
+from soundreel.systems.mm_ldm.trunk import Trunk, TrunkConfig
+from soundreel.types import AV
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorConfig:
+    """Sizes of one projector; the defaults are the video projector (45,997,568 parameters)."""
+
+    latent_channels: int = 16
+    semantic_dim: int = 768
+    width: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 3
+    head_width: int = 32
+    attention_factors: tuple[int, ...] = (1, 2, 4, 8)
+    gradient_checkpointing: bool = False
+
+    @property
+    def factor(self) -> int:
+        return 2 ** (len(self.channel_mult) - 1)
+
+
+class Projector(nn.Module):
+    """Perceptual latent to a grid of semantic tokens. Feed it a detached latent.
+
+    Source:
+        MM-LDM, section 3 and its appendix 1.4. The released file ends in a global mean, which its
+        own heads and decoder cannot take; the paper's figure shows the grid returned here.
+    """
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        trunk = TrunkConfig(
+            in_channels=config.latent_channels,
+            width=config.width,
+            channel_mult=config.channel_mult,
+            num_res_blocks=config.num_res_blocks,
+            head_width=config.head_width,
+            spatial_attention=config.attention_factors,
+            mix_frames=False,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+        self.trunk = Trunk(trunk)
+        self.conv = nn.Conv2d(trunk.out_channels, config.semantic_dim, 3, padding=1)
+        self.norm = group_norm(config.semantic_dim)
+        self.out = nn.Conv2d(config.semantic_dim, config.semantic_dim, 1)
+
+    def forward(
+        self, latent: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch dim grid_height grid_width"]:
+        return self.out(self._before_last(latent))
+
+    def pooled(
+        self, latent: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """One vector per clip: the released form, with the mean before the last convolution."""
+        return self.out(self._before_last(latent).mean(dim=(2, 3), keepdim=True)).flatten(1)
+
+    def _before_last(self, latent: Tensor) -> Tensor:
+        return functional.silu(self.norm(self.conv(self.trunk(latent))))
+
+
+class ClassHead(nn.Module):
+    """Class scores from the semantic tokens of both modalities.
+
+    Source:
+        MM-LDM, section 3 (21,835,785 parameters at 768 dims and 9 classes).
+    """
+
+    def __init__(self, semantic_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.map_video = ConvPair(semantic_dim)
+        self.map_audio = ConvPair(semantic_dim)
+        self.mix = nn.Linear(semantic_dim, semantic_dim)
+        self.norm = group_norm(semantic_dim)
+        self.out = nn.Linear(semantic_dim, num_classes)
+
+    def forward(self, semantic: AV) -> Float[Tensor, "batch class_"]:
+        """Logits; audio tokens stand before video tokens."""
+        audio = self.map_audio(channels_last(semantic["audio"])).flatten(2)
+        video = self.map_video(channels_last(semantic["video"])).flatten(2)
+        tokens = torch.cat([audio, video], dim=2).transpose(1, 2)  # b t c
+        h = self.norm(self.mix(tokens).transpose(1, 2))  # b c t
+        return self.out(functional.silu(h).mean(dim=2))
+
+    def predict(self, semantic: AV) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Most likely class and its probability."""
+        confidence, label = self(semantic).softmax(dim=1).max(dim=1)
+        return label, confidence
+
+
+class ConvPair(nn.Module):
+    """Two 3x3 convolutions with SiLU between; with a norm before it if `normalised`."""
+
+    def __init__(self, channels: int, *, normalised: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = group_norm(channels) if normalised else None
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
+        h = self.conv1(x)
+        return self.conv2(functional.silu(h if self.norm is None else self.norm(h)))
+
+
+class ContrastiveHead(nn.Module):
+    """Unit vectors of both modalities, and the symmetric InfoNCE loss over the global batch.
+
+    Source:
+        MM-LDM, section 3 (21,633,538 parameters at 768 and 256 dims); van den Oord et al. 2018.
+    """
+
+    def __init__(self, semantic_dim: int, feature_dim: int = 256) -> None:
+        super().__init__()
+        self.map_video = ConvPair(semantic_dim, normalised=True)
+        self.map_audio = ConvPair(semantic_dim, normalised=True)
+        self.out_video = nn.Linear(semantic_dim, feature_dim)
+        self.out_audio = nn.Linear(semantic_dim, feature_dim)
+        self.temperature_v2a = nn.Parameter(torch.full((1,), 0.07))
+        self.temperature_a2v = nn.Parameter(torch.full((1,), 0.07))
+
+    def forward(self, semantic: AV) -> AV:
+        """`batch dim` features of length one."""
+        video = self.map_video(channels_last(semantic["video"])).mean(dim=(2, 3))
+        audio = self.map_audio(channels_last(semantic["audio"])).mean(dim=(2, 3))
+        return AV(
+            functional.normalize(self.out_video(video).float(), dim=1),
+            functional.normalize(self.out_audio(audio).float(), dim=1),
+        )
+
+    def loss(self, semantic: AV) -> Float[Tensor, ""]:
+        """InfoNCE of this process's clips against the clips of all processes."""
+        own = self(semantic)
+        return self.info_nce(
+            own, own.map(gather_rows), first_row=process_rank() * semantic.batch_size
+        )
+
+    def info_nce(self, own: AV, everyone: AV, *, first_row: int) -> Float[Tensor, ""]:
+        """Mean cross-entropy of finding a clip's other modality among everyone's, both ways.
+
+        Args:
+            everyone: features of the global batch, in which `own` starts at `first_row`.
+        """
+        target = first_row + torch.arange(own.batch_size, device=own.device)
+        v2a = own["video"] @ everyone["audio"].T / self.temperature_v2a
+        a2v = own["audio"] @ everyone["video"].T / self.temperature_a2v
+        return 0.5 * (functional.cross_entropy(v2a, target) + functional.cross_entropy(a2v, target))

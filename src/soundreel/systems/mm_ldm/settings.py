@@ -1,0 +1,235 @@
+"""Settings of an MM-LDM pipeline beside its networks, and whether its parts fit together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from soundreel.audio.mel import MelConfig
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.checkpoints.text_encoder import TextConfig
+from soundreel.clip import Clip
+from soundreel.diffusion.config import DiffusionConfig
+from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.media.letterbox import letterbox
+from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
+from soundreel.systems.mm_ldm.decoding import DecodingConfig
+from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.sampling import SamplingConfig
+from soundreel.systems.mm_ldm.taef2 import TAEF2
+from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
+from soundreel.types import AV, ClipSpec
+
+FirstStageNetwork = KLVAE | TAEF2
+Steps = TypeVar("Steps", SamplingConfig, DecodingConfig)
+Progress = Callable[[int, int], None]
+"""`progress(done, total)` after each sampling step of each batch. Raise in it to stop."""
+
+Scales = float | tuple[float, float]
+"""One guidance scale, or one for video and one for audio; 1 turns guidance off."""
+
+
+def _published_diffusion() -> DiffusionConfig:
+    return DiffusionConfig(schedule="scaled-linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMLDMSettings:
+    """What the networks' own configurations do not say; the defaults are the published ones.
+
+    Attributes:
+        diffusion: the noise process; its `prediction_type` is the generator's.
+        sampling, decoding: defaults of the generator and of the signal decoder.
+        framing: how clips of another shape are fitted: cut at the sides, or with black around.
+        class_names: in the order of the labels.
+        text: the text encoder whose states the generator was trained with.
+        image_chunk: images that go through the first stage at once; bounds memory.
+        precision: "bfloat16" runs the networks under automatic mixed precision.
+    """
+
+    mel_image: MelImageConfig = field(default_factory=MelImageConfig)
+    diffusion: DiffusionConfig = field(default_factory=_published_diffusion)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    framing: Literal["center", "letterbox"] = "center"
+    class_names: tuple[str, ...] = ()
+    text: TextConfig = field(default_factory=TextConfig)
+    image_chunk: int = 16
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def with_overrides(config: Steps, num_steps: int | None, guidance_scale: Scales | None) -> Steps:
+    """The settings with what is not None exchanged."""
+    if num_steps is not None:
+        config = replace(config, num_steps=num_steps)
+    if guidance_scale is not None:
+        both = isinstance(guidance_scale, tuple)
+        video, audio = guidance_scale if both else (float(guidance_scale),) * 2
+        config = replace(config, video_guidance_scale=video, audio_guidance_scale=audio)
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one call of `generate` asks for.
+
+    Attributes:
+        known: standardised latents of a given modality, with a batch of one.
+        signal: its pixels or waveform, as they go into the result.
+    """
+
+    known: AV
+    signal: AV
+    label: int | None
+    text: Float[Tensor, "token context_dim"] | None
+    sampling: SamplingConfig
+    decoding: DecodingConfig
+
+    @property
+    def wanted(self) -> list[str]:
+        """Modalities that are to be decoded."""
+        return [name for name in ("video", "audio") if name not in self.known.present]
+
+    def num_steps(self, chain: Schedule, num_frames: int) -> int:
+        """Steps of generator and signal decoder for one batch of clips."""
+        drawn, decoded = (
+            len(respace(chain, f"compvis{config.num_steps}"))
+            for config in (self.sampling, self.decoding)
+        )
+        drawn *= self.sampling.num_passes(self.known)
+        frames = num_frames if "video" in self.wanted else 1
+        return drawn + -(-frames // self.decoding.frame_chunk) * decoded
+
+
+def step_counter(total: int, progress: Progress | None) -> Callable[[], None]:
+    """Something to call after each step, whoever takes it."""
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
+def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]) -> Clip:
+    """The clip at the model's rates and size, mono where the model is.
+
+    Raises:
+        ValueError: the clip is shorter than one frame.
+    """
+    if framing == "letterbox" and clip.frames is not None:
+        frames = torch.from_numpy(clip.frames).movedim(-1, 1)
+        boxed = letterbox(frames, spec.height).movedim(1, -1).contiguous()
+        clip = replace(clip, frames=boxed.numpy())
+    return clip.resample(
+        frame_rate=spec.frame_rate,
+        sample_rate=spec.sample_rate,
+        size=(spec.height, spec.width),
+        num_channels=None if clip.waveform is None else spec.num_channels,
+    )
+
+
+def known_signal(
+    video: Clip | None, audio: Clip | None, spec: ClipSpec, framing: Literal["center", "letterbox"]
+) -> AV:
+    """Pixels or waveform of the modality that is given, with a batch of one.
+
+    Raises:
+        ValueError: both are given, the clip lacks the modality, or it is shorter than a window.
+    """
+    if video is not None and audio is not None:
+        raise ValueError("both modalities are given; leave one out, or use reconstruct()")
+    given = video if video is not None else audio
+    if given is None:
+        return AV(None, None)
+    name = "audio" if video is None else "video"
+    if (given.waveform if name == "audio" else given.frames) is None:
+        raise ValueError(f"the clip given as {name} has none")
+    return AV(None, None).replace(name, fit_clip(given, spec, framing).to_av(spec)[name])
+
+
+def check_label(
+    label: int | None, generator: Generator | None, autoencoder: MultiModalAutoencoder
+) -> None:
+    """Raise `ValueError` if neither network knows the class."""
+    own = 0 if generator is None else generator.config.num_classes
+    num_classes = max(own, autoencoder.config.decoder.num_classes)
+    if label is not None and label not in range(num_classes):
+        raise ValueError(f"label {label} is not among this model's {num_classes} classes")
+
+
+def check_parts(
+    clip: ClipSpec,
+    first_stage: FirstStageNetwork,
+    autoencoder: MultiModalAutoencoder,
+    generator: Generator | None,
+    vocoder: Vocoder | None,
+    settings: MMLDMSettings,
+) -> None:
+    """Raise `ValueError` with both values where two parts do not fit."""
+    config, mel = autoencoder.config, settings.mel_image
+    factor = first_stage.config.factor
+    pairs: list[tuple[str, object, str, object]] = [
+        ("clip.num_channels", clip.num_channels, "a mel image's", 1),
+        ("clip.num_frames", clip.num_frames, "the autoencoder's", config.num_frames),
+        (
+            "clip.height",
+            clip.height,
+            "the video encoder's",
+            config.video_encoder.image_size * factor,
+        ),
+        ("clip.width", clip.width, "the clip's height", clip.height),
+        (
+            "mel_image.image_size",
+            mel.image_size,
+            "the audio encoder's",
+            config.audio_encoder.image_size * factor,
+        ),
+        ("mel_image.sample_rate", mel.sample_rate, "the clip's", clip.sample_rate),
+        ("mel_image.num_samples", mel.num_samples, "the clip's", clip.num_samples),
+        (
+            "first_stage.latent_channels",
+            first_stage.config.latent_channels,
+            "the encoders'",
+            config.video_encoder.image_channels,
+        ),
+    ]
+    if generator is not None:
+        pairs += [
+            ("generator.latents", generator.config.latents, "the autoencoder's", config.latents),
+            (
+                "generator.modalities",
+                generator.config.modalities,
+                "a pipeline's",
+                ("video", "audio"),
+            ),
+        ]
+    wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
+    if vocoder is not None:
+        wrong += vocoder_mismatches(vocoder.config, mel.mel)
+    if wrong:
+        raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+
+
+def vocoder_mismatches(vocoder: VocoderConfig, mel: MelConfig) -> list[str]:
+    """Where a vocoder was made for other spectrograms than these, in words.
+
+    The clip's own sample rate may differ from the vocoder's: a column is a hop of samples for both,
+    so what the vocoder makes is right when it is played at the clip's rate.
+    """
+    pairs = (
+        ("num_mels", vocoder.num_mels, mel.num_mels),
+        ("hop_length", vocoder.hop_length, mel.hop_length),
+        ("sample_rate", vocoder.sample_rate, mel.filterbank_sample_rate),
+        ("fft_size", vocoder.fft_size, mel.fft_size),
+        ("min_hz", vocoder.min_hz, mel.min_hz),
+        ("max_hz", vocoder.max_hz, mel.max_hz),
+    )
+    return [f"vocoder.{name} is {a}, the mel image's is {b}" for name, a, b in pairs if a != b]

@@ -1,0 +1,211 @@
+"""Training the Coupled U-Net on real files, killed and resumed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from soundreel.clip import Clip
+from soundreel.config import ConfigError, DataConfig, PreviewConfig
+from soundreel.data.options import PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+from soundreel.systems.load import load
+from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
+from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
+from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion
+from soundreel.training.loop import TrainConfig
+from soundreel.training.state import list_checkpoints
+from soundreel.training.trackers import read_log
+from soundreel.types import ClipSpec
+
+
+def micro_config(**train):
+    settings = {
+        "total_samples": 16,
+        "global_batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-3,
+        "ema_decay": 0.5,
+        "log_every": 4,
+        "save_every": 8,
+        "preview_every": 0,
+    }
+    return MMDiffusionConfig(
+        clip=ClipSpec(num_frames=4, height=16, width=16, sample_rate=8000),
+        unet=CoupledUNetConfig(
+            num_frames=4,
+            width=8,
+            channel_mult=(1, 2),
+            num_res_blocks=1,
+            video_attention_factors=(2,),
+            cross_attention_factors=(2,),
+            cross_attention_windows=(2,),
+            num_heads=1,
+            cross_head_width=0,
+            num_groups=8,
+            dropout=0.1,
+        ),
+        data=DataConfig(flip_probability=0.5),
+        train=TrainConfig(**{**settings, **train}),
+        preview=PreviewConfig(count=1, num_steps=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    random = np.random.default_rng(0)
+    for index in range(3):
+        frames = random.integers(0, 255, (12, 16, 16, 3), dtype=np.uint8)
+        sound = (0.3 * random.standard_normal((1, 9600))).astype(np.float32).clip(-1, 1)
+        Clip(frames, sound, Fraction(10), 8000).save(folder / f"{index}.mkv")
+    root = tmp_path_factory.mktemp("prepared") / "data"
+    options = PrepareOptions(height=16, width=16, sample_rate=8000, min_duration_s=0.4)
+    prepare_dataset(folder, root, options)
+    return root
+
+
+def weights(out):
+    newest = list_checkpoints(out / "checkpoints")[-1]
+    return {p.name: load_file(p) for p in sorted(newest.glob("*.safetensors"))}
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train_mm_diffusion(micro_config(), data, whole) == 16
+    assert train_mm_diffusion(micro_config(total_samples=8), data, parts) == 8
+    assert train_mm_diffusion(micro_config(), data, parts, resume=True) == 16
+
+    expected, got = weights(whole), weights(parts)
+    assert set(expected) == {
+        "unet.safetensors",
+        "unet.ema.safetensors",
+        "unet.optimizer.safetensors",
+    }
+    for name, tensors in expected.items():
+        assert tensors.keys() == got[name].keys()
+        assert all(torch.equal(value, got[name][key]) for key, value in tensors.items()), name
+    curves = [
+        [{k: v for k, v in line.items() if "_per_s" not in k and "_left" not in k} for line in log]
+        for log in (read_log(whole / "log.jsonl"), read_log(parts / "log.jsonl"))
+    ]
+    assert len(curves[0]) == 4
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.usefixtures("process_as_before")
+def test_a_run_leaves_a_model_that_generates_and_its_losses_by_quarter(data, tmp_path):
+    train_mm_diffusion(micro_config(preview_every=8), data, tmp_path / "run")
+    names = {key for line in read_log(tmp_path / "run" / "log.jsonl") for key in line}
+    assert {"unet/mse_video", "unet/mse_audio", "time_left_s", "samples_per_s"} <= names
+    assert {"unet/mse_video_q0", "unet/mse_audio_q3"} <= names
+    previews = {p.name for p in (tmp_path / "run" / "previews").iterdir()}
+    assert previews == {f"0000000{n}{s}" for n in ("08", "16") for s in ("-0.mp4", ".png")}
+    pipeline = load(tmp_path / "run" / "model")
+    assert pipeline.settings.samples_seen == 16
+    averaged = weights(tmp_path / "run")["unet.ema.safetensors"]
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(value, averaged[name])
+
+
+def test_previews_at_a_rate_that_mp4_lacks_are_matroska(tmp_path):
+    clip = Clip(
+        np.zeros((4, 16, 16, 3), np.uint8), np.zeros((1, 4000), np.float32), Fraction(10), 10_000
+    )
+    save_preview([clip], tmp_path, 8)
+    assert {p.name for p in tmp_path.iterdir()} == {"000000008-0.mkv", "000000008.png"}
+
+
+def test_killed_by_a_signal_it_saves_and_goes_on(data, tmp_path):
+    out = tmp_path / "run"
+    code = (
+        "from tests_run import micro_config; from pathlib import Path;"
+        "from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion;"
+        f"train_mm_diffusion(micro_config(total_samples=100000), Path({str(data)!r}),"
+        f" Path({str(out)!r}))"
+    )
+    shutil.copy(__file__, tmp_path / "tests_run.py")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 120
+    while not read_log(out / "log.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    seen = int(list_checkpoints(out / "checkpoints")[-1].name)
+    assert 4 <= seen < 100_000
+    assert load(out / "model").settings.samples_seen == seen
+    more = micro_config(total_samples=seen + 4)
+    assert train_mm_diffusion(more, data, out, resume=True) == seen + 4
+
+
+def test_two_processes_train_what_one_trains_and_leave_each_other(data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_mm_diffusion(micro_config(), data, one)
+    shutil.copy(__file__, tmp_path / "tests_run.py")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch.distributed as dist\n"
+        "from tests_run import micro_config, train_mm_diffusion\n"
+        f"train_mm_diffusion(micro_config(), Path({str(data)!r}), Path({str(two)!r}))\n"
+        "assert not dist.is_initialized(), 'the process may abort as it ends'\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            script,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, tensors in weights(one).items():
+        if "optimizer" not in name:
+            torch.testing.assert_close(weights(two)[name], tensors, rtol=1e-3, atol=1e-5)
+    assert load(two / "model").settings.samples_seen == 16
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train_mm_diffusion(micro_config(), data, out, resume=True)
+    train_mm_diffusion(micro_config(total_samples=4), data, out)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_mm_diffusion(micro_config(), data, out)
+    other = micro_config()
+    other = replace(other, unet=replace(other.unet, dropout=0.0))
+    with pytest.raises(ConfigError, match=r"\(unet\.dropout;"):
+        train_mm_diffusion(other, data, out, resume=True)
+
+
+def test_data_of_another_size_stops_before_anything_is_written(data, tmp_path):
+    config = micro_config()
+    config = replace(config, clip=replace(config.clip, height=32, width=32))
+    with pytest.raises(ValueError, match="height 32"):
+        train_mm_diffusion(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bfloat16_and_recomputation_train(data, tmp_path):
+    config = micro_config(precision="bfloat16", checkpoint_activations=True, total_samples=4)
+    assert train_mm_diffusion(config, data, tmp_path / "run") == 4
+    assert all(
+        np.isfinite(v) for line in read_log(tmp_path / "run" / "log.jsonl") for v in line.values()
+    )

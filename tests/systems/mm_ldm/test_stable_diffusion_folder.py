@@ -1,0 +1,111 @@
+"""Stable Diffusion files become a folder of the networks that MM-LDM starts from."""
+
+import pytest
+import torch
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.official_keys import to_official
+from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder, SignalDecoderConfig
+from soundreel.systems.mm_ldm.stable_diffusion_folder import (
+    StableDiffusionSizes,
+    import_stable_diffusion,
+)
+from soundreel.systems.mm_ldm.stable_diffusion_keys import (
+    kl_vae_diffusers_rules,
+    unet_diffusers_rules,
+)
+
+SIZES = StableDiffusionSizes(
+    first_stage=KLVAEConfig(width=16, channel_mult=(1, 2), num_res_blocks=1),
+    decoder=SignalDecoderConfig(
+        image_size=8,
+        width=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_factors=(1,),
+        num_heads=4,
+        context_dim=16,
+        video_latent_shape=(4, 4, 4),
+        audio_latent_shape=(4, 4, 4),
+        num_classes=2,
+    ),
+)
+OWN = ("video_content", "audio_content", "video_context", "audio_context", "class_embed")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    return KLVAE(SIZES.first_stage), SignalDecoder(SIZES.decoder)
+
+
+def parts(networks):
+    """Both networks' tensors under the names of diffusers."""
+    first_stage, decoder = networks
+    vae = to_official(first_stage, kl_vae_diffusers_rules(2))
+    unet = to_official(decoder, unet_diffusers_rules(SIZES.decoder))
+    return vae, {key: v for key, v in unet.items() if not key.startswith(OWN)}
+
+
+def assert_folder_holds(folder, networks):
+    first_stage, _ = load_component(folder, "first_stage", KLVAE, KLVAEConfig)
+    decoder, config = load_component(folder, "signal_decoder", SignalDecoder, SignalDecoderConfig)
+    assert config == SIZES.decoder
+    for loaded, source in ((first_stage, networks[0]), (decoder, networks[1])):
+        for key, value in source.state_dict().items():
+            if not key.startswith(OWN):
+                assert torch.equal(loaded.state_dict()[key], value), key
+
+
+def test_two_files_make_one_folder(tmp_path, networks):
+    files = [tmp_path / "vae.pt", tmp_path / "unet.pt"]
+    for path, tensors in zip(files, parts(networks), strict=True):
+        torch.save(tensors, path)
+    lines = import_stable_diffusion(files, tmp_path / "model", SIZES)
+    assert len(lines) == 2
+    assert_folder_holds(tmp_path / "model", networks)
+    index = load_model_index(tmp_path / "model")
+    assert index.system == "mm-ldm"
+    assert list(index.components) == ["first_stage", "signal_decoder"]
+
+
+def test_a_full_checkpoint_is_taken_apart_and_the_rest_is_named(tmp_path, networks):
+    vae, unet = parts(networks)
+    state = {f"first_stage_model.{key}": value for key, value in vae.items()}
+    state |= {f"model.diffusion_model.{key}": value for key, value in unet.items()}
+    state |= {"cond_stage_model.a": torch.zeros(1), "model_ema.b": torch.zeros(1)}
+    torch.save({"state_dict": state}, tmp_path / "sd.ckpt")
+    lines = import_stable_diffusion([tmp_path / "sd.ckpt"], tmp_path / "model", SIZES)
+    assert lines[2].endswith("left out 2 tensors of cond_stage_model, model_ema")
+    assert_folder_holds(tmp_path / "model", networks)
+
+
+def test_own_layers_start_the_same_every_time(tmp_path, networks):
+    torch.save(parts(networks)[1], tmp_path / "unet.pt")
+    tables = []
+    for name in ("a", "b"):
+        import_stable_diffusion([tmp_path / "unet.pt"], tmp_path / name, SIZES)
+        decoder, _ = load_component(
+            tmp_path / name, "signal_decoder", SignalDecoder, SignalDecoderConfig
+        )
+        tables.append(decoder.state_dict()["class_embed.weight"])
+    assert torch.equal(*tables)
+
+
+def test_other_files_and_sizes_are_refused_without_a_trace(tmp_path, networks):
+    vae, _ = parts(networks)
+    path = tmp_path / "file.pt"
+    for tensors, message in (
+        ({"w": torch.zeros(1)}, "neither Stable Diffusion's autoencoder nor its U-Net"),
+        ({k: v for k, v in vae.items() if k != "quant_conv.bias"}, "quant_conv.bias"),
+        (vae | {"more.weight": torch.zeros(1)}, "more.weight"),
+    ):
+        torch.save(tensors, path)
+        with pytest.raises(CheckpointError, match=message):
+            import_stable_diffusion([path], tmp_path / "model", SIZES)
+    torch.save(vae, path)
+    with pytest.raises(CheckpointError, match="holds a second kl-vae"):
+        import_stable_diffusion([path, path], tmp_path / "model", SIZES)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.pt"]

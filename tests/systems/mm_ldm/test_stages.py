@@ -1,0 +1,385 @@
+"""Objectives of MM-LDM's first two stages: adversaries, draws, sources of latents."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from soundreel.audio.mel import MelConfig
+from soundreel.audio.mel_image import MelImageConfig
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.schedules import scaled_linear_schedule
+from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig, AutoencoderGame
+from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
+from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig, draw
+from soundreel.systems.mm_ldm.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    discriminator_batch,
+)
+from soundreel.systems.mm_ldm.first_stage_loss import (
+    FirstStageGame,
+    FirstStageLossConfig,
+    draw_images,
+    freeze_encoder,
+)
+from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.patch_discriminator import (
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
+)
+from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.semantic import ProjectorConfig
+from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
+from soundreel.systems.mm_ldm.signals import (
+    CachedSource,
+    PixelSource,
+    first_stage_moments,
+    moments_spec,
+)
+from soundreel.training.player import make_player
+from soundreel.types import AV
+
+SIZE, FRAMES, SAMPLES = 32, 4, 3200
+MEL = MelImageConfig(
+    sample_rate=8000,
+    num_samples=SAMPLES,
+    image_size=SIZE,
+    mel=MelConfig(filterbank_sample_rate=8000, max_hz=4000.0, num_mels=16),
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    av: AV
+    label: torch.Tensor
+    sample_index: int = 0
+
+
+def make_batch(size=2, sample_index=0):
+    generator = torch.Generator().manual_seed(7)
+    video = torch.rand(size, FRAMES, 3, SIZE, SIZE, generator=generator) * 2 - 1
+    audio = 0.3 * torch.randn(size, 1, SAMPLES, generator=generator)
+    return Batch(AV(video, audio.clamp(-1, 1)), torch.arange(size) % 2, sample_index)
+
+
+def make_first_stage():
+    torch.manual_seed(0)
+    return KLVAE(KLVAEConfig(width=8, channel_mult=(1, 1, 2), num_res_blocks=1, latent_scale=0.5))
+
+
+def make_autoencoder(**decoder):
+    torch.manual_seed(0)
+    decoder = SignalDecoderConfig(
+        image_size=8,
+        width=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        num_heads=4,
+        attention_factors=(2,),
+        context_dim=32,
+        video_latent_shape=(4, 4, 4),
+        audio_latent_shape=(4, 4, 4),
+        num_classes=2,
+        **decoder,
+    )
+    encoder = PerceptualEncoderConfig(
+        image_size=8,
+        latent_channels=4,
+        width=32,
+        num_res_blocks=1,
+        head_width=16,
+        attention_factors=(2,),
+        feature_channels=tuple(c for c, _ in decoder.feature_blocks),
+        feature_factors=tuple(f for _, f in decoder.feature_blocks),
+    )
+    projector = ProjectorConfig(
+        latent_channels=4,
+        semantic_dim=32,
+        width=16,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        head_width=16,
+        attention_factors=(2,),
+    )
+    return MultiModalAutoencoder(
+        AutoencoderConfig(
+            video_encoder=encoder,
+            audio_encoder=encoder,
+            video_projector=projector,
+            audio_projector=projector,
+            decoder=decoder,
+            num_frames=FRAMES,
+            key_frames=(0, 3),
+            num_prompt_tokens=2,
+            contrastive_dim=8,
+        )
+    )
+
+
+def make_discriminator():
+    torch.manual_seed(1)
+    return Discriminator(
+        DiscriminatorConfig(
+            image_size=SIZE,
+            width=16,
+            channel_mult=(1, 1, 2),
+            head_width=8,
+            joint_attention=(4,),
+            temporal_attention=(2,),
+        )
+    )
+
+
+def make_game(*, adversary=None, config=None, adversarial=None):
+    first_stage = make_first_stage().requires_grad_(False)
+    return AutoencoderGame(
+        PixelSource(first_stage, MEL, (4, 8, 8)),
+        first_stage,
+        scaled_linear_schedule(),
+        config or AutoencoderLossConfig(),
+        discriminator=adversary,
+        adversarial=adversarial,
+    )
+
+
+def gradients(network):
+    return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+
+class WithoutGradient:
+    """The release's way: decode under no_grad."""
+
+    def __init__(self, first_stage):
+        self._first_stage = first_stage
+
+    def decode(self, latent):
+        with torch.no_grad():
+            return self._first_stage.decode(latent)
+
+    def __getattr__(self, name):
+        return getattr(self._first_stage, name)
+
+
+@pytest.mark.parametrize("kind", ["hinge", "linear"])
+@pytest.mark.parametrize("decodes_with_gradient", [True, False])
+def test_the_adversarial_gradient_reaches_the_generator_through_the_decoded_images(
+    kind, decodes_with_gradient
+):
+    """It does, and would not if the images were decoded without gradient, as in the release."""
+    model, adversary = make_autoencoder(), make_discriminator()
+    first_stage = make_first_stage().requires_grad_(False)
+    grads = []
+    for weight in (0.0, 1.0):
+        model.zero_grad()
+        game = AutoencoderGame(
+            PixelSource(first_stage, MEL, (4, 8, 8)),
+            first_stage if decodes_with_gradient else WithoutGradient(first_stage),
+            scaled_linear_schedule(),
+            AutoencoderLossConfig(adversarial_weight=weight),
+            discriminator=adversary,
+            adversarial=AdversarialConfig(generator_loss=kind),
+        )
+        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        result.loss.backward()
+        grads.append(gradients(model)["decoder.conv_out.weight"])
+    share = float((grads[1] - grads[0]).norm() / grads[0].norm())
+    assert share > 1e-3 if decodes_with_gradient else share < 1e-6
+
+
+def test_one_adversarial_step_lowers_what_the_discriminator_can_tell():
+    """Moving the generator along its adversarial gradient raises the logits of its images."""
+    model, adversary = make_autoencoder(), make_discriminator()
+    only = AutoencoderLossConfig(
+        adversarial_weight=1e3, drop_probability=0.0, class_weight=0.0, contrastive_weight=0.0
+    )
+    optimizer = torch.optim.SGD(model.decoder.conv_out.parameters(), lr=1e-3)
+    linear = AdversarialConfig(generator_loss="linear")
+    values = []
+    for _ in range(3):
+        game = make_game(adversary=adversary, config=only, adversarial=linear)
+        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        values.append(result.means["adversarial"][0])
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+    assert values[2] < values[1] < values[0]
+
+
+def test_the_discriminator_learns_on_the_estimates_of_the_same_step():
+    model, adversary = make_autoencoder(), make_discriminator()
+    game = make_game(adversary=adversary)
+    batch, noise = make_batch(), PerSampleNoise([1, 2])
+    game.autoencoder_objective(model, batch, noise).loss.backward()
+    model.zero_grad()
+    adversary.zero_grad()
+    result = game.discriminator_objective(adversary, batch, noise)
+    result.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in adversary.parameters())
+    assert all(p.grad is None for p in model.parameters()), "it must not teach the generator"
+    assert result.means["hinge"][0] > 0
+
+
+def test_mismatched_pairs_are_real_frames_with_another_clips_sound():
+    real = torch.arange(6.0).reshape(2, 3, 1, 1, 1).expand(2, 3, 3, 4, 4)
+    shown, labels = discriminator_batch(real, -real - 1, mismatched=True)
+    assert shown[-2:, :, 0, 0, 0].tolist() == [[3, 1, 2], [0, 4, 5]]
+    assert labels.tolist() == [1, 1, *10 * [0]]
+    single, _ = discriminator_batch(real[:1], -real[:1], mismatched=True)
+    assert len(single) == 5
+
+
+def test_a_clips_draws_do_not_depend_on_its_batch():
+    config = make_autoencoder().config
+    together = draw(PerSampleNoise([5, 6]), config, AutoencoderLossConfig(), 1000)
+    alone = draw(PerSampleNoise([6]), config, AutoencoderLossConfig(), 1000)
+    assert torch.equal(together.frames[1:], alone.frames)
+    assert torch.equal(together.timestep["video"][1:], alone.timestep["video"])
+    assert torch.equal(together.noise["audio"][1:], alone.noise["audio"])
+    assert torch.equal(together.posterior_noise["video"][1:], alone.posterior_noise["video"])
+
+
+def test_conditions_are_dropped_at_the_configured_rate_independently():
+    config = make_autoencoder().config
+    drawn = draw(
+        PerSampleNoise(range(2000)), config, AutoencoderLossConfig(drop_probability=0.2), 1000
+    )
+    video, audio = ~drawn.keep["video"], ~drawn.keep["audio"]
+    assert float(video.float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert float(audio.float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert float((video & audio).float().mean()) == pytest.approx(0.04, abs=0.02)
+    steps = drawn.timestep["video"]
+    assert float((steps[:, 0] != steps[:, 1]).float().mean()) > 0.99
+    assert (drawn.frames.diff(dim=1) >= 0).all()
+
+
+def test_unlabelled_clips_need_a_null_class():
+    batch = replace(make_batch(), label=torch.tensor([-1, 0]))
+    noise = PerSampleNoise([1, 2])
+    with pytest.raises(ValueError, match="learned_null_class"):
+        make_game().autoencoder_objective(make_autoencoder(), batch, noise)
+    result = make_game().autoencoder_objective(
+        make_autoencoder(learned_null_class=True), batch, noise
+    )
+    assert result.loss.isfinite()
+
+
+def test_cached_moments_give_the_latents_that_pixels_give():
+    first_stage = make_first_stage()
+    batch = make_batch()
+    with torch.no_grad():
+        cached = first_stage_moments(batch.av, first_stage, MEL)
+    spec = moments_spec(first_stage, FRAMES, SIZE)
+    assert cached["video"].shape[1:] == spec.video_shape
+    assert cached["audio"].shape[1:] == spec.audio_shape
+    frames = torch.tensor([[0, 2], [1, 3]])
+
+    class Silent:
+        def __call__(self, template):
+            return template.map(torch.zeros_like)
+
+    direct = PixelSource(first_stage, MEL, (4, 8, 8)).signals(batch, (0, 3), frames, Silent())
+    stored = CachedSource(first_stage).signals(replace(batch, av=cached), (0, 3), frames, Silent())
+    torch.testing.assert_close(direct.key_frames, stored.key_frames, atol=1e-5, rtol=1e-4)
+    for modality in ("video", "audio"):
+        torch.testing.assert_close(
+            direct.targets[modality], stored.targets[modality], atol=1e-5, rtol=1e-4
+        )
+
+
+def first_stage_players(config, *, adversary=True):
+    model = make_first_stage()
+    torch.manual_seed(2)
+    discriminator = PatchDiscriminator(PatchDiscriminatorConfig(width=8, num_layers=2))
+    game = FirstStageGame(MEL, config, discriminator=discriminator if adversary else None)
+    return model, discriminator, game
+
+
+def test_the_first_stage_learns_frames_and_sounds_together():
+    config = FirstStageLossConfig(perceptual_weight=0.0, num_frames=2)
+    model, _, game = first_stage_players(config, adversary=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(15):
+        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        history.append(result.means)
+    for name in ("reconstruction_video", "reconstruction_audio"):
+        assert history[-1][name][0] < history[0][name][0]
+    assert history[-1]["psnr_db_audio"][0] > history[0]["psnr_db_audio"][0]
+
+
+def test_the_patch_adversary_waits_for_its_start():
+    config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=100)
+    model, discriminator, game = first_stage_players(config)
+    noise = PerSampleNoise([1, 2])
+    early = make_batch(sample_index=98)
+    assert "adversarial" not in game.autoencoder_objective(model, early, noise).means
+    waiting = game.discriminator_objective(discriminator, early, noise)
+    waiting.loss.backward()
+    assert not any(p.grad.any() for p in discriminator.parameters())
+    late = make_batch(sample_index=100)
+    result = game.autoencoder_objective(model, late, noise)
+    assert result.means["adversarial_balance"][0] > 0
+    discriminator.zero_grad()
+    game.discriminator_objective(discriminator, late, noise).loss.backward()
+    assert all(p.grad.any() for p in discriminator.parameters() if p.dim() == 4)
+
+
+def test_a_frozen_encoder_keeps_the_latent_space():
+    model = make_first_stage()
+    freeze_encoder(model)
+    config = FirstStageLossConfig(perceptual_weight=0.0)
+    game = FirstStageGame(MEL, config)
+    player = make_player("vae", model, game.autoencoder_objective, learning_rate=1e-2)
+    image = make_batch().av["video"][:, 0]
+    with torch.no_grad():
+        before, decoded = model.encode(image), model.decode(torch.ones(1, 4, 8, 8))
+    result = player.objective(model, make_batch(), PerSampleNoise([1, 2]))
+    result.loss.backward()
+    player.optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(model.encode(image), before)
+        assert not torch.equal(model.decode(torch.ones(1, 4, 8, 8)), decoded)
+
+
+def test_first_stage_images_are_frames_of_all_clips_then_their_sounds():
+    batch, noise = make_batch(), PerSampleNoise([1, 2])
+    images = draw_images(batch, noise, MEL, FirstStageLossConfig(num_frames=3))
+    assert images.shape == (8, 3, SIZE, SIZE)
+    own = [any(torch.equal(images[i], f) for f in batch.av["video"][i // 3]) for i in range(6)]
+    assert all(own)
+    assert torch.equal(images[6, 0], images[6, 1])
+
+
+def black_and_silent(size, signal):
+    batch = make_batch(size)
+    video, audio = batch.av["video"], batch.av["audio"]
+    if signal in ("silence", "both"):
+        audio = torch.zeros_like(audio)
+    if signal in ("black", "both"):
+        video = torch.full_like(video, -1.0)
+    return replace(batch, av=AV(video, audio))
+
+
+@pytest.mark.parametrize(("size", "signal"), [(1, "silence"), (1, "black"), (3, "both")])
+@pytest.mark.parametrize("stage", ["first_stage", "autoencoder", "adversarial"])
+def test_single_silent_and_black_clips_and_odd_batches_give_finite_losses(stage, size, signal):
+    batch, noise = black_and_silent(size, signal), PerSampleNoise(range(size))
+    if stage == "first_stage":
+        config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=0)
+        model, adversary, game = first_stage_players(config)
+    else:
+        model = make_autoencoder()
+        adversary = make_discriminator() if stage == "adversarial" else None
+        game = make_game(adversary=adversary, adversarial=AdversarialConfig(mismatched=True))
+    losses = [game.autoencoder_objective(model, batch, noise).loss]
+    if adversary is not None:
+        losses.append(game.discriminator_objective(adversary, batch, noise).loss)
+    for network, loss in zip((model, adversary), losses, strict=False):
+        network.zero_grad()
+        loss.backward()
+        assert loss.isfinite()
+        assert all(g.isfinite().all() for g in gradients(network).values())

@@ -1,0 +1,322 @@
+"""All stages of MM-LDM on a data set of four small clips: order, resuming, previews, the model."""
+
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from soundreel.config import ConfigError, DataConfig, save_json
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.latent_axes import PerceptualAxes
+from soundreel.data.latents import LatentDataset
+from soundreel.data.options import PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+from soundreel.media.encode import write_mkv
+from soundreel.systems.load import load
+from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.official_keys import to_official
+from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS, VideoEncoder
+from soundreel.systems.mm_ldm.presets import tiny
+from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder
+from soundreel.systems.mm_ldm.stable_diffusion_keys import (
+    kl_vae_diffusers_rules,
+    unet_diffusers_rules,
+)
+from soundreel.systems.mm_ldm.stage_tools import fingerprint
+from soundreel.systems.mm_ldm.training import train_mm_ldm
+from soundreel.training.loop import TrainConfig
+from soundreel.training.trackers import read_log
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A square that moves right while the tone that belongs to it rises; one clip held out."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(4):
+        frames = np.zeros((10, SIZE, SIZE, 3), dtype=np.uint8)
+        for index in range(10):
+            left = 2 * index + number
+            frames[index, 8:20, left : left + 8] = (200, 60 * number, 90)
+        times = np.arange(16_000) / 16_000
+        tone = 0.4 * np.sin(2 * np.pi * (200 + 150 * number + 400 * times) * times)
+        write_mkv(
+            folder / f"{number}.mkv",
+            list(frames),
+            tone.astype(np.float32)[None],
+            Fraction(10),
+            16_000,
+        )
+    target = tmp_path_factory.mktemp("prepared") / "set"
+    options = PrepareOptions(
+        height=SIZE,
+        width=SIZE,
+        sample_rate=16_000,
+        min_duration_s=0.8,
+        test=1.0,
+    )
+    prepare_dataset(folder, target, options)
+    return target
+
+
+def small_run(*, cached=True, adversary=True, on_axes=False):
+    base = tiny()
+    train = TrainConfig(
+        total_samples=8,
+        global_batch_size=4,
+        micro_batch_size=2,
+        learning_rate=1e-3,
+        ema_decay=0.5,
+        log_every=4,
+        save_every=4,
+        preview_every=8,
+    )
+    return replace(
+        base,
+        first_stage=replace(
+            base.first_stage,
+            loss=replace(base.first_stage.loss, adversarial_start=4),
+            train=train,
+        ),
+        autoencoder=replace(base.autoencoder, cache_first_stage=cached, train=train),
+        adversarial=replace(base.adversarial, enabled=adversary, train=train),
+        decoder=replace(base.decoder, train=train, on_axes=on_axes),
+        generator=replace(base.generator, train=train),
+        decoding=replace(base.decoding, num_steps=2),
+        sampling=replace(base.sampling, num_steps=2),
+        data=DataConfig(stride=1),
+        preview=replace(base.preview, count=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert train_mm_ldm(small_run(), data, out)
+    return out
+
+
+@pytest.mark.slow
+def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
+    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
+        assert read_log(finished / stage / "log.jsonl")[-1]["samples"] == 8
+        assert (finished / stage / "previews" / "000000008.png").stat().st_size > 5_000
+    numbers = (finished / "autoencoder" / "previews" / "numbers.jsonl").read_text()
+    assert "frame_psnr_db" in numbers
+    log = read_log(finished / "adversarial" / "log.jsonl")[-1]
+    assert {"autoencoder/adversarial", "discriminator/hinge"} <= set(log)
+    clip = load(finished / "model").generate(count=1, seed=3)[0]
+    assert clip.frames.shape == (8, SIZE, SIZE, 3)
+    assert clip.waveform.shape == (1, 12_800)
+    scale = load(finished / "model").first_stage.config.latent_scale
+    assert scale != tiny().first_stage.model.latent_scale, "it is measured after training"
+
+
+@pytest.mark.slow
+def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
+    before, after = (
+        load_file(finished / stage / "component" / "network" / "model.safetensors")
+        for stage in ("adversarial", "decoder")
+    )
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    learned = {"decoder", "video_projector", "audio_projector", "contrastive_head"}
+    assert {key.partition(".")[0] for key in moved} == learned
+    assert {"decoder.video_context.first.weight", "decoder.conv_out.weight"} <= moved
+    shipped = load_file(finished / "model" / "autoencoder" / "model.safetensors")
+    assert all(torch.equal(shipped[key], after[key]) for key in after)
+
+
+@pytest.mark.slow
+def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(
+    finished, data, tmp_path, monkeypatch
+):
+    project, sent = PerceptualAxes.project, []
+
+    def noted(axes, latents):
+        made = project(axes, latents)
+        sent.append((latents["video"].detach(), made["video"]))
+        return made
+
+    monkeypatch.setattr(PerceptualAxes, "project", noted)
+    out = tmp_path / "axes"
+    shutil.copytree(finished, out)
+    for stage in ("decoder", "generator", "model"):
+        shutil.rmtree(out / stage)
+    config = small_run(on_axes=True)
+    save_json(config, out / "config.json")
+    assert train_mm_ldm(config, data, out, resume=True)
+    before, after = (
+        load_file(out / stage / "component" / "network" / "model.safetensors")
+        for stage in ("adversarial", "decoder")
+    )
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    told = {key.split(".")[1] for key in moved if "_encoder." in key}
+    assert told == {"index_embed", "pyramid", "readout"}
+    other = load_file(finished / "decoder" / "component" / "network" / "model.safetensors")
+    assert not torch.equal(other["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
+    assert len(sent) == 4, "once in each of 8 / 2 steps"
+    assert not torch.allclose(*sent[0], atol=1e-2)
+    cached = "latents/latents-000000.safetensors"
+    assert (out / cached).stat().st_mtime_ns == (finished / cached).stat().st_mtime_ns
+
+
+@pytest.mark.slow
+def test_latents_made_from_cached_moments_are_those_of_the_pixels(finished, data):
+    config = small_run()
+    windows = PreparedDataset(data, spec=config.clip, split="train", stride=1)
+    pipeline = load(finished / "model")
+    latents = LatentDataset(finished / "latents", axes=config.latent_axes)
+    assert len(latents) == len(windows)
+    for index in (0, len(windows) - 1):
+        from_pixels = pipeline.encode_av(windows[index].av.map(lambda x: x[None]))
+        for cached, wanted in zip(latents[index].av.tensors, from_pixels.tensors, strict=True):
+            torch.testing.assert_close(cached[None], wanted, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_averaged_weights_are_what_a_stage_leaves(finished):
+    for stage, player in (("autoencoder", "autoencoder"), ("generator", "generator")):
+        checkpoint = finished / stage / "checkpoints" / "000000008"
+        averaged, last = (
+            load_file(checkpoint / f"{player}{kind}.safetensors") for kind in (".ema", "")
+        )
+        left = load_file(finished / stage / "component" / "network" / "model.safetensors")
+        assert all(torch.equal(left[key], averaged[key]) for key in left)
+        assert any(not torch.equal(left[key], last[key]) for key in left)
+
+
+@pytest.mark.slow
+def test_stages_start_from_stable_diffusion_files(data, tmp_path):
+    """A frozen encoder stays as it came; the signal decoder begins with the U-Net's weights."""
+    config = small_run(cached=False, adversary=False)
+    torch.manual_seed(5)
+    vae, unet = KLVAE(config.first_stage.model), SignalDecoder(config.autoencoder.model.decoder)
+    rules = kl_vae_diffusers_rules(len(vae.config.channel_mult))
+    state = {key: value.contiguous() for key, value in to_official(vae, rules).items()}
+    save_file(state, tmp_path / "vae.safetensors")
+    rules = unet_diffusers_rules(config.autoencoder.model.decoder)
+    save_file(sd_part(unet, rules), tmp_path / "unet.safetensors")
+    still = replace(config.autoencoder.train, total_samples=4, learning_rate=1e-12, preview_every=0)
+    loss = replace(config.first_stage.loss, freeze_encoder=True)
+    config = replace(
+        config,
+        first_stage=replace(
+            config.first_stage, weights=str(tmp_path / "vae.safetensors"), finetune=True, loss=loss
+        ),
+        autoencoder=replace(
+            config.autoencoder, unet_weights=str(tmp_path / "unet.safetensors"), train=still
+        ),
+    )
+    out = tmp_path / "run"
+    assert train_mm_ldm(config, data, out, stages=["first_stage", "autoencoder"])
+    tuned = load_file(out / "first_stage" / "component" / "network" / "model.safetensors")
+    for key, value in vae.state_dict().items():
+        is_decoder = key.startswith(("decoder.", "from_latent"))
+        if key == "decoder.conv_out.weight" or not is_decoder:
+            assert torch.equal(tuned[key], value) != is_decoder, key
+    begun = load_file(out / "autoencoder" / "component" / "network" / "model.safetensors")
+    for key, value in unet.state_dict().items():
+        if key.split(".")[0] not in OWN_LAYERS:
+            torch.testing.assert_close(begun[f"decoder.{key}"], value, atol=1e-6, rtol=0)
+
+
+def sd_part(decoder, rules):
+    """The U-Net's own weights, named as diffusers names them."""
+    named = zip(to_official(decoder, rules).items(), decoder.state_dict(), strict=True)
+    return {k: v.contiguous() for (k, v), ours in named if ours.split(".")[0] not in OWN_LAYERS}
+
+
+@pytest.mark.slow
+def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
+    config = small_run()
+    half = replace(
+        config,
+        first_stage=replace(
+            config.first_stage, train=replace(config.first_stage.train, total_samples=4)
+        ),
+    )
+    out = tmp_path / "pieces"
+    assert train_mm_ldm(half, data, out, stages=["first_stage"])
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_mm_ldm(config, data, out)
+    # The first stage has stopped early; take its mark away, as if it had been interrupted.
+    for path in sorted((out / "first_stage" / "component").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (out / "first_stage" / "component").rmdir()
+    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "decoder", "generator"]):
+        assert train_mm_ldm(config, data, out, resume=True, stages=stages)
+    for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
+        once = load_file(finished / "model" / part / "model.safetensors")
+        pieces = load_file(out / "model" / part / "model.safetensors")
+        assert all(torch.equal(once[key], pieces[key]) for key in once), part
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data, tmp_path):
+    """Each part dies at the last log line of a stage, past a checkpoint at its middle."""
+    config, out = small_run(), tmp_path / "killed"
+
+    def dying():
+        def track(numbers):
+            if numbers["samples"] == 8:
+                raise Killed
+
+        return [track]
+
+    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
+        with pytest.raises(Killed):
+            train_mm_ldm(config, data, out, resume=out.exists(), trackers=dying)
+        assert [p.name for p in (out / stage / "checkpoints").iterdir()] == ["000000004"]
+        assert not (out / stage / "component").exists()
+        assert train_mm_ldm(config, data, out, resume=True, stages=[stage])
+    for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
+        once = load_file(finished / "model" / part / "model.safetensors")
+        pieces = load_file(out / "model" / part / "model.safetensors")
+        assert all(torch.equal(once[key], pieces[key]) for key in once), part
+
+
+def test_a_fingerprint_is_of_all_parts_but_those_that_are_skipped():
+    torch.manual_seed(0)
+    encoder = VideoEncoder(tiny().autoencoder.model.video_encoder)
+    first = fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS)
+    with torch.no_grad():
+        encoder.pyramid.blocks[0].out.bias += 1
+        encoder.index_embed.first.bias += 1
+    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) == first
+    assert fingerprint([encoder], {"data": "b"}, skip=TELLING_PARTS) != first
+    assert fingerprint([encoder], {"data": "a"}) != first
+    with torch.no_grad():
+        encoder.mean_head.out.bias += 1
+    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) != first
+
+
+class Killed(BaseException):
+    """What no part of the program catches, as if the process had died."""
+
+
+@pytest.mark.slow
+def test_pixels_and_no_adversary_work_too(data, tmp_path):
+    config = small_run(cached=False, adversary=False)
+    assert train_mm_ldm(config, data, tmp_path / "run", stages=["first_stage", "autoencoder"])
+    assert not (tmp_path / "run" / "moments").exists()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.usefixtures("process_as_before")
+def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path):
+    config, out = small_run(), tmp_path / "run"
+    with pytest.raises(ConfigError, match="stages are"):
+        train_mm_ldm(config, data, out, stages=["vocoder"])
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train_mm_ldm(config, data, out, resume=True)
+    with pytest.raises(ConfigError, match="generator needs first_stage"):
+        train_mm_ldm(config, data, out, stages=["generator"])
+    other = replace(config, data=replace(config.data, stride=2))
+    with pytest.raises(ConfigError, match=r"\(data\.stride;"):
+        train_mm_ldm(other, data, out, resume=True)

@@ -45,7 +45,7 @@ class AV:
         )
 
     def __getitem__(self, modality: str) -> Tensor:
-        """The tensor of one modality, `"video"` or `"audio"`; `KeyError` if it is absent."""
+        """Return the tensor of one modality, `"video"` or `"audio"`; `KeyError` if it is absent."""
         value = getattr(self, modality) if modality in ("video", "audio") else None
         if value is None:
             raise KeyError(f"this AV holds {list(self.present)}, not {modality!r}")
@@ -53,12 +53,12 @@ class AV:
 
     @property
     def present(self) -> tuple[str, ...]:
-        """Names of the modalities that are not `None`, video first."""
+        """Return the names of the modalities that are not `None`, video first."""
         return tuple(name for name in ("video", "audio") if getattr(self, name) is not None)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that are present, video first."""
+        """Return the tensors that are present, video first."""
         return tuple(value for value in self if value is not None)
 
     @property
@@ -70,7 +70,7 @@ class AV:
         return self.tensors[0].device
 
     def replace(self, modality: str, value: Tensor | None) -> "AV":
-        """A copy with one modality exchanged."""
+        """Return a copy with one modality exchanged."""
         if modality == "video":
             return AV(value, self.audio)
         if modality == "audio":
@@ -139,7 +139,7 @@ class ClipSpec:
 
     @property
     def duration(self) -> Fraction:
-        """Exact length in seconds."""
+        """Return the exact length in seconds."""
         return self.num_frames / self.frame_rate
 
     @property
@@ -152,26 +152,26 @@ class ClipSpec:
 
     @property
     def video_shape(self) -> tuple[int, int, int, int]:
-        """`frame channel height width`."""
+        """Return `frame channel height width`."""
         return (self.num_frames, 3, self.height, self.width)
 
     @property
     def audio_shape(self) -> tuple[int, int]:
-        """`channel sample`."""
+        """Return `channel sample`."""
         return (self.num_channels, self.num_samples)
 
     def frame_to_sample(self, frame: int) -> int:
-        """First sample of a frame: floor(frame * sample_rate / frame_rate)."""
+        """Return the first sample of a frame: floor(frame * sample_rate / frame_rate)."""
         return frame_to_sample(frame, self.frame_rate, self.sample_rate)
 
     def num_windows(self, num_frames: int, stride: int = 1) -> int:
-        """How many windows of this length, one every `stride` frames, lie within `num_frames`."""
+        """Return the number of windows, one every `stride` frames, within `num_frames`."""
         if stride <= 0:
             raise ValueError(f"stride must be positive, got {stride}")
         return max(0, (num_frames - self.num_frames) // stride + 1)
 
     def with_size(self, size: int) -> "ClipSpec":
-        """The same spec with square frames of another size."""
+        """Return the same spec with square frames of another size."""
         return type(self)(
             num_frames=self.num_frames,
             height=size,
@@ -201,7 +201,7 @@ class LatentSpec:
 
 
 def frame_to_sample(frame: int, frame_rate: Fraction | int, sample_rate: int) -> int:
-    """floor(frame * sample_rate / frame_rate), in integers.
+    """Return floor(frame * sample_rate / frame_rate), in integers.
 
     A window of frames [a, b) owns the samples [frame_to_sample(a), frame_to_sample(b)), so that
     adjacent windows share no sample and leave none out.

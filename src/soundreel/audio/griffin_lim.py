@@ -20,7 +20,7 @@ from soundreel.audio.stft import hann_window, stft
 def mel_to_magnitude(
     log_mel: Float[Tensor, "batch mel time"], config: MelConfig, *, num_iterations: int = 100
 ) -> Float[Tensor, "batch frequency time"]:
-    """Non-negative least squares: the magnitudes m >= 0 with the smallest |F m - exp(log_mel)|.
+    """Return the magnitudes m >= 0 with the smallest |F m - exp(log_mel)| (least squares).
 
     A pseudo-inverse would give negative magnitudes between the bands. Solved by accelerated
     projected gradient, which starts from every band's energy spread over its triangle.
@@ -64,7 +64,7 @@ def _overlap_add(
 def inverse_stft(
     spectrum: Complex[Tensor, "batch frequency time"], *, hop_length: int
 ) -> Float[Tensor, "batch sample"]:
-    """The waveform whose short-time spectrum is nearest to a given one; `hop_length * time` long.
+    """Return the waveform with the nearest short-time spectrum; `hop_length * time` samples.
 
     Source:
         Griffin and Lim 1984, equation 6; the frame layout is that of `stft`.
@@ -87,7 +87,7 @@ def griffin_lim(
     momentum: float = 0.99,
     seed: int = 0,
 ) -> Float[Tensor, "batch sample"]:
-    """A waveform with (nearly) the given short-time magnitudes.
+    """Return a waveform with (nearly) the given short-time magnitudes.
 
     Args:
         momentum: 0 for the original method; 0.99 comes closer in as many rounds.
@@ -113,7 +113,7 @@ def griffin_lim(
 def log_mel_to_waveform(
     log_mel: Float[Tensor, "batch mel time"], config: MelConfig, *, num_iterations: int = 60
 ) -> Float[Tensor, "batch sample"]:
-    """A waveform in [-1, 1] with the given log mel spectrogram; `hop_length * time` samples."""
+    """Return a waveform in [-1, 1] with a given log mel; `hop_length * time` samples."""
     waveform = griffin_lim(
         mel_to_magnitude(log_mel, config),
         hop_length=config.hop_length,

@@ -52,13 +52,13 @@ class MelConfig:
 
 
 def hz_to_mel(hz: Float64[Tensor, " band"]) -> Float64[Tensor, " band"]:
-    """Slaney's mel scale."""
+    """Convert to Slaney's mel scale."""
     above = KNEE_HZ * MEL_PER_HZ + (hz.clamp(min=KNEE_HZ) / KNEE_HZ).log() / LOG_STEP
     return torch.where(hz >= KNEE_HZ, above, hz * MEL_PER_HZ)
 
 
 def mel_to_hz(mel: Float64[Tensor, " band"]) -> Float64[Tensor, " band"]:
-    """Inverse of `hz_to_mel`."""
+    """Return the inverse of `hz_to_mel`."""
     above = KNEE_HZ * (LOG_STEP * (mel - KNEE_HZ * MEL_PER_HZ)).exp()
     return torch.where(mel >= KNEE_HZ * MEL_PER_HZ, above, mel / MEL_PER_HZ)
 
@@ -66,7 +66,7 @@ def mel_to_hz(mel: Float64[Tensor, " band"]) -> Float64[Tensor, " band"]:
 @cache
 @torch.inference_mode(mode=False)  # what is kept must also serve training
 def mel_filterbank(config: MelConfig) -> Float[Tensor, "mel frequency"]:
-    """Triangles between equally spaced mels, each of unit area in Hz, as float32."""
+    """Return triangles between equally spaced mels, each of unit area in Hz, as float32."""
     on_cpu = {"dtype": torch.float64, "device": "cpu"}
     low, high = hz_to_mel(torch.tensor([config.min_hz, config.max_hz], **on_cpu)).tolist()
     centre = mel_to_hz(torch.linspace(low, high, config.num_mels + 2, **on_cpu))
@@ -82,7 +82,7 @@ def mel_filterbank(config: MelConfig) -> Float[Tensor, "mel frequency"]:
 def log_mel(
     waveform: Float[Tensor, "batch sample"], config: MelConfig
 ) -> Float[Tensor, "batch mel time"]:
-    """ln(max(mel magnitude, floor)) of a waveform in [-1, 1]; one column per hop.
+    """Return ln(max(mel magnitude, floor)) of a waveform in [-1, 1]; one column per hop.
 
     Source:
         Kong, Kim and Bae 2020 (HiFi-GAN), the spectrogram of its first release.

@@ -59,7 +59,7 @@ class MelImageConfig:
 
     @property
     def num_columns(self) -> int:
-        """Columns of the spectrogram."""
+        """Return the number of columns of the spectrogram."""
         return self.num_samples // self.mel.hop_length
 
 
@@ -82,7 +82,7 @@ def waveform_to_log_mel(
 def log_mel_to_picture(
     log_magnitude: Float[Tensor, "batch mel time"], config: MelImageConfig
 ) -> UInt8[Tensor, "batch mel time"]:
-    """Grey values; fractions are cut off, as published."""
+    """Return grey values; fractions are cut off, as published."""
     # exp and log10 instead of one factor: the published order of operations decides the last bit.
     range_db = config.max_db - config.min_db
     below_white = 20 * torch.log10(torch.exp(log_magnitude)) - config.max_db
@@ -93,7 +93,7 @@ def log_mel_to_picture(
 def encode_mel_image(
     waveform: Float[Tensor, "batch sample"], config: MelImageConfig
 ) -> Float[Tensor, "batch 3 height width"]:
-    """The square image of a mono waveform in [-1, 1]: three equal channels in [-1, 1]."""
+    """Return the square image of a mono waveform in [-1, 1]: three equal channels in [-1, 1]."""
     picture = log_mel_to_picture(waveform_to_log_mel(waveform, config), config)
     square = resize_uint8(picture, config.image_size, config.image_size)
     return repeat(square.float() / 127.5 - 1, "batch height width -> batch 3 height width")
@@ -102,7 +102,7 @@ def encode_mel_image(
 def decode_mel_image(
     image: Float[Tensor, "batch 3 height width"], config: MelImageConfig
 ) -> Float[Tensor, "batch mel time"]:
-    """The log mel that an image shows, for a vocoder or Griffin-Lim.
+    """Return the log mel that an image shows, for a vocoder or Griffin-Lim.
 
     Channels are averaged; nothing is rounded to 8 bits. Magnitudes stay at or above `mel.floor`.
     """

@@ -15,14 +15,14 @@ from torch.nn import functional
 @cache
 @torch.inference_mode(mode=False)  # what is kept must also serve training
 def hann_window(size: int) -> Float[Tensor, " sample"]:
-    """Periodic Hann window."""
+    """Return a periodic Hann window."""
     return torch.hann_window(size, device="cpu")
 
 
 def stft(
     waveform: Float[Tensor, "batch sample"], *, fft_size: int = 1024, hop_length: int = 256
 ) -> Complex[Tensor, "batch frequency time"]:
-    """Short-time spectrum, window and transform of `fft_size` samples, one column per hop.
+    """Return the short-time spectrum, windows of `fft_size` samples, one column per hop.
 
     Raises:
         ValueError: fewer samples than the reflected padding needs.
@@ -51,7 +51,7 @@ def stft_magnitude(
     hop_length: int = 256,
     epsilon: float = 1e-9,
 ) -> Float[Tensor, "batch frequency time"]:
-    """sqrt(re^2 + im^2 + epsilon) of the short-time spectrum.
+    """Return sqrt(re^2 + im^2 + epsilon) of the short-time spectrum.
 
     Args:
         epsilon: keeps the gradient finite in silence; 1e-9 is HiFi-GAN's.

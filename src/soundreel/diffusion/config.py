@@ -20,7 +20,7 @@ class DiffusionConfig:
     prediction_type: Literal["epsilon", "x0", "v"] = "epsilon"
 
     def build(self) -> Schedule:
-        """The tables of this process."""
+        """Return the tables of this process."""
         if self.schedule == "linear":
             return linear_schedule(self.num_train_timesteps)
         return scaled_linear_schedule(self.num_train_timesteps)

@@ -66,7 +66,7 @@ def ddpm_step(
     clip_x0: bool,
     guide: Guide | None = None,
 ) -> AV:
-    """One draw from p(x_{t-1} | x_t); without `step_noise` its mean.
+    """Draw once from p(x_{t-1} | x_t); without `step_noise` its mean.
 
     Args:
         index: step of the (shortened) schedule.

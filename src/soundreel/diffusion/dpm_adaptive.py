@@ -128,7 +128,7 @@ class _Run:
         return second, solver.third_order(xt, now, end, [m, m1], shares)
 
     def _error(self, lower: AV, higher: AV) -> Float[Tensor, " batch"]:
-        """Root mean square of the difference in units of the tolerance, worst modality."""
+        """Return root mean square of the difference in units of the tolerance, worst modality."""
         control = self.control
 
         def ratio(low: Tensor, high: Tensor, before: Tensor) -> Float[Tensor, " batch"]:

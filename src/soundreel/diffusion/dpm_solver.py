@@ -92,7 +92,7 @@ def dpm_solver_multistep(
 
 
 def singlestep_orders(num_steps: int, order: int) -> list[int]:
-    """Orders of the single steps that use exactly `num_steps` evaluations.
+    """Return orders of the single steps that use exactly `num_steps` evaluations.
 
     Source:
         Lu et al. 2022a, section 3.4 (DPM-Solver-fast).
@@ -107,7 +107,7 @@ def singlestep_orders(num_steps: int, order: int) -> list[int]:
 
 
 def _singlestep(solver: Solver, xt: AV, times: list[Time]) -> AV:
-    """One step over the times [start, ..., end], whose number is the order plus 1."""
+    """Take one step over the times [start, ..., end], whose number is the order plus 1."""
     start, *between, end = times
     m = solver.evaluate(xt, start)
     if not between:

@@ -78,7 +78,7 @@ class Solver:
         self.guide = guide
 
     def evaluate(self, xt: AV, time: Time) -> AV:
-        """The noise or clean estimate at a time, whichever form is solved for."""
+        """Return the noise or clean estimate at a time, whichever form is solved for."""
         evaluation = self.evaluation
         level = self.time.level(time)
         timestep = self.time.network_timestep(time)
@@ -98,7 +98,7 @@ class Solver:
         return x0
 
     def update(self, xt: AV, start: Time, end: Time, answers: list[tuple[Time, AV]]) -> AV:
-        """(a_t / a_s) x_s - b_t times the sum of weighted answers."""
+        """Return (a_t / a_s) x_s - b_t times the sum of weighted answers."""
         if self.evaluation.form == "epsilon":
             ratio = (self.time.log_alpha(end) - self.time.log_alpha(start)).exp()
             factor = self.time.level(end).sigma
@@ -114,22 +114,22 @@ class Solver:
         return self.update(xt, start, end, [(psi_1(self.step(start, end)), m)])
 
     def step(self, start: Time, end: Time) -> Time:
-        """k, the signed step in lambda."""
+        """Return k, the signed step in lambda."""
         h = self.time.half_log_snr(end) - self.time.half_log_snr(start)
         return h if self.evaluation.form == "epsilon" else -h
 
     def share(self, start: Time, time: Time, end: Time) -> Time:
-        """Where a time lies, as a share of the way from `start` to `end` in lambda."""
+        """Return where a time lies, as a share of the way from `start` to `end` in lambda."""
         low, middle, high = (self.time.half_log_snr(t) for t in (start, time, end))
         return (middle - low) / (high - low)
 
     def between(self, start: Time, end: Time, share: Time) -> Time:
-        """The time at a share of the way from `start` to `end` in lambda."""
+        """Return the time at a share of the way from `start` to `end` in lambda."""
         low, high = self.time.half_log_snr(start), self.time.half_log_snr(end)
         return self.time.time_of(low + share * (high - low))
 
     def part_way(self, xt: AV, start: Time, end: Time, m: AV, share: Time) -> tuple[AV, Time]:
-        """First-order update to a share of the way in lambda, and the time there."""
+        """Return first-order update to a share of the way in lambda, and the time there."""
         time = self.between(start, end, share)
         weight = psi_1(share * self.step(start, end))
         return self.update(xt, start, time, [(weight, m)]), time
@@ -147,7 +147,7 @@ class Solver:
     def third_order(
         self, xt: AV, start: Time, end: Time, answers: list[AV], shares: list[Time]
     ) -> AV:
-        """Single-step update, which evaluates the network once more on the way.
+        """Update with order 3 in a single step, which evaluates the network once more on the way.
 
         It has order 3 if the second share is 2/3, as on grids even in log-SNR.
 
@@ -166,7 +166,7 @@ class Solver:
         return self.update(xt, start, end, [(psi_1(step), m), (psi_2(step) / share2, m2 - m)])
 
     def multistep_third_order(self, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
-        """Multistep update of order 3 from the last three answers and their times, latest first.
+        """Update with order 3 from the last three answers and their times, latest first.
 
         Deviation:
             The published update halves the last term, and thereby has order 2.
@@ -188,7 +188,7 @@ def psi_1(k: Time) -> Time:
 
 
 def psi_2(k: Time) -> Time:
-    """0 where k is 0, a step of no length."""
+    """Return 0 where k is 0, a step of no length."""
     return torch.where(k == 0, 0.0, psi_1(k) / k - 1.0)
 
 

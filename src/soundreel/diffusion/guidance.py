@@ -13,7 +13,7 @@ from soundreel.types import AV
 def classifier_free(
     conditional: Denoiser, unconditional: Denoiser, *, video_scale: float, audio_scale: float
 ) -> Denoiser:
-    """A denoiser that answers null + scale (conditional - null), modality by modality.
+    """Return a denoiser that answers null + scale (conditional - null), modality by modality.
 
     Where both scales are 1 it is the conditional denoiser itself, and the other is never called. To
     run both as one batch, call `guided_output` in a denoiser of your own.
@@ -45,7 +45,7 @@ def classifier_free(
 def guided_output(
     conditional: AV, unconditional: AV, *, video_scale: float, audio_scale: float
 ) -> AV:
-    """null + scale (conditional - null), modality by modality."""
+    """Return null + scale (conditional - null), modality by modality."""
     guided = unconditional
     for modality, scale in (("video", video_scale), ("audio", audio_scale)):
         if modality in unconditional.present:

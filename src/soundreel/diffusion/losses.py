@@ -57,7 +57,7 @@ def diffusion_loss(
     objective: Objective = "mse",
     rescale_vb: bool = False,
 ) -> LossTerms:
-    """Loss of a denoiser on clean data noised to the given steps.
+    """Return the loss of a denoiser on clean data noised to the given steps.
 
     Args:
         x0: clean data, about [-1, 1].
@@ -103,7 +103,7 @@ def variational_bound(
     schedule: Schedule,
     prediction_type: PredictionType,
 ) -> AV:
-    """One term of the variational bound for each sample and modality, in bits per element.
+    """Return one term of the variational bound for each sample and modality, in bits per element.
 
     KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at timestep 0 the negative log-likelihood of data
     on 256 levels in [-1, 1].
@@ -141,7 +141,7 @@ def gaussian_kl(
     mean2: Float[Tensor, "*#shape"],
     log_variance2: Float[Tensor, "*#shape"],
 ) -> Float[Tensor, "*shape"]:
-    """KL(N1 || N2) of diagonal Gaussians, element by element, in nats."""
+    """Return KL(N1 || N2) of diagonal Gaussians, element by element, in nats."""
     return 0.5 * (
         log_variance2
         - log_variance1
@@ -156,7 +156,7 @@ def discretized_gaussian_log_likelihood(
     mean: Float[Tensor, "*shape"],
     log_scale: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """Log-probability in nats of the 1/255-wide bins around 256 levels in [-1, 1].
+    """Return the log-probability in nats of the 1/255-wide bins around 256 levels in [-1, 1].
 
     The outermost bins reach to infinity. The normal distribution function is approximated by a
     tanh, as in the models this reproduces.
@@ -185,7 +185,7 @@ def quarter_means(
     timestep: Int[Tensor, " batch"],
     num_timesteps: int,
 ) -> dict[str, tuple[float, int]]:
-    """Mean of each loss term in each quarter of the chain: `mse_video_q0` is the least noisy one.
+    """Return each loss term's mean in each quarter of the chain; `_q0` is the least noisy.
 
     Args:
         timestep: index into the schedule that the terms were computed with.

@@ -14,7 +14,7 @@ from soundreel.types import AV
 
 
 def derived_seed(*numbers: int) -> int:
-    """A 63-bit seed that depends on all the numbers."""
+    """Return a 63-bit seed that depends on all the numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

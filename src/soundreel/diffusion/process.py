@@ -27,7 +27,7 @@ class NoiseLevel:
 
 
 def noise_level(schedule: Schedule, timestep: Int[Tensor, " batch"]) -> NoiseLevel:
-    """The noise level at steps of a (shortened) schedule."""
+    """Return the noise level at steps of a (shortened) schedule."""
     return NoiseLevel(
         schedule.sqrt_alpha_bar.to(timestep.device)[timestep],
         schedule.sqrt_one_minus_alpha_bar.to(timestep.device)[timestep],
@@ -35,7 +35,7 @@ def noise_level(schedule: Schedule, timestep: Int[Tensor, " batch"]) -> NoiseLev
 
 
 def per_sample(values: Float[Tensor, " batch"], like: Tensor) -> Float[Tensor, "batch *ones"]:
-    """One number for each sample, with `like`'s dtype and as many axes, to multiply it."""
+    """Return one number for each sample, with `like`'s dtype and as many axes, to multiply it."""
     return values.to(like).reshape(-1, *(1 for _ in like.shape[1:]))
 
 
@@ -49,7 +49,7 @@ def q_sample(x0: AV, timestep: Int[Tensor, " batch"], noise: AV, schedule: Sched
 
 
 def add_noise(x0: AV, noise: AV, level: NoiseLevel) -> AV:
-    """alpha x_0 + sigma epsilon."""
+    """Return alpha x_0 + sigma epsilon."""
     return x0.map(
         lambda clean, eps: (
             per_sample(level.alpha, clean) * clean + per_sample(level.sigma, clean) * eps
@@ -59,7 +59,7 @@ def add_noise(x0: AV, noise: AV, level: NoiseLevel) -> AV:
 
 
 def posterior_mean(x0: AV, xt: AV, timestep: Int[Tensor, " batch"], schedule: Schedule) -> AV:
-    """Mean of q(x_{t-1} | x_t, x_0).
+    """Return the mean of q(x_{t-1} | x_t, x_0).
 
     Source:
         Ho et al. 2020, equation 7.
@@ -75,7 +75,7 @@ def posterior_mean(x0: AV, xt: AV, timestep: Int[Tensor, " batch"], schedule: Sc
 
 
 def to_x0(output: AV, xt: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
-    """The clean estimate behind a network output."""
+    """Return the clean estimate behind a network output."""
     if prediction_type == "x0":
         return output
     if prediction_type == "epsilon":
@@ -96,7 +96,7 @@ def to_x0(output: AV, xt: AV, level: NoiseLevel, prediction_type: PredictionType
 
 
 def to_epsilon(output: AV, xt: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
-    """The noise estimate behind a network output."""
+    """Return the noise estimate behind a network output."""
     if prediction_type == "epsilon":
         return output
     if prediction_type == "x0":
@@ -117,7 +117,7 @@ def to_epsilon(output: AV, xt: AV, level: NoiseLevel, prediction_type: Predictio
 
 
 def training_target(x0: AV, noise: AV, level: NoiseLevel, prediction_type: PredictionType) -> AV:
-    """What a perfect network would answer (v: Salimans and Ho 2022, appendix D)."""
+    """Return what a perfect network would answer (v: Salimans and Ho 2022, appendix D)."""
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "x0":
@@ -135,7 +135,7 @@ def training_target(x0: AV, noise: AV, level: NoiseLevel, prediction_type: Predi
 def model_log_variance(
     variance_output: AV | None, xt: AV, timestep: Int[Tensor, " batch"], schedule: Schedule
 ) -> AV:
-    """Log-variance of p(x_{t-1} | x_t).
+    """Return the log-variance of p(x_{t-1} | x_t).
 
     Without a `variance_output` it is the schedule's fixed large variance. With one, it runs from
     the posterior log-variance (output -1) to log beta (output 1).

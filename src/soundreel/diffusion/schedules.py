@@ -47,17 +47,17 @@ class Schedule:
 
     @cached_property
     def alpha_bar(self) -> Float64[Tensor, " step"]:
-        """Cumulative product of 1 - beta: the share of signal variance left."""
+        """Return the cumulative product of 1 - beta: the share of signal variance left."""
         return self.alpha_bar_start * torch.cumprod(1.0 - self.betas, dim=0)
 
     @cached_property
     def alpha_bar_prev(self) -> Float64[Tensor, " step"]:
-        """`alpha_bar` one kept step earlier; `alpha_bar_start` before the first."""
+        """Return `alpha_bar` one kept step earlier; `alpha_bar_start` before the first."""
         return torch.cat([self.alpha_bar.new_tensor([self.alpha_bar_start]), self.alpha_bar[:-1]])
 
     @cached_property
     def alpha_bar_next(self) -> Float64[Tensor, " step"]:
-        """`alpha_bar` one kept step later; 0 after the last."""
+        """Return `alpha_bar` one kept step later; 0 after the last."""
         return torch.cat([self.alpha_bar[1:], self.alpha_bar.new_zeros(1)])
 
     @cached_property
@@ -78,17 +78,17 @@ class Schedule:
 
     @cached_property
     def sqrt_recipm1_alpha_bar(self) -> Float64[Tensor, " step"]:
-        """sqrt(1 / alpha_bar - 1)."""
+        """Return sqrt(1 / alpha_bar - 1)."""
         return (1.0 / self.alpha_bar - 1.0).sqrt()
 
     @cached_property
     def posterior_variance(self) -> Float64[Tensor, " step"]:
-        """Variance of q(x_{t-1} | x_t, x_0); 0 at the first step (Ho et al. 2020, equation 7)."""
+        """Return the variance of q(x_{t-1} | x_t, x_0); 0 at first (Ho et al. 2020, equation 7)."""
         return self.betas * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
 
     @cached_property
     def posterior_log_variance_clipped(self) -> Float64[Tensor, " step"]:
-        """Logarithm of `posterior_variance`, with the value at 0 replaced by that at 1.
+        """Return the logarithm of `posterior_variance`, with the value at 0 replaced by that at 1.
 
         A chain of one step has no value at 1; its only beta takes the place.
         """
@@ -107,7 +107,7 @@ class Schedule:
 
     @cached_property
     def fixed_large_variance(self) -> Float64[Tensor, " step"]:
-        """The betas, with entry 0 replaced by the posterior variance at 1.
+        """Return the betas, with entry 0 replaced by the posterior variance at 1.
 
         It is the sampling variance of models that do not learn theirs.
         """
@@ -115,7 +115,7 @@ class Schedule:
 
 
 def linear_schedule(num_train_timesteps: int = 1000) -> Schedule:
-    """Betas from 1e-4 to 0.02, scaled by 1000 / `num_train_timesteps`.
+    """Return betas from 1e-4 to 0.02, scaled by 1000 / `num_train_timesteps`.
 
     Raises:
         ValueError: with 20 steps or fewer the scaled betas reach 1.
@@ -132,7 +132,7 @@ def linear_schedule(num_train_timesteps: int = 1000) -> Schedule:
 def scaled_linear_schedule(
     num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
 ) -> Schedule:
-    """Betas whose square roots are evenly spaced between those of `beta_start` and `beta_end`.
+    """Return betas whose square roots are evenly spaced from `beta_start` to `beta_end`.
 
     Source:
         Rombach et al. 2022 (latent diffusion); both diffusion models of MM-LDM.
@@ -143,7 +143,7 @@ def scaled_linear_schedule(
 
 
 def cosine_schedule(num_train_timesteps: int = 1000) -> Schedule:
-    """Betas of alpha_bar(u) = cos^2(pi/2 (u + 0.008) / 1.008), capped at 0.999.
+    """Return betas of alpha_bar(u) = cos^2(pi/2 (u + 0.008) / 1.008), capped at 0.999.
 
     Source:
         Nichol and Dhariwal 2021, equation 17.
@@ -186,7 +186,7 @@ def respace(schedule: Schedule, spacing: int | str) -> Schedule:
 
 
 def space_timesteps(num_timesteps: int, spacing: int | str) -> list[int]:
-    """Indices of the steps to keep, ascending.
+    """Return the indices of the steps to keep, ascending.
 
     Args:
         spacing: one of

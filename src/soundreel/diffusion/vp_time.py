@@ -49,7 +49,7 @@ class VPTime:
         self._log_alpha = 0.5 * schedule.alpha_bar.to(device, dtype).log()
 
     def at(self, time: float, batch_size: int) -> Float[Tensor, " batch"]:
-        """The same time for every sample."""
+        """Return the same time for every sample."""
         return self._knots.new_full((batch_size,), time)
 
     def log_alpha(self, time: Times) -> Times:
@@ -60,19 +60,19 @@ class VPTime:
         return NoiseLevel(log_alpha.exp().double(), self._variance(log_alpha).sqrt().double())
 
     def half_log_snr(self, time: Times) -> Times:
-        """lambda = log(alpha / sigma)."""
+        """Return lambda = log(alpha / sigma)."""
         log_alpha = self.log_alpha(time)
         return log_alpha - 0.5 * torch.log(self._variance(log_alpha))
 
     def time_of(self, half_log_snr: Times) -> Times:
-        """The time at which lambda has the given value."""
+        """Return the time at which lambda has the given value."""
         log_alpha = -0.5 * torch.logaddexp(torch.zeros_like(half_log_snr), -2 * half_log_snr)
         return _interpolate(log_alpha, self._log_alpha.flip(0), self._knots.flip(0))
 
     def grid(
         self, spacing: Spacing, num_intervals: int, start: float, end: float
     ) -> Float[Tensor, " point"]:
-        """`num_intervals + 1` times from `start` to `end`."""
+        """Return `num_intervals + 1` times from `start` to `end`."""
         ends = self._knots.new_tensor([start, end])
         if spacing == "log_snr":
             return self.time_of(self._even(self.half_log_snr(ends), num_intervals))
@@ -83,7 +83,7 @@ class VPTime:
         raise ValueError(f"spacing is 'log_snr', 'uniform' or 'quadratic', got {spacing!r}")
 
     def network_timestep(self, time: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """The whole step a network is given: (time - 1/N) N, rounded, or cut off if `official`."""
+        """Return the network's whole step (time - 1/N) N, rounded, or cut off if `official`."""
         step = (time - self.first) * self.num_timesteps
         step = step.clamp(0, self.num_timesteps - 1)
         return step.long() if self.official else step.round().long()
@@ -99,7 +99,7 @@ class VPTime:
 
 
 def _interpolate(x: Times, knots: Float[Tensor, " knot"], values: Float[Tensor, " knot"]) -> Times:
-    """Piecewise linear function through (knots, values); the end pieces go on outside."""
+    """Interpolate linearly through (knots, values); the end pieces go on outside."""
     right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
     left = right - 1
     rise, run = values[right] - values[left], knots[right] - knots[left]

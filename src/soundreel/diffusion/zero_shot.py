@@ -51,7 +51,7 @@ HALF_PRECISION_FACTOR = 2**20
 def official_weight(
     classifier_scale: float, *, batch_size: int, num_elements: int, half_precision: bool
 ) -> float:
-    """The `weight` of `zero_shot_ddpm` that equals MM-Diffusion's `classifier_scale`.
+    """Return the `weight` of `zero_shot_ddpm` that equals MM-Diffusion's `classifier_scale`.
 
     MM-Diffusion takes the mean of the squares over the batch and over the elements of the given
     modality, and in half precision multiplies by 2^20. Its scripts use scale 3 in half precision,
@@ -66,7 +66,7 @@ def official_weight(
 
 
 def replacement_guide(given: AV, noise: AV) -> Guide:
-    """A guide that shows the network the given modality, noised, and fixes its clean estimate.
+    """Return a guide that shows the network the noised given modality and fixes its estimate.
 
     Args:
         given: the clean signal of one modality, in [-1, 1]; the other is None.
@@ -85,7 +85,7 @@ def replacement_guide(given: AV, noise: AV) -> Guide:
 
 
 def gradient_guide(given: AV, noise: AV, *, weight: float) -> Guide:
-    """`replacement_guide` with reconstruction guidance of the other modality.
+    """Return `replacement_guide` with reconstruction guidance of the other modality.
 
     Each evaluation of the network is followed by one backward pass through it; the denoiser must
     allow that (no `inference_mode` inside or around).
@@ -126,7 +126,7 @@ def zero_shot_ddpm(
     clip_x0: bool = True,
     callback: Callback | None = None,
 ) -> AV:
-    """Ancestral sampling of one modality given the other, as MM-Diffusion does it.
+    """Sample one modality given the other ancestrally, as MM-Diffusion does it.
 
     Args:
         xt: standard normal noise, the start of both modalities.

@@ -49,7 +49,7 @@ def dot_product_attention(
     key: Float[Tensor, "row head source dim"],
     value: Float[Tensor, "row head source dim"],
 ) -> Float[Tensor, "row head token dim"]:
-    """softmax(query key^T / sqrt(dim)) value, by the fastest way there is.
+    """Return softmax(query key^T / sqrt(dim)) value, by the fastest way there is.
 
     PyTorch's fused kernel for CPUs takes five times as long as this in its bfloat16 backward pass
     (204 against 31 ms for 1,024 rows of 17 tokens), so training there spells the formula out.

@@ -14,7 +14,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def sinusoidal_embedding(
     position: Num[Tensor, " batch"], dim: int, max_period: float = 10_000.0
 ) -> Float[Tensor, "batch {dim}"]:
-    """Cosines, then sines, of `position` at frequencies 1 to almost 1/max_period.
+    """Return cosines, then sines, of `position` at frequencies 1 to almost 1/max_period.
 
     An odd `dim` ends with one column of zeros. Computed in float32.
 

@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 
 
 def gather_rows(x: Float[Tensor, "row dim"]) -> Float[Tensor, "all_rows dim"]:
-    """Rows of all processes, in rank order; `x` itself where nothing is distributed.
+    """Return the rows of all processes, in rank order; `x` itself where nothing is distributed.
 
     Every process must hold equally many rows. The gradient of a row is the sum of what all
     processes' losses send back to it, so that averaging over processes, as data-parallel training
@@ -20,7 +20,7 @@ def gather_rows(x: Float[Tensor, "row dim"]) -> Float[Tensor, "all_rows dim"]:
 
 
 def process_rank() -> int:
-    """This process's place in the distributed run; 0 where nothing is distributed."""
+    """Return this process's place in the distributed run; 0 where nothing is distributed."""
     is_running = distributed.is_available() and distributed.is_initialized()
     return distributed.get_rank() if is_running else 0
 

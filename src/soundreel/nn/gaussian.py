@@ -18,15 +18,15 @@ class DiagonalGaussian:
     def from_parameters(
         cls, mean: Float[Tensor, "batch *shape"], logvar: Float[Tensor, "batch *shape"]
     ) -> "DiagonalGaussian":
-        """In float32 whatever the network ran in: exp of a bfloat16 log-variance is too coarse."""
+        """Build in float32 whatever the network ran in; bfloat16 log-variances are too coarse."""
         return cls(mean.float(), logvar.float().clamp(-30.0, 20.0))
 
     def sample(self, noise: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
-        """mean + std * noise, for standard normal noise drawn by the caller."""
+        """Return mean + std * noise, for standard normal noise drawn by the caller."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Float[Tensor, " batch"]:
-        """KL divergence from N(0, 1) in nats, summed over the latent's elements.
+        """Return KL divergence from N(0, 1) in nats, summed over the latent's elements.
 
         Source:
             Kingma and Welling 2014, appendix B.

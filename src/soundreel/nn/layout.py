@@ -19,7 +19,7 @@ def to_channels_last(module: Module) -> Module:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same images with the channels innermost in memory."""
+    """Return the same images with the channels innermost in memory."""
     return x.contiguous(memory_format=torch.channels_last)
 
 

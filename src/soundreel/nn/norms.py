@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 
 def group_norm(channels: int, *, eps: float = 1e-5) -> nn.GroupNorm:
-    """GroupNorm with min(32, channels) groups, or the next smaller number that divides."""
+    """Return a GroupNorm with min(32, channels) groups, or the next smaller number that divides."""
     groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
     return CentredGroupNorm(groups, channels, eps=eps)
 
@@ -60,7 +60,7 @@ def token_group_norm(
 
 
 def _with_gradient(x: Tensor, weight: Tensor) -> Tensor:
-    """The same values, needing a gradient if the weight does.
+    """Return the same values, needing a gradient if the weight does.
 
     PyTorch's CPU kernel for channels-last input crashes in its backward pass (2.13) where the
     weight alone needs one, as behind a frozen network.
@@ -102,6 +102,6 @@ class _TokenGroupNorm(torch.autograd.Function):
 
 
 def _group_means(values: Float[Tensor, "batch channel"], num_groups: int) -> Tensor:
-    """The mean of each group's channels, at each of them: `b 1 c`."""
+    """Return the mean of each group's channels, at each of them: `b 1 c`."""
     grouped = values.unflatten(1, (num_groups, -1))
     return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1)[:, None]

@@ -50,7 +50,7 @@ class PerceptualLoss(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str) -> "PerceptualLoss":
-        """The network with the published weights, frozen.
+        """Return the network with the published weights, frozen.
 
         Raises:
             ValueError: if the file cannot be read or holds another network.
@@ -76,7 +76,7 @@ class PerceptualLoss(nn.Module):
         image: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, " batch"]:
-        """Distance of images in [-1, 1], at least 32 pixels wide and high."""
+        """Return the distance of images in [-1, 1], at least 32 pixels wide and high."""
         if min(image.shape[-2:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"images of {image.shape[-2]}x{image.shape[-1]} pixels are too small for the "

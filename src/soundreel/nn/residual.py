@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 def resample(x: Float[Tensor, "row channel height width"], times: int) -> Tensor:
-    """Height and width doubled `times` times (nearest), or halved -`times` times (mean)."""
+    """Return height and width doubled `times` times (nearest), or halved -`times` times (mean)."""
     if times > 0:
         return functional.interpolate(x, scale_factor=float(2**times), mode="nearest")
     if times < 0:

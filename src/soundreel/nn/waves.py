@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def cosine_waves(count: int) -> Float[Tensor, "frame coefficient"]:
-    """Orthonormal cosines over `count` frames, all but the constant one."""
+    """Return orthonormal cosines over `count` frames, all but the constant one."""
     place, frequency = torch.arange(count).double() + 0.5, torch.arange(1, count).double()
     waves = (math.pi / count * place[:, None] * frequency).cos()
     return ((2 / count) ** 0.5 * waves).float()

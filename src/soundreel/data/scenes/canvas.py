@@ -39,7 +39,7 @@ class Canvas:
 
     @property
     def half_width(self) -> float:
-        """x of the right edge."""
+        """Return x of the right edge."""
         return self.width / self.height / 2
 
     def to_uint8(self) -> npt.NDArray[np.uint8]:
@@ -64,7 +64,7 @@ class Canvas:
     def disc(
         self, x: Number, y: Number, radius: Number, colour: Colour, alpha: Number = 1.0
     ) -> None:
-        """A flat disc."""
+        """Draw a flat disc."""
         view = self._view(x, y, radius, radius)
         if view is not None:
             rows, columns, dx, dy = view
@@ -73,7 +73,7 @@ class Canvas:
     def sphere(
         self, x: Number, y: Number, radius: Number, colour: Colour, squash: Number = 1.0
     ) -> None:
-        """A ball lit from the upper left; `squash` < 1 makes it flatter and wider."""
+        """Draw a ball lit from the upper left; `squash` < 1 makes it flatter and wider."""
         half_x, half_y = radius / squash**0.5, radius * squash
         view = self._view(x, y, half_x, half_y)
         if view is None:
@@ -97,7 +97,7 @@ class Canvas:
         alpha: Number = 1.0,
         softness: Number = 0.0,
     ) -> None:
-        """A flat ellipse, its edge blurred over `softness`."""
+        """Draw a flat ellipse, its edge blurred over `softness`."""
         view = self._view(x, y, half_x + softness, half_y + softness)
         if view is not None:
             rows, columns, dx, dy = view
@@ -114,7 +114,7 @@ class Canvas:
         colour: Colour,
         alpha: Number = 1.0,
     ) -> None:
-        """The outline of an ellipse; thinner than a pixel it fades instead of vanishing."""
+        """Draw the outline of an ellipse; thinner than a pixel it fades instead of vanishing."""
         view = self._view(x, y, half_x + half_thickness, half_y + half_thickness)
         if view is None or half_x <= 0 or half_y <= 0:
             return
@@ -131,7 +131,7 @@ class Canvas:
         colour: Colour,
         alpha: Number = 1.0,
     ) -> None:
-        """A line with round ends."""
+        """Draw a line with round ends."""
         (x0, y0), (x1, y1) = start, end
         thick = max(half_width, self.pixel / 2)
         view = self._view(
@@ -155,7 +155,7 @@ class Canvas:
         angle: Number = 0.0,
         rounding: Number = 0.0,
     ) -> None:
-        """A rectangle turned clockwise by `angle` radians, its corners rounded."""
+        """Draw a rectangle turned clockwise by `angle` radians, its corners rounded."""
         reach = float(np.hypot(half_x, half_y)) if angle else 0.0
         view = self._view(x, y, reach or half_x, reach or half_y)
         if view is None:
@@ -176,7 +176,7 @@ class Canvas:
         colour: Colour,
         angle: Number = 0.0,
     ) -> None:
-        """A turned shape hanging from (x, y), round like a vase, lit from the left.
+        """Draw a turned shape hanging from (x, y), round like a vase, lit from the left.
 
         `half_width` gives the half width at 0 (top) to 1 (bottom), in units of `length`.
         """
@@ -230,7 +230,7 @@ class Canvas:
     def _view(
         self, x: Number, y: Number, half_x: Number, half_y: Number
     ) -> tuple[slice, slice, Array, Array] | None:
-        """Rows, columns and offsets from (x, y) of the pixels within the reach; None if none."""
+        """Return rows, columns and offsets from (x, y) of pixels within the reach; None if none."""
         edge = 1.5 * self.pixel
         left, right = np.searchsorted(self.xs, np.array([x - half_x - edge, x + half_x + edge]))
         top, bottom = np.searchsorted(self.ys, np.array([y - half_y - edge, y + half_y + edge]))
@@ -259,7 +259,7 @@ def rgb(colour: Colour) -> Array:
 
 
 def _turn(dx: Array, dy: Array, angle: Number) -> tuple[Array, Array]:
-    """Offsets in the axes of a shape turned clockwise by `angle`."""
+    """Return offsets in the axes of a shape turned clockwise by `angle`."""
     if angle == 0:
         return dx, dy
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -267,7 +267,7 @@ def _turn(dx: Array, dy: Array, angle: Number) -> tuple[Array, Array]:
 
 
 def _ellipse_distance(dx: Array, dy: Array, half_x: Number, half_y: Number) -> Array:
-    """First-order distance to an ellipse's outline."""
+    """Return first-order distance to an ellipse's outline."""
     length = np.hypot(dx / half_x, dy / half_y)
     slope = np.hypot(dx / half_x**2, dy / half_y**2)
     return np.where(

@@ -43,7 +43,7 @@ class Drifter:
 
 
 def offscreen_events(rng: np.random.Generator, setting: Setting, count: int) -> list[Event]:
-    """Knocks and chirps from outside the picture."""
+    """Return knocks and chirps from outside the picture."""
     events = []
     for _ in range(count):
         is_knock = rng.uniform() < 0.5

@@ -29,7 +29,7 @@ class Ball:
 
     @property
     def pitch_hz(self) -> float:
-        """A ball twice as large sounds 1.3 octaves lower."""
+        """Return the pitch; a ball twice as large sounds 1.3 octaves lower."""
         return float(310.0 * (0.09 / self.radius) ** 1.3)
 
 

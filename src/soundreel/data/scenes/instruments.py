@@ -191,7 +191,7 @@ class Metronome(DiscreteScene):
 
 
 def _bell_outline(share: Array) -> Array:
-    """Half width of a bell from its crown (0) to its rim (1), in bell lengths."""
+    """Return half width of a bell from its crown (0) to its rim (1), in bell lengths."""
     dome = np.sqrt(np.clip(share / 0.22, 0, 1)) * 0.26
     flare = 0.07 * share + 0.17 * np.clip((share - 0.55) / 0.45, 0, 1) ** 2.2
     return dome + flare

@@ -108,13 +108,13 @@ class RenderOptions:
 
     @property
     def num_samples(self) -> int:
-        """floor(num_frames * sample_rate / frame_rate), in integers."""
+        """Return floor(num_frames * sample_rate / frame_rate), in integers."""
         return (self.num_frames * self.sample_rate * self.frame_rate.denominator) // (
             self.frame_rate.numerator
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON knows them; the frame rate as a string such as "30000/1001"."""
+        """Return the fields as JSON knows them; the frame rate as a string such as "30000/1001"."""
         values: dict[str, Any] = asdict(self)
         return values | {"frame_rate": str(self.frame_rate), "kinds": list(self.kinds)}
 
@@ -144,7 +144,7 @@ class RenderedClip:
     options: RenderOptions
 
     def truth(self) -> dict[str, Any]:
-        """Everything but pictures and sound, ready for JSON."""
+        """Return everything but pictures and sound, ready for JSON."""
         return {
             "kind": self.kind,
             "label": self.label,
@@ -195,7 +195,7 @@ def render_clip(options: RenderOptions, seed: int, index: int) -> RenderedClip:
 def render_clips(
     options: RenderOptions, seed: int, indices: Sequence[int], num_workers: int = 0
 ) -> Iterator[RenderedClip]:
-    """Clips in the order of `indices`, rendered by so many processes (0: in this one)."""
+    """Return clips in the order of `indices`, rendered by so many processes (0: in this one)."""
     if num_workers == 0:
         for index in indices:
             yield render_clip(options, seed, index)
@@ -217,7 +217,7 @@ def render_clips(
 def _paint(
     options: RenderOptions, scene: Scene, drifters: list[Drifter], rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """All frames. A shaking camera looks at a part of a background with a margin."""
+    """Paint all frames. A shaking camera looks at a part of a background with a margin."""
     height, width = options.height, options.width
     rates, phases = rng.uniform(2.0, 5.5, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
     margin = int(np.ceil(options.camera_shake * height)) + 1 if options.camera_shake else 0
@@ -245,7 +245,7 @@ def _paint(
 
 
 def _crop(picture: Array, margin: int, shift_px: npt.NDArray[np.float64]) -> Array:
-    """The middle of a picture, moved by a part of a pixel (bilinear)."""
+    """Return the middle of a picture, moved by a part of a pixel (bilinear)."""
     height, width = picture.shape[0] - 2 * margin, picture.shape[1] - 2 * margin
     left, top = margin + shift_px
     row, column = int(np.floor(top)), int(np.floor(left))

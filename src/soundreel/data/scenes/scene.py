@@ -73,7 +73,7 @@ class Scene(Protocol):
         ...
 
     def activity(self, time_s: Wave) -> Wave:
-        """How much happens, 0 to 1, at every time: what is seen and heard follow it."""
+        """Return how much happens, 0 to 1, at every time: what is seen and heard follow it."""
         ...
 
 
@@ -95,7 +95,7 @@ class DiscreteScene:
 def event_times(
     rng: np.random.Generator, duration_s: float, mean_gap_s: float, min_gap_s: float
 ) -> list[float]:
-    """Irregular times from before the clip to its end, at least `min_gap_s` apart.
+    """Return irregular times from before the clip to its end, at least `min_gap_s` apart.
 
     At least one lies within the clip, away from its edges where it is long enough.
     """
@@ -112,5 +112,5 @@ def event_times(
 
 
 def since(times: list[float], time_s: float) -> list[float]:
-    """Ages of the events that have happened, newest first."""
+    """Return ages of the events that have happened, newest first."""
     return [time_s - t for t in reversed(times) if t <= time_s]

@@ -10,7 +10,7 @@ from soundreel.types import ClipSpec
 
 
 def options_for(spec: ClipSpec, **others: Any) -> RenderOptions:
-    """Options that render clips of `spec`'s sizes and rates.
+    """Return options that render clips of `spec`'s sizes and rates.
 
     Args:
         others: further options, or others in place of `spec`'s.

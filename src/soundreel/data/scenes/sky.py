@@ -197,7 +197,7 @@ class Lightning(DiscreteScene):
 
 
 def _bolt(rng: np.random.Generator, x: float) -> Array:
-    """A jagged path with branches as rows of x, y, half width; width 0 lifts the pen."""
+    """Return a jagged path with branches as rows of x, y, half width; width 0 lifts the pen."""
     rows: list[tuple[float, float, float]] = []
     ys = np.linspace(0.08, 0.8, 11)
     path = x + np.cumsum(rng.normal(0, 0.035, 11))

@@ -31,7 +31,7 @@ class Sound:
         decays_s: Sequence[Number],
         amplitudes: Sequence[Number],
     ) -> None:
-        """Struck body: sines that die away, from `start_s` on."""
+        """Add a struck body: sines that die away, from `start_s` on."""
         for frequency, decay, amplitude in zip(frequencies_hz, decays_s, amplitudes, strict=True):
             if frequency > 0.45 * self.sample_rate:
                 continue
@@ -49,7 +49,7 @@ class Sound:
         decay_s: Number,
         amplitude: Number,
     ) -> None:
-        """A drop's tone: its pitch climbs by the factor 1 + `rise` while it dies away."""
+        """Add a drop's tone: its pitch climbs by the factor 1 + `rise` while it dies away."""
         span, age = self._span(start_s, TAIL * decay_s)
         climb = rise * age / (TAIL * decay_s)
         phase = 2 * np.pi * frequency_hz * age * (1 + climb)
@@ -65,25 +65,25 @@ class Sound:
         amplitude: Number,
         attack_s: Number = 0.001,
     ) -> None:
-        """Noise within a band that starts at once and dies away."""
+        """Add noise within a band that starts at once and dies away."""
         span, age = self._span(start_s, TAIL * decay_s)
         if len(age):
             envelope = -np.expm1(-age / attack_s) * np.exp(-age / decay_s)
             self.wave[span] += amplitude * envelope * self.noise(len(age), band_hz)
 
     def texture(self, envelope: Wave, band_hz: tuple[Number, Number], amplitude: Number) -> None:
-        """Lasting noise within a band, its loudness given for every sample."""
+        """Add lasting noise within a band, its loudness given for every sample."""
         self.wave += amplitude * envelope * self.noise(len(self.wave), band_hz)
 
     def tone(self, frequency_hz: Wave, harmonics: Sequence[Number], envelope: Wave) -> None:
-        """A harmonic tone whose frequency and loudness are given for every sample."""
+        """Add a harmonic tone whose frequency and loudness are given for every sample."""
         phase = 2 * np.pi * np.cumsum(frequency_hz) / self.sample_rate
         for k, amplitude in enumerate(harmonics, start=1):
             audible = k * frequency_hz < 0.45 * self.sample_rate
             self.wave += amplitude * envelope * audible * np.sin(k * phase)
 
     def noise(self, count: int, band_hz: tuple[Number, Number]) -> Wave:
-        """Noise of standard deviation 1 with gentle (12 dB per octave) slopes around the band."""
+        """Return noise of standard deviation 1, its band limited by 12 dB per octave."""
         low, high = band_hz
         size = 1 << max(count - 1, 1).bit_length()  # a length that transforms quickly
         spectrum = np.fft.rfft(self.rng.standard_normal(size))
@@ -104,7 +104,7 @@ class Sound:
         self.wave = self.wave + echo[: len(self.wave)]
 
     def _span(self, start_s: Number, length_s: Number) -> tuple[slice, Wave]:
-        """The samples of [start, start + length) and their ages in seconds."""
+        """Return the samples of [start, start + length) and their ages in seconds."""
         first = max(0, int(np.ceil(start_s * self.sample_rate)))
         last = min(len(self.wave), int((start_s + length_s) * self.sample_rate) + 1)
         age = np.arange(first, max(first, last)) / self.sample_rate - start_s
@@ -114,7 +114,7 @@ class Sound:
 def smooth_curve(
     rng: np.random.Generator, period_s: Number, low: Number, high: Number
 ) -> Callable[[Wave], Wave]:
-    """A wandering curve between two levels that turns about once every `period_s`.
+    """Return a wandering curve between two levels that turns about once every `period_s`.
 
     The same curve whatever the times it is asked at.
     """

@@ -107,12 +107,12 @@ class ContinuousScene:
         return np.clip(self.level(time_s), 0, 1)
 
     def activity_of(self, sound: Sound) -> Wave:
-        """Activity at every sample, from a grid of 200 points a second."""
+        """Return activity at every sample, from a grid of 200 points a second."""
         grid = np.arange(0, len(sound.wave) / sound.sample_rate + 0.01, 0.005)
         return np.interp(sound.time, grid, self.activity(grid))
 
     def level_at(self, time_s: float) -> float:
-        """Activity at one moment."""
+        """Return activity at one moment."""
         return float(self.activity(np.array([time_s]))[0])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soundreel.data.captions import read_captions
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo, load_manifest
 from soundreel.data.options import RECIPES, PrepareOptions
@@ -246,27 +247,48 @@ def test_the_aist_recipe_keeps_all_cameras_on_a_dance_in_one_split(tmp_path, mak
     assert all(splits[name] == splits[name.replace("_c01_", "_c09_")] for name in names)
 
 
-def test_the_audioset_recipe_reads_its_lists_and_keeps_large_fast_videos(tmp_path, make_video):
-    whole, cut, small = "-0RWZT-miFs", "abc_DEF-123", "zzzzzzzzzzz"
-    big = {"frame_rate": 25, "size": (360, 360)}
-    make_video(tmp_path / "in" / f"{whole}.mkv", duration_s=4.0, **big)
-    make_video(tmp_path / "in" / "media" / f"{cut}_30000_32000.mkv", duration_s=2.0, **big)
-    make_video(tmp_path / "in" / "media" / f"{cut}_70.mkv", duration_s=2.0, **big)  # not listed
-    make_video(tmp_path / "in" / f"{small}.mkv", duration_s=4.0, frame_rate=25)
+def test_the_audioset_recipe_reads_its_lists_and_takes_words_as_captions(tmp_path, make_video):
+    whole, cut, slow = "-0RWZT-miFs", "abc_DEF-123", "zzzzzzzzzzz"
+    make_video(tmp_path / "in" / f"{whole}.mkv", duration_s=4.0, frame_rate=25)
+    make_video(tmp_path / "in" / "media" / f"{cut}_30000_32000.mkv", duration_s=2.0, frame_rate=25)
+    make_video(tmp_path / "in" / "media" / f"{cut}_70.mkv", duration_s=2.0)  # not listed
+    make_video(tmp_path / "in" / f"{slow}.mkv", duration_s=4.0, frame_rate=20)
+    (tmp_path / "in" / "class_labels_indices.csv").write_text(
+        'index,mid,display_name\n0,/m/03fwl,"Goat"\n1,/m/04rlf,"Music"\n2,/m/0ch8v,"Rain, heavy"\n'
+    )
     (tmp_path / "in" / "balanced.csv").write_text(
         "# Segments csv created Sun Mar  5 10:54:31 2017\n"
         "# YTID, start_seconds, end_seconds, positive_labels\n"
         f'{whole}, 1.000, 4.000, "/m/03fwl,/m/04rlf"\n{cut}, 30.000, 32.000, "/m/0ch8v"\n'
-        f'{small}, 0.000, 4.000, "/m/0ch8v"\nmissing-one, 0.000, 4.000, "/m/0ch8v"\n'
+        f'{slow}, 0.000, 4.000, "/m/0ch8v"\nmissing-one, 0.000, 4.000, "/m/0ch8v"\n'
     )
-    options = replace(RECIPES["audioset"], height=8, width=8)
+    options = replace(RECIPES["audioset"], height=8, width=8, best=2)
     info = prepare_dataset(tmp_path / "in" / "balanced.csv", tmp_path / "out", options).info
-    assert info.classes == ("/m/03fwl", "/m/0ch8v")
+    assert info.classes == ()
     found = [(r.group, r.start_s, r.num_frames) for r in load_manifest(tmp_path / "out")]
     assert sorted(found) == [(whole, 1.0, 30), (cut, 0.0, 20)]
-    reasons = _skipped(tmp_path / "out")
-    assert "below min_size 360" in reasons[f"{small}.mkv@0.000-4.000"]
-    assert "no such file" in reasons["missing-one.mp4@0.000-4.000"]
+    captions = {
+        r.group: read_captions(tmp_path / "out" / "captions.csv", tmp_path / "out")[r.key]
+        for r in load_manifest(tmp_path / "out")
+    }
+    assert captions == {whole: "Goat, Music", cut: "Rain, heavy"}
+    rows = list(csv.reader((tmp_path / "out" / "chosen.csv").read_text().splitlines()))
+    assert rows[0] == ["source", "frame_rate", "width", "height"]
+    assert [row[1] for row in rows[1:]] == ["25", "25"], "the slow and the missing one are not best"
+    prepare_dataset(
+        tmp_path / "in" / "balanced.csv", tmp_path / "all", replace(options, best=0, labels="list")
+    )
+    assert DatasetInfo.load(tmp_path / "all").classes == ("Goat", "Rain, heavy")
+    assert "no such file" in _skipped(tmp_path / "all")["missing-one.mp4@0.000-4.000"]
+
+
+def test_a_label_without_words_is_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("# YTID, start_seconds, end_seconds\nx, 0, 4, /m/1\n")
+    with pytest.raises(DataError, match=r"class_labels_indices.csv is missing"):
+        prepare_dataset(tmp_path / "list.csv", tmp_path / "out", SMALL)
+    (tmp_path / "class_labels_indices.csv").write_text("index,mid,display_name\n0,/m/2,Rain\n")
+    with pytest.raises(DataError, match=r"list.csv, line 2: .* no label '/m/1'"):
+        prepare_dataset(tmp_path / "list.csv", tmp_path / "out", SMALL)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ _SUMMARIES = {
     "plain": "No classes; every option as given.",
     "landscape": "A folder a class, as the Landscape data set comes.",
     "aist": "AIST++: class is the music, all cameras on a dance in one split.",
-    "audioset": "A list of AudioSet segments; only fast, large, audible ones.",
+    "audioset": "A list of AudioSet segments: its 20,000 best videos, labels as captions.",
     "landscape-mm-ldm": "Landscape for MM-LDM: 256x256 with black bars, 44.1 kHz.",
     "aist-mm-ldm": "AIST++ for MM-LDM: 256x256, 44.1 kHz.",
-    "audioset-mm-ldm": "AudioSet for MM-LDM: 256x256 with black bars, 4 frames per second.",
+    "audioset-mm-ldm": "AudioSet for MM-LDM: a tenth of it, 256x256 with black bars, 4 per second.",
 }
 
 
@@ -53,7 +53,7 @@ def prepare(
 
     Args:
         src: folder of videos (searched recursively), or CSV list with the column path and, if
-            wanted, label, start_s, end_s, source.
+            wanted, label, caption, start_s, end_s, source; or a list of AudioSet segments.
         dest: folder of the data set; made if absent.
         options: a recipe, whose options can each be changed by a flag.
         workers: processes that decode; 0 decodes in the main one.

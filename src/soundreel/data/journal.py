@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError
+from soundreel.data.options import PrepareOptions
 
 JOURNAL_FILE = "journal.jsonl"
 
@@ -37,6 +38,7 @@ class SourceEntry:
     file_bytes: int
     clips: tuple[ClipRecord, ...] = ()
     skipped: tuple[Skip, ...] = ()
+    caption: str = ""
 
     @classmethod
     def parse(cls, line: str) -> "SourceEntry":
@@ -107,7 +109,8 @@ class Journal:
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What two headers differ in, option by option."""
-    flat = [{**header, **header.get("options", {})} for header in (found, wanted)]
+    defaults = json.loads(json.dumps(asdict(PrepareOptions())))  # of options younger than a journal
+    flat = [{**defaults, **header, **header.get("options", {})} for header in (found, wanted)]
     return [
         f"{name} was {flat[0].get(name)!r}, is now {flat[1].get(name)!r}"
         for name in sorted(flat[0].keys() | flat[1].keys())

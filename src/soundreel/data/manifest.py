@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 SKIPPED_FILE = "skipped.csv"
+CAPTIONS_FILE = "captions.csv"
 SHARDS_FOLDER = "shards"
 
 

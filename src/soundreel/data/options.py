@@ -1,5 +1,7 @@
 """What `soundreel prepare` can be asked for, and the recipes of published data sets."""
 
+import math
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -52,8 +54,13 @@ class PrepareOptions:
     """Sources held out as the split `test`: a share below 1, or a number from 1 on."""
     valid: float = 0.0
     """Likewise for the split `valid`, out of what `test` leaves."""
+    subset: str = ""
+    """Use only part of the sources, drawn by --seed: a percentage such as 10%, or a number."""
+    best: int = 0
+    """Use only so many sources: those of the highest frame rate, then of the largest picture;
+    0 uses all. DEST/chosen.csv lists them."""
     seed: int = 0
-    """Which sources are held out."""
+    """Seed of the sources held out and of the subset."""
     shard_size_mb: int = 256
     """A new shard is begun when one has reached this size."""
 
@@ -91,6 +98,18 @@ class PrepareOptions:
             value = getattr(self, name)
             if value < 0 or (value > 1 and value != int(value)):
                 raise ValueError(f"{name} must be a share below 1 or a whole number, got {value}")
+        share = self.subset.removesuffix("%")
+        is_share = self.subset.endswith("%")
+        if self.subset and not (
+            re.fullmatch(r"\d+(\.\d+)?" if is_share else r"\d+", share)
+            and 0 < float(share) <= (100 if is_share else math.inf)
+        ):
+            raise ValueError(
+                "subset must be a percentage such as 10% or a number of sources, got "
+                f"{self.subset!r}"
+            )
+        if self.best < 0:
+            raise ValueError(f"best must not be negative, got {self.best}")
         if self.shard_size_mb < 1:
             raise ValueError(f"shard_size_mb must be at least 1, got {self.shard_size_mb}")
 
@@ -117,10 +136,10 @@ AIST = PrepareOptions(
 """AIST++ (Li et al. 2021): dances filmed by nine cameras, cut to the centre square; the class is
 one of 60 pieces of music, and all cameras on one dance are one source."""
 
-AUDIOSET = PrepareOptions(labels="list", min_frame_rate=25.0, min_size=360, silence_db=-60.0)
-"""AudioSet (Gemmeke et al. 2017): segments from its list of ids; high frame rate and large picture,
-as MM-Diffusion chose its 20,000 clips. The paper names no numbers: 25 frames per second, 360 pixels
-and -60 dB are ours."""
+AUDIOSET = PrepareOptions(silence_db=-60.0, best=20_000)
+"""AudioSet (Gemmeke et al. 2017) as MM-Diffusion trains on it: the 20,000 videos of the highest
+frame rate, then of the largest picture. Its labels are captions. Ruan et al. 2023, supplement,
+section 3.1; -60 dB is ours."""
 
 LANDSCAPE_MM_LDM = replace(LANDSCAPE, height=256, width=256, sample_rate=44_100, crop="letterbox")
 """Landscape as MM-LDM trains on it: 256x256 with black bars, so that nothing is cut off, and sound
@@ -129,8 +148,9 @@ at 44.1 kHz."""
 AIST_MM_LDM = replace(AIST, height=256, width=256, sample_rate=44_100)
 """AIST++ as MM-LDM trains on it: MM-Diffusion's centre crop at 256x256, sound at 44.1 kHz."""
 
-AUDIOSET_MM_LDM = replace(
-    AUDIOSET,
+AUDIOSET_MM_LDM = PrepareOptions(
+    subset="10%",
+    silence_db=-60.0,
     height=256,
     width=256,
     sample_rate=44_100,
@@ -138,7 +158,8 @@ AUDIOSET_MM_LDM = replace(
     frame_rate="4",
     min_duration_s=4.0,
 )
-"""AudioSet as MM-LDM trains on it: windows of 4 s at 4 frames per second."""
+"""AudioSet as MM-LDM trains on it: a tenth of it (appendix 1.5), whatever its quality; windows of
+4 s at 4 frames per second."""
 
 RECIPES = {
     "plain": PrepareOptions(),

@@ -21,6 +21,7 @@ from soundreel.data.convert import Conversion, ConvertedClip
 from soundreel.data.cuts import require_scene_detection
 from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry
 from soundreel.data.manifest import (
+    CAPTIONS_FILE,
     DATASET_FILE,
     MANIFEST_FILE,
     SHARDS_FOLDER,
@@ -33,6 +34,7 @@ from soundreel.data.manifest import (
 )
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source, scan
+from soundreel.data.selection import CHOSEN_FILE, select
 from soundreel.data.shards import ShardWriter
 from soundreel.data.split import TRAIN, assign_splits
 from soundreel.data.workers import convert_all
@@ -80,6 +82,7 @@ def prepare_dataset(
     sources = scan(origin, options, exclude=root)
     with _claimed(root):
         _clear(root, overwrite)
+        sources = select(sources, options, root)
         journal = Journal(root, {"origin": str(origin.resolve()), "options": asdict(options)})
         try:
             _check_unchanged(sources, journal)
@@ -116,7 +119,8 @@ def _clear(root: Path, overwrite: bool) -> None:
     """Remove what a killed run left in the spool, and all the rest if asked to."""
     shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
     if overwrite:
-        for name in (DATASET_FILE, MANIFEST_FILE, SKIPPED_FILE, JOURNAL_FILE):
+        names = (DATASET_FILE, MANIFEST_FILE, SKIPPED_FILE, CAPTIONS_FILE, CHOSEN_FILE)
+        for name in (*names, JOURNAL_FILE):
             (root / name).unlink(missing_ok=True)
         shutil.rmtree(root / SHARDS_FOLDER, ignore_errors=True)
 
@@ -181,6 +185,7 @@ def _convert(
                     group=source.group,
                     split=split,
                     label=source.label,
+                    caption=source.caption,
                     file_bytes=_file_bytes(source.path),
                     clips=clips,
                     skipped=result.skipped,
@@ -236,6 +241,7 @@ def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal)
     """Write skipped.csv, manifest.jsonl and, last, dataset.json."""
     entries = [journal.entries[name] for name in sorted(journal.entries)]
     _save_skipped(root, entries)
+    _save_captions(root, entries)
     if not any(entry.clips for entry in entries):
         reasons = "; ".join(f"{e.source}: {s.reason}" for e in entries[:3] for s in e.skipped[:1])
         raise DataError(
@@ -284,6 +290,15 @@ def _save_skipped(root: Path, entries: list[SourceEntry]) -> None:
             times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
             writer.writerow([entry.source, *times, skip.reason])
     write_atomically(root / SKIPPED_FILE, table.getvalue())
+
+
+def _save_captions(root: Path, entries: list[SourceEntry]) -> None:
+    """Write the captions of the sources that gave clips, if there are any."""
+    rows = [(entry.source, entry.caption) for entry in entries if entry.clips and entry.caption]
+    if rows:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("source", "caption"), *rows])
+        write_atomically(root / CAPTIONS_FILE, table.getvalue())
 
 
 def _file_bytes(path: Path) -> int:

@@ -1,8 +1,8 @@
 """What there is to prepare: the files of a folder, or the rows of a list.
 
 A list is a CSV file with the columns `path` (relative to the list or absolute) and, optionally,
-`label`, `start_s`, `end_s` and `source` (rows with the same source stay in the same split). The
-lists of AudioSet (comment lines, then id, start, end, labels) are read too, see `_audioset_rows`.
+`label`, `caption`, `start_s`, `end_s` and `source` (rows with the same source stay in the same
+split). The lists of AudioSet are read too, see `audioset`.
 """
 
 import csv
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from soundreel.data.audioset import audioset_rows, is_audioset
 from soundreel.data.manifest import DataError
 from soundreel.data.options import PrepareOptions
 
@@ -30,6 +31,7 @@ class Source:
         name: unique and independent of where the folder lies.
         group: clips of equal group stay in the same split.
         label: name of its class; empty for none.
+        caption: words that describe it; empty for none.
         start_s, end_s: the piece to use; None for the beginning or end of the file.
         problem: why it cannot be used, if that is known without opening it.
     """
@@ -38,6 +40,7 @@ class Source:
     name: str
     group: str
     label: str = ""
+    caption: str = ""
     start_s: Fraction | None = None
     end_s: Fraction | None = None
     problem: str = ""
@@ -105,7 +108,8 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
         start_s, end_s = (_seconds(row.get(column), where) for column in ("start_s", "end_s"))
         piece = "" if start_s is None and end_s is None else f"@{row['start_s']}-{row['end_s']}"
         label, problem = _label(given, (row.get("label") or "").strip(), options)
-        num_labels_unused += bool(row.get("label")) and options.labels == "none"
+        has_unused_label = row.get("label") and not row.get("caption")
+        num_labels_unused += bool(has_unused_label) and options.labels == "none"
         if start_s is not None and end_s is not None and end_s <= start_s:
             problem = f"end_s {row['end_s']} is not after start_s {row['start_s']}"
         source = Source(
@@ -113,6 +117,7 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
             name=given + piece,
             group=(row.get("source") or "").strip() or _group(given, options),
             label=label,
+            caption=(row.get("caption") or "").strip(),
             start_s=start_s,
             end_s=end_s,
             problem=problem,
@@ -131,11 +136,13 @@ def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and columns of a list, AudioSet's included."""
     with origin.open(encoding="utf-8-sig", newline="") as file:
         lines = list(file)
-    if any(line.startswith("#") and "YTID" in line for line in lines):
-        yield from _audioset_rows(origin, lines, exclude)
+    if is_audioset(lines):
+        files = _files(origin.parent, exclude)
+        media = (path for path in files if path.suffix.lower() not in ("", *TEXTS))
+        yield from audioset_rows(origin, lines, media)
         return
     reader = csv.DictReader(lines)
-    known = {"path", "label", "start_s", "end_s", "source"}
+    known = {"path", "label", "caption", "start_s", "end_s", "source"}
     columns = set(reader.fieldnames or ())
     if "path" not in columns or not columns <= known:
         raise DataError(
@@ -148,38 +155,6 @@ def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 f"{origin}, line {reader.line_num}: no path, or more columns than named"
             )
         yield reader.line_num, {"start_s": "", "end_s": ""} | row
-
-
-def _audioset_rows(
-    origin: Path, lines: list[str], exclude: Path
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of AudioSet's segment lists: id, start, end in seconds, quoted labels.
-
-    The media lie anywhere below the list's folder. A file ID.EXT is taken for the whole video and
-    cut at the listed times; a file ID_START.EXT or ID_START_END.EXT (seconds or milliseconds) for
-    the segment itself. The first label is the class.
-    """
-    whole: dict[str, str] = {}
-    cut: dict[tuple[str, float], str] = {}
-    for path in sorted(_files(origin.parent, exclude)):
-        if path.suffix.lower() not in ("", *TEXTS):
-            name = path.relative_to(origin.parent).as_posix()
-            match = re.fullmatch(r"(.{11})_(\d+(?:\.\d+)?)(?:_[\d.]+)?", path.stem)
-            whole.setdefault(path.stem, name)
-            if match:
-                cut.setdefault((match[1], float(match[2])), name)
-    for number, row in enumerate(csv.reader(lines, skipinitialspace=True), 1):
-        if not row or row[0].startswith("#"):
-            continue
-        if len(row) != 4:
-            raise DataError(f"{origin}, line {number}: expected id, start, end, labels, got {row}")
-        video_id, start_s, end_s, labels = row
-        label = labels.split(",")[0]
-        begin = float(_seconds(start_s, f"{origin}, line {number}") or 0)
-        segment = cut.get((video_id, begin)) or cut.get((video_id, 1000 * begin))
-        times = {"start_s": "", "end_s": ""} if segment else {"start_s": start_s, "end_s": end_s}
-        name = segment or whole.get(video_id, f"{video_id}.mp4")
-        yield number, {"path": name, "label": label, "source": video_id} | times
 
 
 def _seconds(text: str | None, where: str) -> Fraction | None:

@@ -12,7 +12,7 @@ from soundreel.checkpoints.text_encoder import load_text_encoder, text_encoder_s
 from soundreel.config import ConfigError
 from soundreel.data.captions import CaptionStates, class_captions, read_captions
 from soundreel.data.loader import Batch
-from soundreel.data.manifest import DatasetInfo
+from soundreel.data.manifest import CAPTIONS_FILE, DatasetInfo
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.generator_loss import TextSource
 from soundreel.systems.mm_ldm.import_hifigan import import_hifigan
@@ -44,8 +44,9 @@ class RunCaptions:
 
     def __init__(self, config: MMLDMConfig, data: Path) -> None:
         self._text = config.text
-        if config.captions:
-            self._captions = read_captions(Path(config.captions), data)
+        prepared = data / CAPTIONS_FILE
+        if config.captions or prepared.is_file():
+            self._captions = read_captions(Path(config.captions or prepared), data)
         else:
             self._captions = class_captions(data)
         self._encoder = load_text_encoder(config.text)

@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from soundreel.diffusion import dpm_adaptive, dpm_solver
+from soundreel.diffusion.schedules import linear_schedule
+from soundreel.diffusion.vp_time import VPTime
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.official_keys import from_official
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
@@ -20,6 +26,7 @@ from soundreel.systems.mm_ldm.official_keys import (
     load_official,
     signal_decoder_rules,
 )
+from soundreel.types import AV
 
 
 class Reference:
@@ -154,3 +161,106 @@ def reference_coupled_unet(parity_folder) -> Callable[[str], CoupledUNet]:
         return network
 
     return build
+
+
+ROUNDED_OPERATIONS = """
+add sub rsub mul div reciprocal pow sqrt exp expm1 log logaddexp sin cos mean sum linspace
+"""
+
+
+class RandomRounding(TorchDispatchMode):
+    """Change every float64 result of arithmetic by up to one float32 unit in the last place.
+
+    Results scatter under it as those of float32 may on any processor, whose elementary functions
+    differ in the last bit. Computed in float64 from fixed seeds, the scatter is the same number
+    everywhere: it measures how well the problem is conditioned, not how the machine rounds.
+
+    Source:
+        Parker 1997 (Monte Carlo arithmetic).
+    """
+
+    def __init__(self, seed=None):
+        super().__init__()
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.paused = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if self.generator is None or self.paused:
+            return result
+        if (
+            func.overloadpacket.__name__ not in ROUNDED_OPERATIONS.split()
+            or result.dtype != torch.float64
+        ):
+            return result
+        shift = torch.rand(result.shape, dtype=torch.float64, generator=self.generator)
+        return result * (1 + torch.finfo(torch.float32).eps * (2 * shift - 1))
+
+    @contextmanager
+    def pause(self):
+        self.paused = True
+        yield
+        self.paused = False
+
+
+class OfficialTimes(VPTime):
+    """The times of the official solver; `exact` computes in float64 from the float32 tables."""
+
+    def __init__(self, schedule, device, *, exact=True):
+        super().__init__(schedule, device, official=True)
+        self.dtype = torch.float64 if exact else torch.float32
+        if exact:
+            self._knots = self._knots.double()
+            self._log_alpha = 0.5 * schedule.alpha_bar.to(device, torch.float32).double().log()
+
+
+@pytest.fixture
+def random_rounding() -> type[RandomRounding]:
+    return RandomRounding
+
+
+@pytest.fixture
+def official_times() -> Callable[..., OfficialTimes]:
+    """`official_times(exact=False)`: those of the linear schedule as the solver has them."""
+    return lambda exact=True: OfficialTimes(linear_schedule(), torch.device("cpu"), exact=exact)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The end of one run of a solver, and the steps it asked for before they were made integers."""
+
+    final: AV
+    steps: list[float]
+
+
+@pytest.fixture
+def trajectories(monkeypatch) -> Callable[..., Trajectory]:
+    """Run DPM-Solver in its own float32, in float64, or in float64 with random float32 rounding.
+
+    `trajectories(solve, exact=True, steps=[999, ...], seed=0)` calls `solve()`. With `exact` the
+    schedule is float64. With `steps` the network is given these instead of the solver's own: the
+    official solver cuts a time to an integer, so that one last bit decides between two steps.
+    """
+
+    def run(solve, *, exact=False, steps=None, seed=None):
+        rounding = RandomRounding(seed)
+        asked, given = [], iter(steps or [])
+
+        class Times(OfficialTimes):
+            def __init__(self, schedule, device, *, official):
+                assert official
+                with rounding.pause():
+                    super().__init__(schedule, device, exact=exact)
+
+            def network_timestep(self, time):
+                with rounding.pause():
+                    asked.append(float((time[0] - self.first) * self.num_timesteps))
+                    own = super().network_timestep(time)
+                return own if steps is None else torch.full_like(own, next(given))
+
+        with monkeypatch.context() as patch, rounding:
+            for module in (dpm_solver, dpm_adaptive):
+                patch.setattr(module, "VPTime", Times)
+            return Trajectory(solve(), asked)
+
+    return run

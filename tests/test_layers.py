@@ -20,6 +20,7 @@ LAYERS = {
     "nn": 1,
     "media": 2,
     "clip": 2,
+    "protocols": 3,
     "checkpoints": 3,
     "data": 3,
     "metrics": 3,

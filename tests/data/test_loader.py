@@ -1,7 +1,11 @@
 """Batches are a function of the seed and the samples seen."""
 
+import subprocess
+import sys
+import time
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +103,32 @@ def test_worker_processes_read_the_same_batches(dataset):
     plain = _take(Loader(dataset, global_batch_size=4, seed=5), 3)
     read_ahead = _take(Loader(dataset, global_batch_size=4, seed=5, num_workers=1), 3)
     assert all(_equal(one, other) for one, other in zip(plain, read_ahead, strict=True))
+
+
+def test_workers_end_with_a_parent_that_was_killed(dataset, tmp_path):
+    """They ignore signals, so they must notice by themselves."""
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from soundreel.data.dataset import PreparedDataset\n"
+        "from soundreel.data.loader import Loader\n"
+        "from soundreel.types import ClipSpec\n"
+        f"dataset = PreparedDataset(Path({str(tmp_path / 'out')!r}),"
+        " spec=ClipSpec(num_frames=16, height=8, width=8))\n"
+        "batches = iter(Loader(dataset, global_batch_size=4, seed=0, num_workers=2))\n"
+        "next(batches)\n"
+        "print(*[worker.pid for worker in batches._workers], flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(number) for number in process.stdout.readline().split()]
+        process.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "workers of a dead process stay"
+        time.sleep(0.1)
 
 
 def test_seeds_differ_and_the_global_generator_is_left_alone(dataset):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from soundreel.training.ema import EMA
@@ -267,6 +268,60 @@ def test_parts_can_learn_at_a_share_of_the_learning_rate(tmp_path):
     }
     assert moved["2.weight"] < 1e-6
     assert moved["0.weight"] > 1e-3
+
+
+def test_parts_with_rates_of_their_own_resume_exactly(tmp_path):
+    """AdamW counts parameters by group, the network by module; a checkpoint says whose is whose."""
+
+    def with_shares():
+        whole = toy_player()
+        return make_player(
+            "toy",
+            whole.network,
+            whole.objective,
+            learning_rate=1e-2,
+            ema_decay=0.9,
+            rate_shares={"0": 0.1},
+        )
+
+    whole, first, second = with_shares(), with_shares(), with_shares()
+    run(toy_config(), tmp_path / "whole", whole)
+    run(toy_config(total_samples=32), tmp_path / "parts", first)
+    newest = list_checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+    stored = load_file(newest / "toy.optimizer.safetensors")
+    for name, parameter in first.network.named_parameters():
+        assert stored[f"{name}|exp_avg"].shape == parameter.shape
+        assert torch.equal(stored[f"{name}|exp_avg"], first.optimizer.state[parameter]["exp_avg"])
+    run(toy_config(), tmp_path / "parts", second, start=load_training_state(newest, [second]))
+    expected, got = state_of(whole), state_of(second)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_checkpoints_of_the_first_format_are_read_as_they_were_written(tmp_path):
+    """They named the optimizer's numbers in the order of the modules, whatever its groups."""
+    whole = toy_player()
+    options = {"learning_rate": 1e-2, "ema_decay": 0.9, "rate_shares": {"0": 0.1}}
+    first = make_player("toy", whole.network, whole.objective, **options)
+    run(toy_config(total_samples=32), tmp_path, first)
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
+    names = [name for name, _ in first.network.named_parameters()]
+    state = first.optimizer.state_dict()["state"]
+    old = {f"{names[n]}|{k}": torch.as_tensor(v) for n in state for k, v in state[n].items()}
+    save_file(old, newest / "toy.optimizer.safetensors")
+    (newest / "state.json").write_text('{"samples_seen": 32}')
+    second = make_player("toy", toy_player().network, whole.objective, **options)
+    assert load_training_state(newest, [second]) == 32
+    assert all(torch.equal(state_of(first)[k], v) for k, v in state_of(second).items())
+
+
+def test_the_last_checkpoint_is_not_written_twice(tmp_path):
+    run(toy_config(keep_checkpoints=1), tmp_path, toy_player())
+    (only,) = list_checkpoints(tmp_path / "checkpoints")
+    written = only.stat().st_ino
+    other = toy_player()
+    seen = load_training_state(only, [other])
+    run(toy_config(keep_checkpoints=1), tmp_path, other, start=seen)
+    assert [p.stat().st_ino for p in list_checkpoints(tmp_path / "checkpoints")] == [written]
 
 
 def test_a_part_within_a_part_can_learn_at_a_rate_of_its_own():

@@ -5,6 +5,7 @@ random about it (its window, its flip) is drawn from a generator seeded by (seed
 of worker processes, of ranks and of batches before it change nothing.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -104,6 +105,7 @@ class Loader:
                 batch_sampler=self._plan(),
                 num_workers=self._num_workers,
                 collate_fn=_collate,
+                worker_init_fn=_leave_signals_to_parent,
                 generator=torch.Generator(),  # else a draw from the global one
             )
         )
@@ -124,6 +126,17 @@ class Loader:
             generator = sample_generator(self._seed, 0, epoch)
             self._permutation = (epoch, torch.randperm(len(self._dataset), generator=generator))
         return int(self._permutation[1][position])
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore Ctrl-C and SIGTERM, which reach every process of the group.
+
+    The training process answers them: it still needs batches to finish its step. A worker ends when
+    its parent tells it to, or is gone (PyTorch's worker loop looks every five seconds).
+    """
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Numbered(Dataset):

@@ -18,14 +18,21 @@ from torch import Tensor
 
 from soundreel.training.player import Player
 
+FORMAT_VERSION = 2
+"""1 counted the optimizer's parameters in the order of the modules, whatever its groups."""
+
 
 def save_training_state(folder: Path, players: list[Player], samples_seen: int, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
     It is written under a temporary name, flushed and renamed, so a crash leaves the last one whole.
+    A complete checkpoint at `samples_seen` is left as it is: a run resumes from its newest one, so
+    that nothing can have been learned since.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{samples_seen:09d}"
+    if target in list_checkpoints(folder):
+        return target
     temporary = folder / f".writing-{target.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -34,9 +41,9 @@ def save_training_state(folder: Path, players: list[Player], samples_seen: int, 
         if player.ema is not None:
             _save(player.ema.state_dict(), temporary / f"{player.name}.ema.safetensors")
         _save(_optimizer_state(player), temporary / f"{player.name}.optimizer.safetensors")
-    _write_json(temporary / "state.json", {"samples_seen": samples_seen})
-    if target.exists():
-        shutil.rmtree(target)
+    state = {"samples_seen": samples_seen, "format_version": FORMAT_VERSION}
+    _write_json(temporary / "state.json", state)
+    shutil.rmtree(target, ignore_errors=True)  # one without state.json, which nothing reads
     temporary.rename(target)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
@@ -44,25 +51,39 @@ def save_training_state(folder: Path, players: list[Player], samples_seen: int, 
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return complete checkpoints, oldest first."""
     return sorted(p.parent for p in folder.glob("[0-9]*/state.json"))
 
 
 def load_training_state(checkpoint: Path, players: list[Player]) -> int:
-    """Restore the players from a checkpoint; returns the samples seen."""
+    """Restore the players from a checkpoint; return the samples seen."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    by_module = state.get("format_version", 1) == 1
     for player in players:
         player.network.load_state_dict(load_file(checkpoint / f"{player.name}.safetensors"))
         if player.ema is not None:
             player.ema.load_state_dict(load_file(checkpoint / f"{player.name}.ema.safetensors"))
-        _load_optimizer_state(
-            player, load_file(checkpoint / f"{player.name}.optimizer.safetensors")
-        )
-    return int(json.loads((checkpoint / "state.json").read_text())["samples_seen"])
+        tensors = load_file(checkpoint / f"{player.name}.optimizer.safetensors")
+        names = _module_order(player) if by_module else _optimizer_order(player)
+        _load_optimizer_state(player, tensors, names)
+    return int(state["samples_seen"])
+
+
+def _optimizer_order(player: Player) -> list[str]:
+    """Return the names of the trained parameters as the optimizer numbers them: group by group."""
+    names = {id(p): name for name, p in player.network.named_parameters()}
+    groups = player.optimizer.param_groups
+    return [names[id(p)] for group in groups for p in group["params"]]
+
+
+def _module_order(player: Player) -> list[str]:
+    """Return the names that checkpoints of format 1 gave to the optimizer's numbers."""
+    return [name for name, p in player.network.named_parameters() if p.requires_grad]
 
 
 def _optimizer_state(player: Player) -> dict[str, Tensor]:
-    """The optimizer's tensors under `parameter|slot`, in place of its positional numbers."""
-    names = [name for name, p in player.network.named_parameters() if p.requires_grad]
+    """Return the optimizer's tensors under `parameter|slot`, in place of its numbers."""
+    names = _optimizer_order(player)
     state = player.optimizer.state_dict()["state"]
     return {
         f"{name}|{slot}": torch.as_tensor(value)
@@ -71,8 +92,7 @@ def _optimizer_state(player: Player) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer_state(player: Player, tensors: dict[str, Tensor]) -> None:
-    names = [name for name, p in player.network.named_parameters() if p.requires_grad]
+def _load_optimizer_state(player: Player, tensors: dict[str, Tensor], names: list[str]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("|")

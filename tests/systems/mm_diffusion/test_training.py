@@ -28,7 +28,7 @@ from soundreel.training.trackers import read_log
 from soundreel.types import ClipSpec
 
 
-def micro_config(**train):
+def micro_config(num_workers=0, **train):
     settings = {
         "total_samples": 16,
         "global_batch_size": 4,
@@ -54,7 +54,7 @@ def micro_config(**train):
             num_groups=8,
             dropout=0.1,
         ),
-        data=DataConfig(flip_probability=0.5),
+        data=DataConfig(flip_probability=0.5, num_workers=num_workers),
         train=TrainConfig(**{**settings, **train}),
         preview=PreviewConfig(count=1, num_steps=2),
     )
@@ -125,21 +125,26 @@ def test_previews_at_a_rate_that_mp4_lacks_are_matroska(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"000000008-0.mkv", "000000008.png"}
 
 
-def test_killed_by_a_signal_it_saves_and_goes_on(data, tmp_path):
+@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_a_signal_to_all_its_processes_saves_and_goes_on(data, tmp_path, number, num_workers):
+    """Ctrl-C and a batch system signal the whole group: the workers must not end first."""
     out = tmp_path / "run"
     code = (
         "from tests_run import micro_config; from pathlib import Path;"
         "from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion;"
-        f"train_mm_diffusion(micro_config(total_samples=100000), Path({str(data)!r}),"
-        f" Path({str(out)!r}))"
+        f"train_mm_diffusion(micro_config(total_samples=100000, num_workers={num_workers}),"
+        f" Path({str(data)!r}), Path({str(out)!r}))"
     )
     shutil.copy(__file__, tmp_path / "tests_run.py")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not read_log(out / "log.jsonl") and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)
     assert process.wait(timeout=60) == 0
     seen = int(list_checkpoints(out / "checkpoints")[-1].name)
     assert 4 <= seen < 100_000

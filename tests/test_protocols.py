@@ -10,7 +10,7 @@ from soundreel.protocols import option, with_options
 @dataclass(frozen=True, kw_only=True)
 class Options:
     num_steps: int = option(50, "Sampling steps.", low=1, high=100)
-    guidance_scale: float | tuple[float, float] = option(2.0, "Guidance scale.", low=0)
+    guidance_scale: float | tuple[float, float] = option(2.0, "Guidance scale.", low=0.0)
     sampler: str = option("ddim", "Sampler.", choices=("ddim", "ddpm"))
 
 

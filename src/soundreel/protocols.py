@@ -8,7 +8,7 @@ is declared here and know no system by name.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -145,7 +145,7 @@ class Pipeline(Protocol):
     def encode(self, clip: Clip) -> AV: ...
     def decode(self, latents: AV, *, seed: int = 0) -> list[Clip]: ...
     def save(self, folder: Path) -> None: ...
-    def to(self, device: torch.device | str) -> Self: ...
+    def to(self, device: torch.device | str) -> Any: ...
 
 
 @runtime_checkable
@@ -159,15 +159,15 @@ class Upscaler(Protocol):
     def upscale_clip(
         self, clip: Clip, *, seed: int = 0, progress: Progress | None = None, **options: Any
     ) -> Clip: ...
-    def to(self, device: torch.device | str) -> Self: ...
+    def to(self, device: torch.device | str) -> Any: ...
 
 
 def option(
     default: Any,
     help: str,  # noqa: A002 - the word that argparse and tyro use
     *,
-    low: float | None = None,
-    high: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
     choices: Sequence[str] = (),
     given_only: bool = False,
 ) -> Any:

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from soundreel.cli.clip_sources import media_files
 from soundreel.clip import Clip
-from soundreel.data.manifest import write_atomically
 from soundreel.data.scenes.render import KINDS, render_clip
 from soundreel.data.scenes.sizes import options_for
+from soundreel.files import write_text
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.systems.load import Pipeline
@@ -57,7 +57,7 @@ def claim(folder: Path, about: dict[str, Any]) -> None:
             raise ValueError(f"{path} tells of other settings; give another --name or --out")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(about, indent=1) + "\n")
+    write_text(path, json.dumps(about, indent=1) + "\n")
 
 
 def spec_to_json(spec: ClipSpec) -> dict[str, Any]:

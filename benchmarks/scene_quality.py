@@ -39,7 +39,8 @@ from scene_tables import class_table, copies_table, distance_table, sync_table
 from soundreel import __version__
 from soundreel.cli.clip_sources import clip_items, model_sha256
 from soundreel.cli.progress import progress_bar
-from soundreel.data.manifest import DATASET_FILE, DatasetInfo, write_atomically
+from soundreel.data.manifest import DATASET_FILE, DatasetInfo
+from soundreel.files import write_text
 from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.extractors import build_extractors
 from soundreel.metrics.measure import MeasuredSet
@@ -96,7 +97,7 @@ def main() -> None:
     }
     numbers |= measure_distances(sets, spec, options, rng)
     path = options.out / f"{name}.json"
-    write_atomically(path, json.dumps(plain(numbers), indent=1) + "\n")
+    write_text(path, json.dumps(plain(numbers), indent=1) + "\n")
 
 
 def render_folders(options: argparse.Namespace) -> dict[str, Path]:

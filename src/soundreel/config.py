@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from soundreel.checkpoints.config_json import config_to_json
+from soundreel.files import write_text
 
 Config = TypeVar("Config")
 
@@ -94,9 +95,7 @@ def merge_file(config: Config, path: Path) -> Config:
 
 def save_json(config: Any, path: Path) -> None:
     """Write a configuration beside what it produced."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(config_to_json(config), indent=2) + "\n")
-    temporary.rename(path)
+    write_text(path, json.dumps(config_to_json(config), indent=2) + "\n")
 
 
 def load_json(kind: type[Config], path: Path) -> Config:

@@ -20,6 +20,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
+from soundreel.files import FileError
 from soundreel.types import ClipSpec
 
 
@@ -171,7 +172,7 @@ def test_a_folder_of_other_files_is_never_replaced(tmp_path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "draft.txt").write_text("years of work")
     with (
-        pytest.raises(CheckpointError, match="exists and is no model folder"),
+        pytest.raises(FileError, match=r"thesis: exists and holds no model_index\.json"),
         writing_folder(tmp_path / "thesis"),
     ):
         pass

@@ -1,7 +1,7 @@
 """Running prepare again: after the end, after a kill, with more files, with other options."""
 
-import fcntl
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +13,8 @@ from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.data.workers import convert_all
+from soundreel.files import locked
+from soundreel.locks import FolderInUseError
 
 OPTIONS = PrepareOptions(height=8, width=8, test=2.0)
 
@@ -149,10 +151,9 @@ def test_a_source_that_changed_is_noticed(videos, tmp_path, make_video):
 
 def test_two_runs_at_once_are_refused(videos, tmp_path):
     prepare_dataset(videos, tmp_path / "out", OPTIONS)
-    with (tmp_path / "out" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process"):
-            prepare_dataset(videos, tmp_path / "out", OPTIONS, overwrite=True)
+    refused = pytest.raises(FolderInUseError, match=f"out: in use by process {os.getpid()} on ")
+    with locked(tmp_path / "out"), refused:
+        prepare_dataset(videos, tmp_path / "out", OPTIONS, overwrite=True)
     assert len(load_manifest(tmp_path / "out")) == 6
 
 

@@ -8,11 +8,8 @@ Everything is written under a temporary name and renamed: a folder is either com
 """
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from soundreel import files
 from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.types import ClipSpec
@@ -116,7 +114,7 @@ def save_state(folder: Path, name: str, state: Mapping[str, Tensor], config: Any
 def save_tensors(state: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file."""
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with _replacing(path) as temporary:
+    with files.writing_file(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
 
 
@@ -200,45 +198,19 @@ def load_component(
     return module.eval(), config
 
 
-@contextmanager
-def writing_folder(target: Path) -> Generator[Path]:
-    """A temporary folder that takes the name `target` when the block ends well.
+def writing_folder(target: Path) -> AbstractContextManager[Path]:
+    """Return a temporary folder that takes the name `target` when the block ends well.
 
     An existing model folder is replaced as a whole; anything else at `target` is left alone.
 
     Raises:
-        CheckpointError: `target` exists and is neither a model folder nor empty.
+        FileError: `target` exists and is neither a model folder nor empty.
     """
-    target = Path(target)
-    if target.exists():
-        is_empty = target.is_dir() and not any(target.iterdir())
-        if not is_empty and not (target / INDEX_FILE).is_file():
-            raise CheckpointError(f"{target}: exists and is no model folder; choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return files.writing_folder(target, marker=INDEX_FILE)
 
 
 def _write_json(path: Path, value: Any) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> Any:
@@ -248,13 +220,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: not a JSON file ({error})") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
 from soundreel.clip import Clip
-from soundreel.data.manifest import DATASET_FILE, write_atomically
+from soundreel.data.manifest import DATASET_FILE
+from soundreel.files import write_text
 from soundreel.metrics.copies import copies_of_training, stretch
 from soundreel.metrics.evaluation import Evaluation, evaluate_sets
 from soundreel.metrics.extractors import Extractor, build_extractors
@@ -91,9 +92,7 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
         write_report(
             arguments.out, result, _shown(sources, real, generated, result, arguments, advance)
         )
-    write_atomically(
-        arguments.out.with_suffix(".json"), json.dumps(result.to_json(), indent=1) + "\n"
-    )
+    write_text(arguments.out.with_suffix(".json"), json.dumps(result.to_json(), indent=1) + "\n")
     _print(result, arguments.out)
     return 0
 

@@ -6,7 +6,6 @@ FOLDER/states.safetensors    `states`, float16: caption token dim; written last
 
 import csv
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soundreel.data.manifest import DataError, DatasetInfo, load_manifest, write_atomically
+from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.files import write_text, writing_file
 
 Encode = Callable[[Sequence[str]], Float[Tensor, "caption token dim"]]
 
@@ -116,8 +116,7 @@ def _write(folder: Path, about: Mapping[str, object], encode: Encode, captions: 
     folder.mkdir(parents=True, exist_ok=True)
     states = folder / "states.safetensors"
     states.unlink(missing_ok=True)  # it says that both files belong together
-    write_atomically(folder / "captions.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / "captions.json", json.dumps(about, indent=2) + "\n")
     parts = [encode(captions[i : i + 32]).half().cpu() for i in range(0, len(captions), 32)]
-    temporary = states.with_name(f".{states.name}.{os.getpid()}")
-    save_file({"states": torch.cat(parts)}, temporary)
-    temporary.replace(states)
+    with writing_file(states) as temporary:
+        save_file({"states": torch.cat(parts)}, temporary)

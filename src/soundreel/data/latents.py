@@ -11,7 +11,6 @@ Shards appear only when complete, so that an interrupted caching goes on where i
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from soundreel.data.latent_axes import (
     latent_moments,
 )
 from soundreel.data.manifest import DataError
+from soundreel.files import write_text, writing_file
 from soundreel.types import AV, LatentSpec
 
 FORMAT_VERSION = 1
@@ -297,9 +297,8 @@ def _write_shard(
 
 
 def _save(tensors: dict[str, Float[Tensor, "..."]], path: Path, **options: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, **options)
-    temporary.replace(path)
+    with writing_file(path) as temporary:
+        save_file(tensors, temporary, **options)
 
 
 def _read_shard(path: Path) -> AV:
@@ -312,10 +311,8 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 
 def _write_info(folder: Path, info: LatentCacheInfo) -> None:
-    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2)
-    temporary = folder / f".cache.json.{os.getpid()}"
-    temporary.write_text(text)
-    temporary.replace(folder / "cache.json")
+    content = {"format_version": FORMAT_VERSION, **asdict(info)}
+    write_text(folder / "cache.json", json.dumps(content, indent=2))
 
 
 def _read_info(folder: Path) -> LatentCacheInfo:

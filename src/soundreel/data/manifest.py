@@ -9,13 +9,13 @@ journal.jsonl       what is done so far, one line a source (see `journal.py`)
 """
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from soundreel.files import write_text
 from soundreel.types import ClipSpec
 
 FORMAT_VERSION = 1
@@ -96,7 +96,7 @@ class DatasetInfo:
 
     def save(self, root: Path) -> None:
         content = asdict(self) | {"frame_rate": str(self.frame_rate)}
-        write_atomically(root / DATASET_FILE, json.dumps(content, indent=2) + "\n")
+        write_text(root / DATASET_FILE, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, root: Path) -> "DatasetInfo":
@@ -124,7 +124,7 @@ class DatasetInfo:
 def save_manifest(root: Path, records: Iterable[ClipRecord]) -> None:
     """Write `manifest.jsonl`, one record a line, in the given order."""
     lines = (json.dumps(asdict(record)) + "\n" for record in records)
-    write_atomically(root / MANIFEST_FILE, "".join(lines))
+    write_text(root / MANIFEST_FILE, "".join(lines))
 
 
 def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
@@ -146,16 +146,6 @@ def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
                 raise DataError(f"{path}, line {number}: missing or unknown fields {wrong}")
             records.append(ClipRecord(**content))
     return [record for record in records if split in ("", record.split)]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing: temporary name, flushed to disk, renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

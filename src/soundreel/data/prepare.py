@@ -6,7 +6,6 @@ taken in the order of the sources' names, so the data set does not depend on the
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -30,7 +29,6 @@ from soundreel.data.manifest import (
     DataError,
     DatasetInfo,
     save_manifest,
-    write_atomically,
 )
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source, scan
@@ -38,9 +36,9 @@ from soundreel.data.selection import CHOSEN_FILE, select
 from soundreel.data.shards import ShardWriter
 from soundreel.data.split import TRAIN, assign_splits
 from soundreel.data.workers import convert_all
+from soundreel.files import LOCK_FILE, locked, write_text
 
 SPOOL_FOLDER = ".spool"
-LOCK_FILE = ".lock"
 
 Progress = Callable[[int, int], None]
 """Called with the number of sources done, and of those to do."""
@@ -98,20 +96,18 @@ def prepare_dataset(
 
 @contextmanager
 def _claimed(root: Path) -> Iterator[None]:
-    """The destination, made if absent, for this process alone; a kill gives it free."""
+    """The destination, made if absent, for this process alone; a kill gives it free.
+
+    Raises:
+        DataError: it is a file, or holds other files.
+        FolderInUseError: another process is preparing it.
+    """
     if root.exists() and not root.is_dir():
         raise DataError(f"{root} is a file; the destination must be a folder")
     is_new = not root.exists() or not any(root.iterdir())
     if not (is_new or (root / JOURNAL_FILE).exists() or (root / LOCK_FILE).exists()):
         raise DataError(f"{root} holds other files; choose an empty or new folder")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(
-                f"another process is preparing {root}; wait until it is done"
-            ) from error
+    with locked(root):
         yield
 
 
@@ -289,7 +285,7 @@ def _save_skipped(root: Path, entries: list[SourceEntry]) -> None:
         for skip in entry.skipped:
             times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
             writer.writerow([entry.source, *times, skip.reason])
-    write_atomically(root / SKIPPED_FILE, table.getvalue())
+    write_text(root / SKIPPED_FILE, table.getvalue())
 
 
 def _save_captions(root: Path, entries: list[SourceEntry]) -> None:

@@ -5,7 +5,6 @@ A file appears under its name only when it is complete.
 
 import io
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
+from soundreel.files import writing_file
 from soundreel.media.audio_track import LAYOUTS
 from soundreel.media.errors import MediaError
 from soundreel.media.picture import filter_chain
@@ -282,14 +282,11 @@ def _clipped(waveform: Waveform, path: str | Path) -> Waveform:
 def complete_file(path: str | Path) -> Iterator[Path]:
     """A name to write to; the file gets its own name when the block ends well, else it vanishes."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        temporary.replace(path)
+        with writing_file(path) as temporary:
+            yield temporary
     except (av.error.FFmpegError, OSError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise MediaError(
             path, f"cannot be written ({cause})", "check the folder and the free space"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from soundreel.clip import Clip
+from soundreel.files import write_text
 from soundreel.media.contact_sheet import contact_sheet
 from soundreel.metrics.evaluation import Evaluation, SyncReport
 from soundreel.metrics.frechet import Estimate
@@ -69,13 +70,7 @@ class Shown:
 
 def write_report(path: Path, evaluation: Evaluation, shown: Shown) -> None:
     """Write the report; it appears only when complete."""
-    html = report_html(evaluation, shown)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, report_html(evaluation, shown))
 
 
 def report_html(evaluation: Evaluation, shown: Shown) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from soundreel.clip import Clip
+from soundreel.files import writing_folder
 from soundreel.media.framing import Framing
 from soundreel.study.design import ANSWER_FILE, CLIP_FOLDER, Study, StudyClip, clip_path, save_study
 from soundreel.study.sources import ClipFormat, SourceClip, Usable
@@ -67,15 +67,10 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def _complete_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; it gets its own name when the block ends well, else it vanishes."""
+    """Yield a folder to fill; it gets its own name when the block ends well, else it vanishes."""
     check_folder(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    temporary.mkdir()
-    try:
+    with writing_folder(folder) as temporary:
         yield temporary
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _load(source: SourceClip, chosen: ClipFormat) -> Clip:

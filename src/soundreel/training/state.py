@@ -8,7 +8,6 @@ checkpoints/000025600/     samples seen so far
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -16,35 +15,37 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from soundreel.files import write_text, writing_file, writing_folder
 from soundreel.training.player import Player
 
 FORMAT_VERSION = 2
 """1 counted the optimizer's parameters in the order of the modules, whatever its groups."""
 
+STATE_FILE = "state.json"
+
 
 def save_training_state(folder: Path, players: list[Player], samples_seen: int, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
-    It is written under a temporary name, flushed and renamed, so a crash leaves the last one whole.
-    A complete checkpoint at `samples_seen` is left as it is: a run resumes from its newest one, so
-    that nothing can have been learned since.
+    It appears whole or not at all; a crash leaves the last one as it was. A complete checkpoint at
+    `samples_seen` is left as it is: a run resumes from its newest one, so that nothing can have
+    been learned since.
+
+    Raises:
+        FileError: it cannot be written; what was written of it is gone again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{samples_seen:09d}"
     if target in list_checkpoints(folder):
         return target
-    temporary = folder / f".writing-{target.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for player in players:
-        _save(player.network.state_dict(), temporary / f"{player.name}.safetensors")
-        if player.ema is not None:
-            _save(player.ema.state_dict(), temporary / f"{player.name}.ema.safetensors")
-        _save(_optimizer_state(player), temporary / f"{player.name}.optimizer.safetensors")
-    state = {"samples_seen": samples_seen, "format_version": FORMAT_VERSION}
-    _write_json(temporary / "state.json", state)
     shutil.rmtree(target, ignore_errors=True)  # one without state.json, which nothing reads
-    temporary.rename(target)
+    with writing_folder(target) as temporary:
+        for player in players:
+            _save(player.network.state_dict(), temporary / f"{player.name}.safetensors")
+            if player.ema is not None:
+                _save(player.ema.state_dict(), temporary / f"{player.name}.ema.safetensors")
+            _save(_optimizer_state(player), temporary / f"{player.name}.optimizer.safetensors")
+        state = {"samples_seen": samples_seen, "format_version": FORMAT_VERSION}
+        write_text(temporary / STATE_FILE, json.dumps(state) + "\n")
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -52,12 +53,12 @@ def save_training_state(folder: Path, players: list[Player], samples_seen: int, 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return complete checkpoints, oldest first."""
-    return sorted(p.parent for p in folder.glob("[0-9]*/state.json"))
+    return sorted(p.parent for p in folder.glob(f"[0-9]*/{STATE_FILE}"))
 
 
 def load_training_state(checkpoint: Path, players: list[Player]) -> int:
     """Restore the players from a checkpoint; return the samples seen."""
-    state = json.loads((checkpoint / "state.json").read_text())
+    state = json.loads((checkpoint / STATE_FILE).read_text())
     by_module = state.get("format_version", 1) == 1
     for player in players:
         player.network.load_state_dict(load_file(checkpoint / f"{player.name}.safetensors"))
@@ -102,15 +103,5 @@ def _load_optimizer_state(player: Player, tensors: dict[str, Tensor], names: lis
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, path)
-    _flush(path)
-
-
-def _write_json(path: Path, value: dict[str, int]) -> None:
-    path.write_text(json.dumps(value) + "\n")
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with writing_file(path) as temporary:
+        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary)

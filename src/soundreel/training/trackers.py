@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from soundreel.files import write_text, writing_errors
 from soundreel.training.meters import Tracker
 
 
@@ -14,13 +15,11 @@ class JsonLines:
         self._path = path
         kept = [line for line in read_log(path) if line["samples"] <= samples_seen]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.rename(path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def __call__(self, numbers: Mapping[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
-        with self._path.open("a") as file:
+        with writing_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded) + "\n")
 
 

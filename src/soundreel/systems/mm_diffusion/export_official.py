@@ -1,12 +1,12 @@
 """Model folders to files with the official MM-Diffusion key names, for the original code."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import ModelIndex, load_config, load_model_index, load_state
+from soundreel.files import writing_file
 from soundreel.systems.mm_diffusion.import_official import BASE, SUPER_RESOLUTION
 from soundreel.systems.mm_diffusion.official_keys import to_official
 from soundreel.systems.super_resolution.network import SuperResolutionConfig
@@ -40,12 +40,8 @@ def export_mm_diffusion(folder: Path, target: Path) -> list[Path]:
     for name in names:
         state = load_state(folder, name)
         path = target / f"{name}.pt"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with writing_file(path) as temporary:
             torch.save(to_official(state) if name == BASE else state, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         written.append(path)
     return written
 

@@ -294,7 +294,7 @@ def _save_captions(root: Path, entries: list[SourceEntry]) -> None:
     if rows:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("source", "caption"), *rows])
-        write_atomically(root / CAPTIONS_FILE, table.getvalue())
+        write_text(root / CAPTIONS_FILE, table.getvalue())
 
 
 def _file_bytes(path: Path) -> int:

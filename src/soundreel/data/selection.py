@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from soundreel.data.manifest import write_atomically
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source
+from soundreel.files import write_text
 from soundreel.media.errors import MediaError
 from soundreel.media.probe import probe
 
@@ -71,4 +71,4 @@ def _write_chosen(path: Path, rows: list[tuple[str, Fraction, int, int]]) -> Non
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["source", "frame_rate", "width", "height"])
     writer.writerows(rows)
-    write_atomically(path, table.getvalue())
+    write_text(path, table.getvalue())

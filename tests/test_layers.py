@@ -24,6 +24,7 @@ LAYERS = {
     "locks": 2,
     "config_io": 2,
     "protocols": 3,
+    "film": 3,
     "checkpoints": 3,
     "data": 3,
     "metrics": 3,

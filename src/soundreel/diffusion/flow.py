@@ -1,0 +1,191 @@
+"""Rectified flow: straight paths from data to noise, each group of a clip at its own noise level.
+
+x_t = (1 - t) x_0 + t noise, with t from 0 (clean) to 1 (noise); a network follows the velocity
+dx_t / dt = noise - x_0. A level is one number for each modality and group, so that a clip may be
+clean where it is given and noise where it is to be made.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from soundreel.types import AV
+
+Velocity = Callable[[AV, AV], AV]
+"""`velocity(xt, level)`: the direction from data to noise at `xt`, `batch group token dim` each."""
+
+
+def per_group(level: Float[Tensor, "batch group"], like: Tensor) -> Tensor:
+    """Return the levels with as many axes as `like`, to multiply it."""
+    return level.to(like).reshape(*level.shape, *(1 for _ in like.shape[2:]))
+
+
+def interpolate(x0: AV, noise: AV, level: AV) -> AV:
+    """Return (1 - t) x_0 + t noise, group by group.
+
+    Source:
+        Liu, Gong and Liu 2023 (rectified flow), equation 1; t is counted from the data.
+    """
+
+    def between(clean: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        t = per_group(t, clean)
+        return (1 - t) * clean + t * noisy
+
+    return x0.map(between, noise, level)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearVelocity:
+    """The best linear estimate of the velocity, and how far it is off.
+
+    The velocity of data of deviation s is `slope` x_t plus an error of deviation `error`;
+    `input_scale` gives x_t unit variance.
+    """
+
+    slope: AV
+    error: AV
+    input_scale: AV
+
+
+def linear_velocity(level: AV, deviation: AV) -> LinearVelocity:
+    """Return the Wiener estimate for data with mean 0 and the given deviations, in closed form.
+
+    With n = (1 - t)^2 s^2 + t^2, the variance of x_t: slope (t - (1 - t) s^2) / n, error
+    s / sqrt(n), scale 1 / sqrt(n).
+
+    Args:
+        level: in [0, 1], `batch group` each; not 0 where a deviation is 0.
+        deviation: `token dim` each.
+    """
+
+    def variance(s: Tensor, t: Tensor) -> Tensor:
+        t = t[:, :, None, None].to(s)
+        return ((1 - t) * s).square() + t.square()
+
+    def slope(s: Tensor, t: Tensor, n: Tensor) -> Tensor:
+        t = t[:, :, None, None].to(s)
+        return (t - (1 - t) * s.square()) / n
+
+    spread = deviation.map(variance, level)
+    scale = spread.map(Tensor.rsqrt)
+    return LinearVelocity(deviation.map(slope, level, spread), scale * deviation, scale)
+
+
+def remainder(velocity: AV, xt: AV, linear: LinearVelocity) -> AV:
+    """Return what a network is to answer: the linear estimate's error, at unit variance."""
+    return (velocity - linear.slope * xt) / linear.error
+
+
+def whole_velocity(answer: AV, xt: AV, linear: LinearVelocity) -> AV:
+    """Return the velocity that a network's answer stands for; the inverse of `remainder`."""
+    return linear.slope * xt + linear.error * answer
+
+
+def correlated_noise(white: AV, correlation: AV, previous: AV | None = None) -> AV:
+    """Return standard normal noise whose neighbouring groups are correlated.
+
+    e_g = r e_(g-1) + sqrt(1 - r^2) n_g, with r for each number of a group. Slow parts of a clip,
+    such as its brightness, then start from noise that is as slow.
+
+    Args:
+        white: standard normal, `batch group token dim` each.
+        correlation: in [0, 1), `token dim` each.
+        previous: the group before, `batch token dim` each; None begins a new clip.
+
+    Source:
+        Ge et al. 2023 (PYoCo), section 3.2, the progressive noise model.
+    """
+
+    def colour(draws: Tensor, r: Tensor, before: Tensor | None) -> Tensor:
+        r = r.to(draws)
+        fresh = (1 - r.square()).sqrt()
+        groups = []
+        # A recursion, so that a stream made piece by piece equals the whole bit for bit.
+        for draw in draws.unbind(dim=1):
+            before = draw if before is None else r * before + fresh * draw
+            groups.append(before)
+        return torch.stack(groups, dim=1)
+
+    return white.map(colour, correlation, previous)
+
+
+def logit_normal(
+    normal: Float[Tensor, "*shape"],
+    uniform: Float[Tensor, "*shape"],
+    chance: Float[Tensor, "*shape"],
+    *,
+    mean: float,
+    deviation: float,
+    uniform_share: float = 0.0,
+) -> Float[Tensor, "*shape"]:
+    """Return noise levels whose logit is normal, a share of them uniform instead.
+
+    Args:
+        normal: standard normal draws.
+        uniform: in [0, 1), the level where it is uniform.
+        chance: in [0, 1); below `uniform_share` the level is uniform.
+
+    Source:
+        Esser et al. 2024 (Stable Diffusion 3), equation 19.
+    """
+    return torch.where(chance < uniform_share, uniform, torch.sigmoid(mean + deviation * normal))
+
+
+def level_path(start: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
+    """Return the levels of a sampler's steps, from `start` down to 0.
+
+    Args:
+        start: levels to begin with, `batch group` each.
+        shift: above 1, more of the steps are spent at high levels.
+
+    Source:
+        Esser et al. 2024, section 5.3.2, for the shift.
+    """
+    if num_steps < 1 or shift <= 0:
+        raise ValueError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
+    even = torch.linspace(1.0, 0.0, num_steps + 1).tolist()
+    return [start * (shift * u / (1 + (shift - 1) * u)) for u in even]
+
+
+def heun_sampler(
+    velocity: Velocity,
+    xt: AV,
+    levels: Sequence[AV],
+    *,
+    callback: Callable[[int, int], None] | None = None,
+) -> AV:
+    """Follow the flow along a path of levels; a group whose level stays is left as it is.
+
+    Each step averages the velocities at its two ends, except a last one that arrives at level 0
+    everywhere it moves, where the velocity is not defined by data.
+
+    Args:
+        xt: at `levels[0]`.
+        levels: `batch group` each.
+        callback: `callback(step, num_steps)` after each step, counted from 1.
+
+    Returns:
+        The state at `levels[-1]`.
+
+    Source:
+        Karras et al. 2022, algorithm 1, without churn.
+    """
+    num_steps = len(levels) - 1
+    for step, (now, then) in enumerate(pairwise(levels), 1):
+        change = then - now
+        first = velocity(xt, now)
+        moved = _moved(xt, first, change)
+        if step < num_steps:
+            moved = _moved(xt, 0.5 * (first + velocity(moved, then)), change)
+        xt = moved
+        if callback is not None:
+            callback(step, num_steps)
+    return xt
+
+
+def _moved(xt: AV, velocity: AV, change: AV) -> AV:
+    return xt.map(lambda x, v, d: x + per_group(d, x) * v, velocity, change)

@@ -1,0 +1,140 @@
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from soundreel.diffusion.flow import (
+    correlated_noise,
+    heun_sampler,
+    interpolate,
+    level_path,
+    linear_velocity,
+    logit_normal,
+    remainder,
+    whole_velocity,
+)
+from soundreel.types import AV
+
+
+def pair(batch=2, groups=3, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return AV(
+        torch.randn(batch, groups, 4, 5, generator=generator, dtype=dtype),
+        torch.randn(batch, groups, 2, 3, generator=generator, dtype=dtype),
+    )
+
+
+def levels(value, batch=2, groups=3):
+    return AV(*(torch.full((batch, groups), value, dtype=torch.float64) for _ in range(2)))
+
+
+def test_each_group_is_interpolated_at_its_own_level():
+    x0, noise = pair(seed=1), pair(seed=2)
+    level = AV(
+        torch.tensor([[0.0, 0.25, 1.0]]).expand(2, 3), torch.tensor([[1.0, 0.5, 0.0]]).expand(2, 3)
+    )
+    xt = interpolate(x0, noise, level)
+    assert torch.equal(xt.video[:, 0], x0.video[:, 0])
+    assert torch.allclose(xt.video[:, 1], 0.75 * x0.video[:, 1] + 0.25 * noise.video[:, 1])
+    assert torch.equal(xt.video[:, 2], noise.video[:, 2])
+    assert torch.equal(xt.audio[:, 0], noise.audio[:, 0])
+    assert torch.equal(xt.audio[:, 2], x0.audio[:, 2])
+
+
+@settings(max_examples=20, deadline=None)
+@given(t=st.floats(0.02, 0.98), s=st.floats(0.05, 20))
+def test_linear_velocity_is_the_regression_of_the_velocity_on_the_noisy_data(t, s):
+    # Cov(noise - x0, xt) / Var(xt), and the variance that it leaves, for Var(x0) = s^2.
+    covariance = t - (1 - t) * s**2
+    variance = (1 - t) ** 2 * s**2 + t**2
+    left = 1 + s**2 - covariance**2 / variance
+    deviation = AV(*(torch.full((1, 1), s, dtype=torch.float64) for _ in range(2)))
+    linear = linear_velocity(levels(t, 1, 1), deviation)
+    for modality in ("video", "audio"):
+        assert float(linear.slope[modality]) == pytest.approx(covariance / variance)
+        assert float(linear.error[modality]) == pytest.approx(math.sqrt(left), rel=1e-6)
+        assert float(linear.input_scale[modality]) == pytest.approx(variance**-0.5)
+
+
+def test_remainder_and_velocity_are_inverse_and_the_remainder_has_unit_variance():
+    generator = torch.Generator().manual_seed(3)
+    deviation = AV(torch.tensor([[0.2, 3.0]]), torch.tensor([[1.0]]))
+    level = AV(torch.rand(20_000, 1, generator=generator), torch.rand(20_000, 1))
+    x0 = deviation.map(lambda s: s * torch.randn(20_000, 1, *s.shape, generator=generator))
+    noise = x0.map(lambda x: torch.randn(x.shape, generator=generator))
+    xt, linear = interpolate(x0, noise, level), linear_velocity(level, deviation)
+    wanted = remainder(noise - x0, xt, linear)
+    assert torch.allclose(
+        whole_velocity(wanted, xt, linear).video, (noise - x0).video, rtol=1e-4, atol=1e-4
+    )
+    assert wanted.video.var(dim=0).flatten().tolist() == pytest.approx([1.0, 1.0], abs=0.05)
+    assert float((linear.input_scale * xt).video[..., 1].var()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_correlated_noise_has_unit_variance_and_the_asked_correlation():
+    generator = torch.Generator().manual_seed(4)
+    white = AV(torch.randn(20_000, 4, 1, 2, generator=generator), None)
+    r = AV(torch.tensor([[0.0, 0.9]]), None)
+    noise = correlated_noise(white, r).video[:, :, 0]
+    assert noise.var(dim=0).flatten().tolist() == pytest.approx([1.0] * 8, abs=0.05)
+    assert torch.equal(noise[..., 0], white.video[:, :, 0, 0])
+    for first, second, wanted in ((0, 1, 0.9), (1, 3, 0.81)):
+        seen = float((noise[:, first, 1] * noise[:, second, 1]).mean())
+        assert seen == pytest.approx(wanted, abs=0.03)
+
+
+def test_correlated_noise_made_in_pieces_is_the_whole_bit_for_bit():
+    white, r = pair(groups=7, dtype=torch.float32), AV(torch.full((4, 5), 0.8), torch.zeros(2, 3))
+    whole = correlated_noise(white, r)
+    first = correlated_noise(white.map(lambda x: x[:, :3]), r)
+    second = correlated_noise(white.map(lambda x: x[:, 3:]), r, first.map(lambda x: x[:, -1]))
+    for modality in ("video", "audio"):
+        pieces = torch.cat([first[modality], second[modality]], dim=1)
+        assert torch.equal(pieces, whole[modality])
+
+
+def test_logit_normal_levels_have_the_asked_median_and_share_of_uniform_ones():
+    generator = torch.Generator().manual_seed(5)
+    normal = torch.randn(50_000, generator=generator)
+    uniform, chance = (torch.rand(50_000, generator=generator) for _ in range(2))
+    level = logit_normal(normal, uniform, chance, mean=0.7, deviation=1.4)
+    assert float(level.median()) == pytest.approx(1 / (1 + math.exp(-0.7)), abs=0.01)
+    assert float(level.logit().std()) == pytest.approx(1.4, abs=0.03)
+    mixed = logit_normal(normal, uniform, chance, mean=0.7, deviation=1.4, uniform_share=0.1)
+    assert float((mixed == uniform).float().mean()) == pytest.approx(0.1, abs=0.01)
+
+
+def test_level_path_falls_to_zero_and_keeps_the_ratio_of_the_groups():
+    start = AV(torch.tensor([[1.0, 0.5]]), torch.tensor([[0.0, 1.0]]))
+    path = level_path(start, 4, shift=3.0)
+    assert len(path) == 5
+    assert torch.equal(path[0].video, start.video)
+    assert float(path[2].video[0, 0]) == pytest.approx(3 * 0.5 / (1 + 2 * 0.5))
+    assert torch.equal(path[2].video[0, 1], path[2].video[0, 0] / 2)
+    assert path[-1].video.abs().max() == 0
+    with pytest.raises(ValueError, match="num_steps"):
+        level_path(start, 0)
+
+
+def test_heun_carries_gaussian_noise_to_gaussian_data_and_leaves_given_groups():
+    """For Gaussian data the linear velocity is exact, and x_0 = s x_1 along the flow."""
+    deviation = AV(torch.tensor([[3.0]]).double(), torch.tensor([[0.3]]).double())
+    noise = pair(groups=2).map(lambda x: x[:, :, :1, :1])
+    start = AV(
+        torch.tensor([[1.0, 0.0]]).expand(2, 2).double(), torch.ones(2, 2, dtype=torch.float64)
+    )
+
+    def velocity(xt, level):
+        # A given group is at level 0, where its velocity is not asked to mean anything.
+        return linear_velocity(level.map(lambda t: t.clamp(1e-6, 1)), deviation).slope * xt
+
+    errors = []
+    for num_steps in (20, 40):
+        x0 = heun_sampler(velocity, noise, level_path(start, num_steps))
+        assert torch.equal(x0.video[:, 1], noise.video[:, 1])
+        errors.append(float((x0.video[:, 0] - 3.0 * noise.video[:, 0]).abs().max()))
+        assert torch.allclose(x0.audio, 0.3 * noise.audio, atol=0.05)
+    assert errors[1] < errors[0] / 2.5  # of second order
+    assert errors[1] < 0.05

@@ -1,0 +1,130 @@
+import pytest
+import torch
+
+from soundreel.audio.stft import stft
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.systems.joint_flow.audio_codec import (
+    AudioCodecConfig,
+    overlap_add,
+    scaled_log_mel,
+)
+from soundreel.systems.joint_flow.audio_objective import (
+    AudioLossConfig,
+    audio_codec_objective,
+    spectral_distance,
+    spectral_features,
+)
+from soundreel.systems.joint_flow.streaming import AudioStream, receptive_latents
+from soundreel.types import AV
+
+
+def sound(seconds=1, seed=0, batch=2):
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.randn(batch, 16_000 * seconds, generator=generator)
+
+
+def test_the_inverse_transform_of_a_spectrum_is_the_sound_away_from_the_ends():
+    wave = sound()
+    spectrum = stft(wave, fft_size=1000, hop_length=250).transpose(1, 2)
+    back = overlap_add(spectrum, 250)
+    assert back.shape == wave.shape
+    assert torch.allclose(back[:, 500:-500], wave[:, 500:-500], atol=1e-6)
+
+
+def test_one_latent_for_each_thousand_samples(small_codec):
+    latents = small_codec.encode(sound())
+    assert latents.shape == (2, 16, 6)
+    noise = torch.randn(2, *small_codec.noise_shape(16))
+    assert small_codec.decode(latents, noise).shape == (2, 16_000)
+    with pytest.raises(ValueError, match="multiple of 1000 samples"):
+        small_codec.encode(torch.zeros(1, 1500))
+
+
+def test_silence_is_constant_and_finite_on_the_way_in(small_codec):
+    features = scaled_log_mel(torch.zeros(1, 4000), small_codec.config.mel)
+    assert torch.equal(features, features[:, :1, :1].expand_as(features))
+    latents = small_codec.encode(torch.zeros(1, 32_000))
+    assert torch.allclose(latents[:, 8:24], latents[:, 15:16].expand(-1, 16, -1), atol=1e-6)
+    assert latents.isfinite().all()
+
+
+def test_magnitudes_below_the_gate_decode_to_exact_silence(small_codec):
+    with torch.no_grad():
+        small_codec.decoder.head.weight.zero_()
+        small_codec.decoder.head.bias[:501] = -5.0  # exp(-5) is below the gate
+        quiet = small_codec.decode(torch.zeros(1, 8, 6), torch.randn(1, 2, 32))
+        assert torch.equal(quiet, torch.zeros_like(quiet))
+        small_codec.decoder.head.bias[:501] = -4.0
+        assert small_codec.decode(torch.zeros(1, 8, 6), torch.randn(1, 2, 32)).abs().max() > 0
+
+
+def test_the_decoders_noise_is_heard(small_codec):
+    latents = small_codec.encode(sound())
+    first, second = (torch.randn(2, *small_codec.noise_shape(16)) for _ in range(2))
+    assert not torch.equal(small_codec.decode(latents, first), small_codec.decode(latents, second))
+    assert torch.equal(small_codec.decode(latents, first), small_codec.decode(latents, first))
+
+
+@torch.no_grad()
+def test_a_sample_depends_on_the_latents_within_the_receptive_field_only(small_codec):
+    reach = receptive_latents(small_codec.config)
+    latents, noise = torch.randn(1, 40, 6), torch.randn(1, *small_codec.noise_shape(40))
+    changed = latents.clone()
+    changed[:, 20] += 1
+    difference = small_codec.decode(changed, noise) - small_codec.decode(latents, noise)
+    differs = difference[0].unflatten(0, (40, 1000)).abs().amax(1) > 1e-6
+    assert differs[20]
+    assert not differs[: 20 - reach].any()
+    assert not differs[21 + reach :].any()
+
+
+@torch.no_grad()
+def test_a_stream_of_any_pieces_is_the_same_bit_for_bit(small_codec):
+    latents, noise = torch.randn(1, 13, 4, 6), torch.randn(1, 13, 2, 16)
+
+    def streamed(sizes):
+        stream = AudioStream(small_codec, 4)
+        pieces = zip(latents.split(sizes, dim=1), noise.split(sizes, dim=1), strict=True)
+        parts = [stream.push(*piece) for piece in pieces]
+        return torch.cat([p for p in [*parts, stream.finish()] if p is not None], dim=1)
+
+    whole = streamed([13])
+    assert whole.shape == (1, 13 * 4000)
+    assert torch.equal(streamed([1] * 13), whole)
+    assert torch.equal(streamed([5, 1, 7]), whole)
+    direct = small_codec.decode(latents.flatten(1, 2), noise.transpose(1, 2).flatten(2))
+    inner = slice(4 * 4000, 9 * 4000)  # away from the ends, which are padded otherwise
+    assert torch.allclose(whole[:, inner], direct[:, inner], atol=1e-5)
+
+
+def test_the_distance_is_small_for_the_same_sound_and_larger_the_louder_the_change():
+    wave, config = sound(), AudioLossConfig()
+    features = [spectral_features(scale * wave, config, 16_000) for scale in (1.0, 1.1, 2.0)]
+    same, near, far = (float(spectral_distance(features[0], f)) for f in features)
+    assert same < 0.002 < near < far
+
+
+def test_repulsion_rewards_decodings_that_differ(small_codec, batch_of):
+    """The loss falls with its weight, by the distance between the two decodings."""
+    batch = batch_of(AV(None, sound()[:, None]))
+    losses = {}
+    for repulsion in (0.0, 0.95):
+        config = AudioLossConfig(repulsion=repulsion, windows=(256, 512))
+        result = audio_codec_objective(config)(small_codec, batch, PerSampleNoise([1, 2]))
+        losses[repulsion] = float(result.loss.detach())
+    apart = result.means["between_decodings"][0]
+    assert losses[0.0] - losses[0.95] == pytest.approx(0.95 * apart, rel=1e-4)
+
+
+def test_the_loss_trains_every_parameter(small_codec, batch_of):
+    batch = batch_of(AV(None, sound()[:, None]))
+    config = AudioLossConfig(windows=(256, 512))
+    audio_codec_objective(config)(small_codec, batch, PerSampleNoise([1, 2])).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in small_codec.parameters())
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="multiple of hop_length"):
+        AudioCodecConfig(hop_length=300)
+    with pytest.raises(ValueError, match="even multiple"):
+        AudioCodecConfig(fft_size=1250)

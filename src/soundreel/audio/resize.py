@@ -43,15 +43,13 @@ def _cubic(x: Float64[Tensor, "out in"]) -> Float64[Tensor, "out in"]:
 def resize_uint8(
     picture: UInt8[Tensor, "*batch height width"], height: int, width: int
 ) -> UInt8[Tensor, "*batch out_height out_width"]:
-    """Resize 8-bit pictures, one axis after the other, each rounded to 8 bits.
+    """Resize 8-bit pictures, first the width, then the height, each rounded to 8 bits.
 
-    The width comes first, except where the height shrinks and the width grows (so does Pillow 13;
-    older ones start with the width always, and differ there by a few levels).
+    Pillow up to version 12, which published mel images were made with, does the same; version 13
+    begins with the height where it shrinks and the width grows, and differs by a few levels there.
     """
     x = picture.double()  # all integers below 2^53: float64 is exact
-    height_first = height < x.shape[-2] and width > x.shape[-1]
-    for axis in (-2, -1) if height_first else (-1, -2):
-        size = (height, width)[axis]
+    for axis, size in ((-1, width), (-2, height)):
         if x.shape[axis] != size:
             x = _weigh(x.transpose(axis, -1), bicubic_weights(x.shape[axis], size))
             x = x.transpose(axis, -1)

@@ -18,7 +18,13 @@ from soundreel.metrics.sync.calibration import auroc, auroc_interval, cut_pair
 from soundreel.metrics.sync.events import beat_alignment, match_events
 from soundreel.metrics.sync.flow import mean_flow, optical_flow
 from soundreel.metrics.sync.score import Sync, measure_sync, summarise
-from soundreel.metrics.sync.signals import SyncError, detect_motion_peaks, detect_onsets
+from soundreel.metrics.sync.signals import (
+    SyncError,
+    detect_motion_peaks,
+    detect_onsets,
+    motion_curves,
+    sound_curves,
+)
 
 RATE = Fraction(25)
 SAMPLE_RATE = 16_000
@@ -150,6 +156,7 @@ def test_early_and_late_clips_do_not_cancel_in_the_summary():
             correlation=0.1,
             offset_s=offset_s,
             offset_correlation=0.5,
+            offset_p_value=0.5,
             is_ambiguous=False,
         )
 
@@ -271,3 +278,54 @@ def test_shifted_pairs_are_real_content_throughout():
     assert np.array_equal(wave, clip.waveform[:, 4800 : 4800 + wave.shape[1]])
     with pytest.raises(ValueError, match=r"no 2.0 s of sound from 0.3 s on"):
         cut_pair(clip.frames, clip.waveform, RATE, SAMPLE_RATE, 2.0, 0.3)
+
+
+def test_unrelated_pairs_give_no_evidence_of_an_offset():
+    rng = np.random.default_rng(3)
+    p_values = []
+    for _ in range(60):
+        seen, heard = (np.sort(rng.uniform(0.1, 3.9, 7)) for _ in range(2))
+        found = measure_sync(flashes(seen), RATE, clicks(heard), SAMPLE_RATE)
+        p_values.append(found.offset_p_value)
+        assert ("s late" in found.in_words()) <= (found.offset_p_value <= 0.05)
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.15
+    assert 0.3 < np.mean(p_values) < 0.7
+
+
+def test_a_shift_that_is_more_than_chance_is_told_with_its_evidence():
+    late = measure_sync(flashes(IRREGULAR), RATE, clicks([t + 0.2 for t in IRREGULAR]), SAMPLE_RATE)
+    assert late.p_value > 0.05
+    assert late.offset_p_value <= 0.02
+    assert late.has_evidence
+    assert "sound 0.20 s late" in late.in_words()
+    times = [0.1 + 0.4 * k for k in range(10)]
+    beat = measure_sync(flashes(times), RATE, clicks([t + 0.1 for t in times]), SAMPLE_RATE)
+    assert not beat.has_evidence
+
+
+def test_curves_are_the_same_from_pieces_of_any_length():
+    frames, wave = flashes(IRREGULAR), clicks(IRREGULAR)
+    stereo = np.concatenate([wave, 0.5 * wave])
+    whole = sound_curves(stereo, SAMPLE_RATE)
+    for cuts in ([1], [200, 201, 5000], list(range(0, 64_000, 999))):
+        pieces = sound_curves(iter(np.split(stereo, cuts, axis=1)), SAMPLE_RATE)
+        assert np.allclose(pieces.flux, whole.flux, atol=1e-9)
+        assert np.allclose(pieces.power, whole.power, rtol=1e-12)
+    assert len(whole.flux) == 800
+    large = frames.repeat(30, axis=1).repeat(30, axis=2)  # a few at a time
+    streamed = motion_curves(iter(large))
+    assert np.allclose(streamed.flux, motion_curves(frames).flux, rtol=1e-4, atol=1e-4)
+
+
+def test_the_ends_of_the_sound_are_mirrored():
+    rng = np.random.default_rng(0)
+    wave = rng.normal(0, 0.1, (1, 16_000)).astype(np.float32)
+    size = 512
+    padded = np.pad(wave[0], size // 2, mode="reflect")
+    power = np.abs(np.fft.rfft(padded[:size] * np.hanning(size))) ** 2 / size
+    last = np.abs(np.fft.rfft(padded[15_920 : 15_920 + size] * np.hanning(size))) ** 2 / size
+    found = sound_curves(wave, SAMPLE_RATE).power
+    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    inner = (hz > 150) & (hz < 6900)  # where the bands add up to 1
+    assert found[0] == pytest.approx(power[inner].sum(), rel=0.1)
+    assert found[199] == pytest.approx(last[inner].sum(), rel=0.1)

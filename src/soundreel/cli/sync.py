@@ -1,19 +1,19 @@
 """`soundreel sync FILE...`: how well the sound of any video fits its picture."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from soundreel.cli.main import write
-from soundreel.clip import Clip
 from soundreel.media.encode import complete_file
 from soundreel.media.errors import MediaError
-from soundreel.metrics.sync.score import Sync, measure_sync
-from soundreel.metrics.sync.signals import SyncError
-from soundreel.metrics.timeline import standalone, timeline_svg
+from soundreel.media.remux import move_sound, moved_name
+from soundreel.metrics.streams import curves_of, open_stream
+from soundreel.metrics.sync.score import IN_SYNC_S, Sync, sync_of_curves
+from soundreel.metrics.timeline import curves_svg, standalone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,10 @@ class SyncArguments:
     plot: bool = False
     """Write NAME.sync.svg beside each file: what starts in the picture, and in the sound."""
     fix: bool = False
-    """Write NAME.fixed.mp4 beside each file, its sound moved by the estimated offset."""
+    """Write NAME.fixed beside each file, of the same kind: its sound moved by the estimated offset,
+    all else copied. Files for whose offset there is no evidence are left alone."""
+    force: bool = False
+    """With --fix: move the sound by the estimate even without evidence."""
 
 
 def sync(arguments: Annotated[SyncArguments, tyro.conf.arg(name="")]) -> int:
@@ -38,47 +41,43 @@ def sync(arguments: Annotated[SyncArguments, tyro.conf.arg(name="")]) -> int:
         raise ValueError("give at least one video file")
     if arguments.max_offset_s <= 0 or arguments.max_duration_s <= 0:
         raise ValueError("--max-offset-s and --max-duration-s must be positive")
+    if arguments.force and not arguments.fix:
+        raise ValueError("--force changes what --fix does; give both")
     failed = 0
     for path in arguments.files:
         try:
             _one(path, arguments)
-        except (MediaError, SyncError) as error:
+        except (MediaError, ValueError, OSError) as error:
             failed += 1
-            text = str(error)
+            text = " ".join(str(error).split())
             write(text if str(path) in text else f"{path}: {text}", error=True)
     return 2 if failed else 0
 
 
 def _one(path: Path, arguments: SyncArguments) -> None:
-    clip = Clip.load_beginning(path, arguments.max_duration_s)
-    if clip.frames is None or clip.waveform is None:
-        raise SyncError(f"{path}: has no {'picture' if clip.frames is None else 'sound'}")
-    result = measure_sync(
-        clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate, arguments.max_offset_s
-    )
+    curves = curves_of(open_stream(path, arguments.max_duration_s))
+    result = sync_of_curves(curves.motion, curves.sound, curves.frame_rate, arguments.max_offset_s)
     write(f"{path}: {result.in_words()}")
     if arguments.plot:
-        with complete_file(path.with_suffix(".sync.svg")) as target:
-            target.write_text(standalone(timeline_svg(clip, width=960, height=192)))
+        drawing = path.with_suffix(".sync.svg")
+        if drawing.exists():
+            raise FileExistsError(f"{drawing} is there already; move it away")
+        with complete_file(drawing) as target:
+            target.write_text(standalone(curves_svg(curves, width=960, height=192)))
     if arguments.fix:
-        _fix(path, result)
+        _fix(path, result, arguments.force)
 
 
-def _fix(path: Path, result: Sync) -> None:
-    target = path.with_suffix(".fixed.mp4")
-    if result.offset_s is None or abs(result.offset_s) < 0.01:
+def _fix(path: Path, result: Sync, is_forced: bool) -> None:
+    if result.offset_s is None or not (result.has_evidence or is_forced):
+        several = result.is_ambiguous and result.offset_s is not None
+        why = "several offsets fit" if several else "no evidence of an offset"
+        write(f"{path}: sound not moved: {why}")
+        return
+    if abs(result.offset_s) < IN_SYNC_S and not is_forced:
         write(f"{path}: nothing to correct")
         return
-    clip = Clip.load(path)
-    replace(clip, waveform=moved(clip, result.offset_s)).save(target)
-    write(f"{target}: sound moved by {-result.offset_s:+.3f} s")
-
-
-def moved(clip: Clip, late_s: float) -> np.ndarray:
-    """The waveform taken `late_s` later, silence where there was none; as long as before."""
-    assert clip.waveform is not None
-    shift = round(late_s * clip.sample_rate)
-    silence = np.zeros((clip.waveform.shape[0], min(abs(shift), clip.num_samples)), np.float32)
-    if shift >= 0:
-        return np.concatenate([clip.waveform[:, shift:], silence], axis=1)
-    return np.concatenate([silence, clip.waveform[:, : clip.num_samples + shift]], axis=1)
+    target = moved_name(path)
+    left_out = move_sound(path, target, Fraction(-result.offset_s).limit_denominator(100_000))
+    note = f"; left out: {', '.join(left_out)}" if left_out else ""
+    write(f"{target}: sound moved by {-result.offset_s:+.3f} s, all else copied{note}")

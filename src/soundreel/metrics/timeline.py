@@ -6,9 +6,10 @@ from jaxtyping import Float
 from soundreel.clip import Clip
 from soundreel.metrics.sync.signals import (
     HOP_S,
-    detect_motion_peaks,
-    detect_onsets,
+    Curves,
     motion_curves,
+    motion_peaks_of,
+    onsets_of,
     sound_curves,
 )
 
@@ -18,22 +19,31 @@ TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 def timeline_svg(clip: Clip, width: int = 320, height: int = 120) -> str:
-    """Flux of the picture (above) and of the sound (below) over time, events as upright lines.
-
-    Its lines take their colours from `STYLE`. Empty where a modality is absent or too short.
-    """
+    """Draw a clip's curves; return an empty text where a modality is absent or too short."""
     if clip.frames is None or clip.waveform is None or clip.num_frames < 3:
         return ""
-    scale = width / clip.duration_s
+    curves = Curves(
+        motion=motion_curves(clip.frames),
+        sound=sound_curves(clip.waveform, clip.sample_rate),
+        frame_rate=clip.frame_rate,
+    )
+    return curves_svg(curves, width, height)
+
+
+def curves_svg(curves: Curves, width: int = 320, height: int = 120) -> str:
+    """Draw the flux of the picture (above) and of the sound (below) over time as an SVG.
+
+    Events are upright lines. Lines take their colours from `STYLE`.
+    """
+    scale = width / curves.duration_s
     letter = 0.085 * height
     lane = (height - 1.6 * letter) / 2  # its name is above its curve
-    seen = motion_curves(clip.frames).flux
-    heard = sound_curves(clip.waveform, clip.sample_rate).flux
-    seen_s = (np.arange(len(seen)) + 0.5) / float(clip.frame_rate)
+    seen, heard = curves.motion.flux, curves.sound.flux
+    seen_s = (np.arange(len(seen)) + 0.5) / float(curves.frame_rate)
     heard_s = np.arange(len(heard)) * HOP_S
     lanes = (
-        ("see", "picture", seen, seen_s, detect_motion_peaks(clip.frames, clip.frame_rate)),
-        ("hear", "sound", heard, heard_s, detect_onsets(clip.waveform, clip.sample_rate)),
+        ("see", "picture", seen, seen_s, motion_peaks_of(curves.motion, curves.frame_rate)),
+        ("hear", "sound", heard, heard_s, onsets_of(curves.sound)),
     )
     parts = []
     for number, (kind, name, curve, times_s, events_s) in enumerate(lanes):
@@ -43,7 +53,7 @@ def timeline_svg(clip: Clip, width: int = 320, height: int = 120) -> str:
         points = _points(curve, times_s * scale, base, lane - 1.2 * letter - 2)
         parts.append(f"<polyline class='{kind}' fill='none' stroke-width='1.5' points='{points}'/>")
         parts.append(_text(2.0, top + letter, letter, name, "start"))
-    parts += _axis(clip.duration_s, scale, height, letter)
+    parts += _axis(curves.duration_s, scale, height, letter)
     title = "what starts in the picture (above) and in the sound (below), over time"
     return (
         f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='{title}'>"
@@ -52,7 +62,7 @@ def timeline_svg(clip: Clip, width: int = 320, height: int = 120) -> str:
 
 
 def standalone(svg: str) -> str:
-    """The same as an SVG file of its own: with its namespace and colours."""
+    """Return the same as an SVG file of its own: with its namespace and colours."""
     return svg.replace("<svg ", "<svg xmlns='http://www.w3.org/2000/svg' ", 1).replace(
         "<title>", f"<style>{STYLE}</style><title>", 1
     )
@@ -76,7 +86,7 @@ def _upright(kind: str, x: float, top: float, bottom: float) -> str:
 
 
 def _axis(duration_s: float, scale: float, height: int, letter: float) -> list[str]:
-    """Seconds below the curves; the last tick carries the unit."""
+    """Write the seconds below the curves; the last tick carries the unit."""
     fitting = (step for step in TICK_STEPS_S if duration_s / step <= MAX_TICKS)
     step = next(fitting, duration_s / MAX_TICKS)
     ticks = np.arange(step, duration_s + 1e-9, step)

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from soundreel.metrics.sync.signals import (
-    FLOOR_POWER,
     Frames,
     MotionCurves,
     SoundCurves,
@@ -23,12 +22,14 @@ from soundreel.metrics.sync.signals import (
     motion_curves,
     sound_curves,
 )
+from soundreel.metrics.sync.turns import LEVEL_WEIGHT, circular_correlations, offset_p_value
 
-LEVEL_WEIGHT = 0.3
-TURN_STEP_S = 0.02
 LAG_STEP_S = 0.01
 PRIOR = 0.2  # how much less a correlation counts at the largest offset than at none
 AMBIGUITY = 0.95
+EVIDENCE = 0.05  # the largest p-value that counts as evidence
+IN_SYNC_S = 0.04
+VALUES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +44,8 @@ class Sync:
         offset_s: by how much the sound comes late (positive) or early (negative) against the
             picture, as estimated; None where nothing starts in the sound or in the picture.
         offset_correlation: correlation once that offset is undone.
+        offset_p_value: how often sound whose pieces are shuffled correlates as well at any of the
+            offsets that were searched; 1 where there is no offset.
         is_ambiguous: another offset fits almost as well, as with a regular beat.
     """
 
@@ -51,20 +54,29 @@ class Sync:
     correlation: float
     offset_s: float | None
     offset_correlation: float
+    offset_p_value: float
     is_ambiguous: bool
 
+    @property
+    def has_evidence(self) -> bool:
+        """Tell whether the offset is more than chance would give, and no other fits as well."""
+        return self.offset_p_value <= EVIDENCE and not self.is_ambiguous
+
     def in_words(self) -> str:
-        """One line for people."""
+        """Return one line for people; it claims nothing for which the p-values give no evidence."""
         if self.offset_s is None:
-            return "nothing starts to sound or to move; no sync to measure"
-        if self.p_value > 0.05 and self.offset_correlation < 0.1:
-            verdict = "no relation found"
-        elif abs(self.offset_s) < 0.04:
+            return "no evidence: nothing starts to sound or to move"
+        figures = f"score {self.score:.1f} (0 is chance), p {self.p_value:.3f}"
+        if self.offset_p_value > EVIDENCE:
+            if self.p_value <= EVIDENCE:
+                return f"{figures}: related, but no evidence of an offset"
+            return f"{figures}: no evidence that sound and picture belong together"
+        if abs(self.offset_s) < IN_SYNC_S:
             verdict = "in sync"
         else:
             verdict = f"sound {abs(self.offset_s):.2f} s {'late' if self.offset_s > 0 else 'early'}"
         doubt = ", or a multiple of its beat" if self.is_ambiguous else ""
-        return f"score {self.score:.1f} (chance 0), p {self.p_value:.3f}, {verdict}{doubt}"
+        return f"{figures} as it is; {verdict}{doubt}, p {self.offset_p_value:.3f}"
 
 
 def measure_sync(
@@ -74,7 +86,7 @@ def measure_sync(
     sample_rate: int,
     max_offset_s: float = 0.5,
 ) -> Sync:
-    """Score and offset of one clip.
+    """Measure score and offset of one clip.
 
     A clip in which nothing starts to sound or to move scores 0 with p-value 1.
 
@@ -93,7 +105,7 @@ def measure_sync(
 def sync_of_curves(
     motion: MotionCurves, sound: SoundCurves, frame_rate: Fraction, max_offset_s: float = 0.5
 ) -> Sync:
-    """As `measure_sync`, from the curves."""
+    """Measure as `measure_sync` does, from the curves."""
     edges_s = np.arange(len(motion.flux) + 1) / float(frame_rate)
     flux, _ = sound.between(edges_s)
     if np.ptp(flux) < 1e-9 or np.ptp(motion.flux) < 1e-9:
@@ -103,53 +115,28 @@ def sync_of_curves(
             correlation=0.0,
             offset_s=None,
             offset_correlation=0.0,
+            offset_p_value=1.0,
             is_ambiguous=True,
         )
     correlation, chance = circular_correlations(motion, sound, frame_rate)
     lags_s, curve = correlation_curve(motion, sound, frame_rate, max_offset_s)
     best = int(np.argmax(curve * (1 - PRIOR * np.abs(lags_s) / max_offset_s)))
+    offset_s = _refined(lags_s, curve, best)
     return Sync(
         score=float((correlation - chance.mean()) / max(float(chance.std()), 1e-9)),
         p_value=float((1 + (chance >= correlation).sum()) / (1 + len(chance))),
         correlation=correlation / (1 + LEVEL_WEIGHT),
-        offset_s=_refined(lags_s, curve, best),
+        offset_s=offset_s,
         offset_correlation=float(curve[best]) / (1 + LEVEL_WEIGHT),
+        offset_p_value=offset_p_value(motion, sound, frame_rate, offset_s, max_offset_s),
         is_ambiguous=_has_rival(lags_s, curve, best, 1.5 / float(frame_rate)),
     )
-
-
-def circular_correlations(
-    motion: MotionCurves, sound: SoundCurves, frame_rate: Fraction
-) -> tuple[float, Float[np.ndarray, " shift"]]:
-    """Correlation as it is, and after turning the sound by every multiple of 20 ms or less.
-
-    Turns of up to one frame either way are left out: they are no chance pairs.
-    """
-    total = len(motion.flux)
-    parts = max(1, round(1 / float(frame_rate) / TURN_STEP_S))
-    edges_s = np.arange(total * parts + 1) / (parts * float(frame_rate))
-    flux, level = sound.between(edges_s)
-    power = np.exp(level) - FLOOR_POWER
-    every = np.zeros((total, parts))
-    for part in range(parts):
-        turned_flux = np.roll(flux, -part).reshape(total, parts).sum(axis=1)
-        turned_power = np.roll(power, -part).reshape(total, parts).mean(axis=1)
-        turned_level = np.log(turned_power + FLOOR_POWER)
-        for weight, seen, heard in (
-            (1.0, motion.flux, turned_flux),
-            (LEVEL_WEIGHT, motion.level, turned_level),
-        ):
-            # entry k: the sound from k frames later on
-            spectrum = np.conj(np.fft.rfft(_standard(seen))) * np.fft.rfft(_standard(heard))
-            every[:, part] += weight * np.fft.irfft(spectrum, total) / total
-    turns = every.reshape(-1)  # by k frames and so many parts
-    return float(turns[0]), turns[parts + 1 : -parts]
 
 
 def correlation_curve(
     motion: MotionCurves, sound: SoundCurves, frame_rate: Fraction, max_offset_s: float
 ) -> tuple[Float[np.ndarray, " lag"], Float[np.ndarray, " lag"]]:
-    """Correlation of the picture with the sound taken `lag` seconds later, for lags both ways.
+    """Correlate the picture with the sound taken `lag` seconds later, for lags both ways.
 
     Only times at which both are within the clip count, so that a lag gains nothing from silence
     beyond the ends; lags that leave less than half of the clip count as 0.
@@ -158,13 +145,16 @@ def correlation_curve(
     edges_s = np.arange(len(motion.flux) + 1) / float(frame_rate)
     count = round(max_offset_s / LAG_STEP_S)
     lags_s = np.arange(-count, count + 1) * LAG_STEP_S
-    heard_s = edges_s[None] + lags_s[:, None]
-    flux, level = sound.between(heard_s)
-    within = (heard_s[:, :-1] >= -1e-9) & (heard_s[:, 1:] <= duration_s + 1e-9)
-    curve = _masked_correlation(motion.flux, flux, within)
-    curve += LEVEL_WEIGHT * _masked_correlation(motion.level, level, within)
-    curve[within.mean(axis=1) < 0.5] = 0
-    return lags_s, curve
+    curves = []
+    for lags in np.array_split(lags_s, 1 + len(lags_s) * len(edges_s) // VALUES_AT_ONCE):
+        heard_s = edges_s[None] + lags[:, None]
+        flux, level = sound.between(heard_s)
+        within = (heard_s[:, :-1] >= -1e-9) & (heard_s[:, 1:] <= duration_s + 1e-9)
+        curve = _masked_correlation(motion.flux, flux, within)
+        curve += LEVEL_WEIGHT * _masked_correlation(motion.level, level, within)
+        curve[within.mean(axis=1) < 0.5] = 0
+        curves.append(curve)
+    return lags_s, np.concatenate(curves)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +178,7 @@ class SyncSummary:
 
 
 def summarise(results: Iterable[Sync]) -> SyncSummary:
-    """Summary of many clips; those without an offset are left out of the offsets.
+    """Summarise many clips; those without an offset are left out of the offsets.
 
     Raises:
         ValueError: no results.
@@ -206,17 +196,12 @@ def summarise(results: Iterable[Sync]) -> SyncSummary:
     )
 
 
-def _standard(values: Float[np.ndarray, " interval"]) -> Float[np.ndarray, " interval"]:
-    centred = values - values.mean()
-    return centred / max(float(np.sqrt(np.mean(centred**2))), 1e-12)
-
-
 def _masked_correlation(
     seen: Float[np.ndarray, " interval"],
     heard: Float[np.ndarray, "lag interval"],
     within: Bool[np.ndarray, "lag interval"],
 ) -> Float[np.ndarray, " lag"]:
-    """Correlation at every lag over the intervals that lie within."""
+    """Correlate at every lag over the intervals that lie within."""
     count = np.maximum(within.sum(axis=1, keepdims=True), 1)
     a, b = (
         np.where(within, x - np.where(within, x, 0).sum(axis=1, keepdims=True) / count, 0)
@@ -229,7 +214,7 @@ def _masked_correlation(
 def _refined(
     lags_s: Float[np.ndarray, " lag"], curve: Float[np.ndarray, " lag"], best: int
 ) -> float:
-    """Centre of the top of the peak: the mean lag of what exceeds 90 % of it, joined to it."""
+    """Find the centre of the peak's top: the mean lag of what exceeds 90 % of it, joined to it."""
     level = 0.9 * curve[best]
     first = last = best
     while first > 0 and curve[first - 1] >= level:
@@ -244,6 +229,6 @@ def _refined(
 def _has_rival(
     lags_s: Float[np.ndarray, " lag"], curve: Float[np.ndarray, " lag"], best: int, reach_s: float
 ) -> bool:
-    """Whether a lag further away than `reach_s` correlates almost as well."""
+    """Tell whether a lag further away than `reach_s` correlates almost as well."""
     far = np.abs(lags_s - lags_s[best]) > reach_s
     return bool(far.any() and curve[far].max() > AMBIGUITY * curve[best])

@@ -1,11 +1,10 @@
-"""`soundreel evaluate` and `soundreel sync` on rendered folders."""
+"""`soundreel evaluate` on rendered folders."""
 
 import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,13 +12,9 @@ from safetensors.torch import load_file, save_file
 from soundreel.cli.clip_sources import MEDIA_SUFFIXES, clip_items, set_sha256
 from soundreel.cli.evaluate import EvaluateArguments, evaluate
 from soundreel.cli.render import RenderArguments, render
-from soundreel.cli.sync import SyncArguments, moved, sync
-from soundreel.clip import Clip
-from soundreel.data.scenes.render import RenderOptions, render_clip
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.metrics.extractors import PACKAGED_WEIGHTS
 from soundreel.metrics.measure import measure_set
-from soundreel.metrics.sync.score import measure_sync
 from soundreel.metrics.weights import file_sha256
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
@@ -212,38 +207,3 @@ def test_the_reference_subset_is_drawn_by_the_seed(folders):
     assert [i.name for i in chosen[0]] != [i.name for i in chosen[2]]
     assert set_sha256(chosen[0]) == set_sha256(chosen[1]) != set_sha256(chosen[2])
     assert {i.label for i in chosen[0]} == {"bells", "rain"}
-
-
-def bells(offset_s=0.0):
-    options = RenderOptions(
-        num_frames=100, height=48, width=48, frame_rate=Fraction(25), kinds=("bells",)
-    )
-    clip = render_clip(options, 3, 0)
-    true = Clip(clip.frames, clip.waveform, Fraction(25), 16_000)
-    return Clip(clip.frames, moved(true, -offset_s), Fraction(25), 16_000)
-
-
-def test_sync_names_the_offset_and_fixes_it(tmp_path, capsys):
-    path = tmp_path / "late.mkv"
-    bells(0.2).save(path)
-    (tmp_path / "bad.mp4").write_bytes(b"x")
-    assert sync(SyncArguments(files=(path,), fix=True, plot=True)) == 0
-    out = capsys.readouterr().out
-    assert "0.20 s late" in out or "0.19 s late" in out or "0.21 s late" in out
-    fixed = Clip.load(tmp_path / "late.fixed.mp4")
-    result = measure_sync(fixed.frames, fixed.frame_rate, fixed.waveform, fixed.sample_rate)
-    assert abs(result.offset_s) < 0.04
-    assert (tmp_path / "late.sync.svg").read_text().startswith("<svg xmlns")
-    assert sync(SyncArguments(files=(tmp_path / "bad.mp4", path))) == 2
-    captured = capsys.readouterr()
-    assert "bad.mp4" in captured.err
-    assert "late.mkv" in captured.out
-
-
-def test_moved_sound_keeps_its_length():
-    clip = bells()
-    for shift in (0.3, -0.3, 9.0):
-        wave = moved(clip, shift)
-        assert wave.shape == clip.waveform.shape
-    assert np.array_equal(moved(clip, 0.5)[:, :1000], clip.waveform[:, 8000:9000])
-    assert not moved(clip, -0.5)[:, :8000].any()

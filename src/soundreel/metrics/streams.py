@@ -1,0 +1,125 @@
+"""Clips that are decoded picture by picture and never lie in memory as a whole."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from soundreel.clip import DEFAULT_FRAME_RATE, Clip, Seconds
+from soundreel.media.decode import iter_audio, read_frames
+from soundreel.media.errors import Source
+from soundreel.media.framing import Framing
+from soundreel.media.probe import probe
+from soundreel.metrics.sync.signals import (
+    Curves,
+    check_measurable,
+    check_rates,
+    motion_curves,
+    sound_curves,
+)
+from soundreel.types import frame_to_sample
+
+Picture = UInt8[np.ndarray, "height width 3"]
+Waveform = Float32[np.ndarray, "channel sample"]
+
+MAX_SHOWN_SIDE = 360
+"""Pixels of the shorter side of clips that are only shown; larger ones are reduced."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipStream:
+    """Picture and sound of one clip, one after the other.
+
+    Attributes:
+        pictures: starts to decode the pictures, from the first one on.
+        sound: starts to decode so many samples, in blocks `channel sample`.
+        frame_rate, sample_rate: of both, frames a second and Hz.
+    """
+
+    pictures: Callable[[], Iterator[Picture]]
+    sound: Callable[[int], Iterator[Waveform]]
+    frame_rate: Fraction
+    sample_rate: int
+
+    def num_samples(self, num_frames: int) -> int:
+        """Return for how many samples so many pictures last."""
+        return max(1, frame_to_sample(num_frames, self.frame_rate, self.sample_rate))
+
+
+def open_stream(source: Source, duration: Seconds) -> ClipStream:
+    """Open the first `duration` seconds of a media file, or all of it where it is shorter.
+
+    Raises:
+        MediaError: the file cannot be read.
+        ValueError: it has no picture or no sound.
+    """
+    info = probe(source)
+    if not (info.has_video and info.has_audio):
+        raise ValueError(f"has no {'sound' if info.has_video else 'picture'}")
+    frame_rate = info.frame_rate or DEFAULT_FRAME_RATE
+    limit = max(1, round(Fraction(duration) * frame_rate))
+
+    def sound(num_samples: int) -> Iterator[Waveform]:
+        return iter_audio(source, sample_rate=info.sample_rate, num_samples=num_samples)
+
+    return ClipStream(
+        pictures=lambda: islice(read_frames(source, frame_rate=frame_rate), limit),
+        sound=sound,
+        frame_rate=frame_rate,
+        sample_rate=info.sample_rate,
+    )
+
+
+def stream_of(clip: Clip) -> ClipStream:
+    """Return the stream of a clip that lies in memory.
+
+    Raises:
+        ValueError: it has no picture or no sound.
+    """
+    frames, waveform = clip.frames, clip.waveform
+    if frames is None or waveform is None:
+        raise ValueError(f"has no {'picture' if frames is None else 'sound'}")
+    return ClipStream(
+        pictures=lambda: iter(frames),
+        sound=lambda num_samples: iter([waveform[:, :num_samples]]),
+        frame_rate=clip.frame_rate,
+        sample_rate=clip.sample_rate,
+    )
+
+
+def curves_of(stream: ClipStream) -> Curves:
+    """Compute the curves whose fit is the sync of a clip; memory does not grow with its pictures.
+
+    Raises:
+        SyncError: it is shorter than 1 s, has fewer than 8 frames a second or sound below 8 kHz.
+        MediaError: it cannot be decoded.
+    """
+    check_rates(stream.frame_rate, stream.sample_rate)
+    motion = motion_curves(stream.pictures())
+    num_frames = len(motion.flux) + 1
+    num_samples = stream.num_samples(num_frames)
+    check_measurable(num_frames, stream.frame_rate, num_samples, stream.sample_rate)
+    sound = sound_curves(stream.sound(num_samples), stream.sample_rate)
+    return Curves(motion=motion, sound=sound, frame_rate=stream.frame_rate)
+
+
+def load_to_show(source: Source, duration_s: float, start_s: float = 0.0) -> Clip:
+    """Load a piece of a media file to be looked at, its pictures reduced to 360 pixels.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    info = probe(source)
+    framing = None
+    shorter = min(info.height, info.width)
+    if shorter > MAX_SHOWN_SIDE:
+        height, width = (round(n * MAX_SHOWN_SIDE / shorter) for n in (info.height, info.width))
+        framing = Framing(height=height, width=width)
+    if not start_s:
+        return Clip.load_beginning(source, Fraction(duration_s), framing=framing)
+    rate = info.frame_rate or DEFAULT_FRAME_RATE
+    start = round(Fraction(start_s) * rate) / rate
+    return Clip.load(source, start=start, duration=Fraction(duration_s), framing=framing)

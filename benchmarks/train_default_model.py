@@ -58,7 +58,7 @@ from default_model_stages import (
     moments_of,
 )
 
-from soundreel.config import save_json
+from soundreel.config_io import save_json
 from soundreel.data.scenes.render import KINDS
 from soundreel.systems.mm_ldm.folder import save_mm_ldm
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline

@@ -1,15 +1,13 @@
 """Model folders: what is saved loads back equal, and damage is named."""
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
     ModelIndex,
@@ -25,69 +23,13 @@ from soundreel.types import ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inner:
-    rate: Fraction = Fraction(30000, 1001)
-    scale: float = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     width: int = 4
-    mults: tuple[int, ...] = (1, 2)
-    pair: tuple[int, float] = (3, 1.5)
-    mode: Literal["a", "b"] = "a"
-    flag: bool = True
-    limit: int | None = None
-    inner: Inner = Inner()
-    names: dict[str, int] | None = None
     extra: Any = None
-
-    def __post_init__(self) -> None:
-        if self.width <= 0:
-            raise ValueError(f"width must be positive, got {self.width}")
 
 
 def build(config: Config) -> nn.Module:
     return nn.Sequential(nn.Linear(config.width, 3), nn.BatchNorm1d(3))
-
-
-def test_a_configuration_survives_json() -> None:
-    config = Config(width=7, mults=(3, 4, 5), limit=2, inner=Inner(scale=2.0), names={"x": 1})
-    text = json.dumps(config_to_json(config))
-    assert config_from_json(Config, json.loads(text), "here") == config
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"widht": 3}, "unknown key widht"),
-        ({"width": None}, r"width: expected an integer, got None"),
-        ({"width": True}, r"width: expected an integer, got True"),
-        ({"width": 0}, "width must be positive, got 0"),
-        ({"flag": 1}, "flag: expected true or false"),
-        ({"mode": "c"}, "mode: expected"),
-        ({"mults": [1, "2"]}, r"mults\[1\]: expected an integer"),
-        ({"pair": [1]}, "pair: expected a list of 2"),
-        ({"inner": {"rate": "30/0", "scale": 1}}, "rate: expected a fraction"),
-        ({"inner": {"rate": "30"}}, "inner: missing key scale"),
-    ],
-)
-def test_a_wrong_configuration_is_named(change: dict, message: str) -> None:
-    value = config_to_json(Config()) | change
-    with pytest.raises(CheckpointError, match=message):
-        config_from_json(Config, value, "config.json")
-
-
-def test_an_absent_key_is_named() -> None:
-    value = config_to_json(Config())
-    del value["mults"]
-    with pytest.raises(CheckpointError, match=r"config.json: missing key mults"):
-        config_from_json(Config, value, "config.json")
-
-
-def test_an_unwritable_value_is_refused() -> None:
-    with pytest.raises(TypeError, match="cannot hold a Tensor"):
-        config_to_json(Config(extra=torch.zeros(1)))
 
 
 def test_a_component_loads_back_equal(tmp_path) -> None:

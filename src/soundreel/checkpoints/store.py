@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundreel import files
-from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.errors import CheckpointError, listed
+from soundreel.config_io import config_from_json, config_to_json
 from soundreel.types import ClipSpec
 
 __all__ = [

@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from soundreel.cli.main import write
-from soundreel.config import ConfigError, merge_file
+from soundreel.config_io import ConfigError, merge_file
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.training import train_mm_diffusion
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig

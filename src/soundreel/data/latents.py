@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from soundreel.checkpoints.config_json import config_to_json
+from soundreel.config_io import config_to_json
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_axes import (
     LatentAxesConfig,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from soundreel.config import ConfigError
+from soundreel.config_io import ConfigError
 from soundreel.systems.mm_diffusion import presets as mm_diffusion
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_ldm import presets as mm_ldm

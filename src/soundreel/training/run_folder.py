@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from soundreel.checkpoints.config_json import config_to_json
-from soundreel.config import ConfigError, load_json
+from soundreel.config_io import ConfigError, config_to_json, load_json
 
 FREE_SECTIONS = frozenset({"preview", "decoding", "sampling", "vocoder"})
 FREE_SETTINGS = frozenset(

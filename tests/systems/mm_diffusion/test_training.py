@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from soundreel.clip import Clip
-from soundreel.config import ConfigError, DataConfig, PreviewConfig
+from soundreel.config import DataConfig, PreviewConfig
+from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.systems.load import load

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.cli.main import run as command
-from soundreel.config import ConfigError, DataConfig, save_json
+from soundreel.config import DataConfig
+from soundreel.config_io import ConfigError, save_json
 from soundreel.data.manifest import DatasetInfo
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset

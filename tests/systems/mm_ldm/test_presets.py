@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.packed import pack_state
+from soundreel.config_io import config_from_json, config_to_json
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.scenes.render import KINDS
 from soundreel.systems.mm_ldm import presets as mm_ldm

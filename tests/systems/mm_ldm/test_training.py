@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soundreel.config import ConfigError, DataConfig, save_json
+from soundreel.config import DataConfig
+from soundreel.config_io import ConfigError, save_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset

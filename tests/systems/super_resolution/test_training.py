@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from soundreel.checkpoints.config_json import config_to_json
 from soundreel.clip import Clip
-from soundreel.config import ConfigError, DataConfig, PreviewConfig, from_dict
+from soundreel.config import DataConfig, PreviewConfig
+from soundreel.config_io import ConfigError, config_to_json
 from soundreel.data.loader import Batch
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset

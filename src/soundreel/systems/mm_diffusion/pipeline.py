@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.store import (
     ModelIndex,
     load_component,
@@ -17,6 +16,7 @@ from soundreel.checkpoints.store import (
     writing_folder,
 )
 from soundreel.clip import Clip
+from soundreel.config_io import config_from_json, config_to_json
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.denoiser import Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import PerSampleNoise

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from soundreel.clip import Clip
-from soundreel.config import save_json
+from soundreel.config_io import save_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.loader import Batch, Loader
 from soundreel.diffusion.noise import derived_seed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from soundreel.checkpoints.config_json import config_to_json
+from soundreel.config_io import config_to_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset, Windows, cache_latents
 from soundreel.data.loader import Drawable

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from soundreel.checkpoints.text_encoder import load_text_encoder, text_encoder_sha256
-from soundreel.config import ConfigError
+from soundreel.config_io import ConfigError
 from soundreel.data.captions import CaptionStates, class_captions, read_captions
 from soundreel.data.loader import Batch
 from soundreel.data.manifest import CAPTIONS_FILE, DatasetInfo

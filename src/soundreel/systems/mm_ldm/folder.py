@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from soundreel.checkpoints.config_json import config_from_json, config_to_json
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
     ModelIndex,
@@ -15,6 +14,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
+from soundreel.config_io import config_from_json, config_to_json
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
 from soundreel.data.latents import PerceptualStats
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder

@@ -17,7 +17,7 @@ A stage is finished when its `component` folder exists; finished stages are not 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soundreel.config import ConfigError, save_json
+from soundreel.config_io import ConfigError, save_json
 from soundreel.systems.mm_ldm.conditions import with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.stages import StageRunner

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
-from soundreel.config import save_json
+from soundreel.config_io import save_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.loader import Loader
 from soundreel.data.manifest import DatasetInfo

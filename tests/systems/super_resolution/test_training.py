@@ -10,7 +10,7 @@ import torch
 
 from soundreel.clip import Clip
 from soundreel.config import DataConfig, PreviewConfig
-from soundreel.config_io import ConfigError, config_to_json
+from soundreel.config_io import ConfigError, config_from_json, config_to_json
 from soundreel.data.loader import Batch
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
@@ -185,7 +185,7 @@ def test_presets_have_the_stated_sizes_and_survive_plain_values():
     counts = {}
     for preset in (super_resolution_presets.super_resolution, super_resolution_presets.small):
         config = preset()
-        assert from_dict(SuperResolutionRunConfig, config_to_json(config), "here") == config
+        assert config_from_json(SuperResolutionRunConfig, config_to_json(config), "here") == config
         with torch.device("meta"):
             network = SuperResolutionUNet(config.network)
         counts[preset.__name__] = sum(p.numel() for p in network.parameters())

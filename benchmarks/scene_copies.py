@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from scene_clips import Advance
 
-from soundreel.metrics.copies import MAX_TRAINING_S, STRETCH_STEP_S, stretch
+from soundreel.metrics.copies import MAX_TRAINING_S, describe_stretches
 from soundreel.metrics.measure import ClipItem, MeasuredSet, checked, for_each_clip
-from soundreel.metrics.memorisation import NearestSearch, describe_picture, describe_sound
+from soundreel.metrics.memorisation import NearestSearch
+from soundreel.metrics.streams import watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,10 @@ def nearest_training(
     sound = NearestSearch(torch.cat([one.sounds for one in sets.values()]))
 
     def look(item: ClipItem) -> None:
-        clip = checked(item.load(max(duration_s, MAX_TRAINING_S)), duration_s)
-        last_s = max(0.0, clip.duration_s - duration_s)
-        starts_s = [
-            round(k * STRETCH_STEP_S, 3) for k in range(1 + int(last_s / STRETCH_STEP_S + 1e-6))
-        ]
-        pieces = [stretch(clip, start_s, duration_s) for start_s in starts_s]
-        picture.see(item.name, starts_s, torch.stack([describe_picture(c) for c in pieces]))
-        sound.see(item.name, starts_s, torch.stack([describe_sound(c) for c in pieces]))
+        whole = watch(item.open(max(duration_s, MAX_TRAINING_S)), None)
+        starts_s, pictures, sounds = describe_stretches(checked(whole, duration_s), duration_s)
+        picture.see(item.name, starts_s, pictures)
+        sound.see(item.name, starts_s, sounds)
 
     skipped = for_each_clip(training, look, advance)
     if skipped:

@@ -25,6 +25,7 @@ from soundreel.metrics.memorisation import (
     judge_copies,
 )
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, report_html, write_report
+from soundreel.metrics.streams import stream_of, watch
 from soundreel.metrics.sync.score import SyncSummary
 from soundreel.metrics.timeline import standalone, timeline_svg
 
@@ -47,10 +48,10 @@ class Item:
     label: str
     clip: Clip | Exception
 
-    def load(self, duration_s):
+    def open(self, duration_s):
         if isinstance(self.clip, Exception):
             raise self.clip
-        return self.clip
+        return stream_of(self.clip)
 
 
 class MeanColour:
@@ -174,8 +175,11 @@ def test_a_copy_is_found_in_picture_and_in_sound():
         16_000,
     )
     fresh = scene(21, 8, kinds=("bells", "rain", "fire", "waves"))
-    for describe in (describe_picture, describe_sound):
-        queries = torch.stack([describe(c) for c in (*clips, fresh, copied)])
+    seen = [watch(stream_of(c), None) for c in (*clips, fresh, copied)]
+    for queries in (
+        torch.stack([describe_picture(one.thumbnails) for one in seen]),
+        torch.stack([describe_sound(one.waveform) for one in seen]),
+    ):
         search = NearestSearch(queries)
         for k in range(12):
             search.see(str(k), [0.0], queries[k : k + 1], own=k)

@@ -13,6 +13,7 @@ from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_manifest
 from soundreel.data.shards import ShardReader
+from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class MediaFile:
     def sha256(self) -> str:
         return file_sha256(self.path)
 
-    def load(self, duration_s: float) -> Clip:
-        return Clip.load_beginning(self.path, duration_s)
+    def open(self, duration_s: float) -> ClipStream:
+        return open_stream(self.path, duration_s)
+
+    def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
+        return load_to_show(self.path, duration_s, start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,11 @@ class PreparedClip:
     def sha256(self) -> str:
         return self.record.sha256
 
-    def load(self, duration_s: float) -> Clip:
-        return Clip.load_beginning(io.BytesIO(self.reader.read(self.record)), duration_s)
+    def open(self, duration_s: float) -> ClipStream:
+        return open_stream(io.BytesIO(self.reader.read(self.record)), duration_s)
+
+    def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
+        return load_to_show(io.BytesIO(self.reader.read(self.record)), duration_s, start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +80,12 @@ class SampledClip:
         """A sample is what its model and its seed, which is in its name, make it."""
         return self.model_sha256
 
-    def load(self, duration_s: float) -> Clip:
+    def open(self, duration_s: float) -> ClipStream:
+        return stream_of(self.load(duration_s))
+
+    def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
         clip = self.sample()
-        return clip.cut(0, duration_s) if clip.duration_s > duration_s else clip
+        return clip.cut(start_s, min(duration_s, clip.duration_s - start_s))
 
 
 Item = MediaFile | PreparedClip | SampledClip

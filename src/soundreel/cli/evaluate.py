@@ -21,7 +21,7 @@ from soundreel.cli.render import parse_frame_rate
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.files import write_text
-from soundreel.metrics.copies import copies_of_training, stretch
+from soundreel.metrics.copies import copies_of_training
 from soundreel.metrics.evaluation import Evaluation, evaluate_sets
 from soundreel.metrics.extractors import Extractor, build_extractors
 from soundreel.metrics.measure import MeasuredSet, measure_set
@@ -161,8 +161,7 @@ def _shown(
 
     @cache  # a clip may be the neighbour of several, and sampling one again takes its time
     def load(name: str, clip: str, start_s: float = 0.0) -> Clip:
-        loaded = items[name][clip].load(start_s + arguments.duration_s)
-        return stretch(loaded, start_s, arguments.duration_s)
+        return items[name][clip].load(arguments.duration_s, start_s)
 
     def clips(name: str, own: MeasuredSet) -> list[ShownClip]:
         shown = []

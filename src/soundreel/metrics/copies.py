@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from soundreel.clip import Clip
 from soundreel.metrics.measure import ClipItem, MeasuredSet, Skipped, checked, for_each_clip
 from soundreel.metrics.memorisation import (
     Memorisation,
@@ -20,6 +21,8 @@ from soundreel.metrics.memorisation import (
     describe_sound,
     judge_copies,
 )
+from soundreel.metrics.streams import Watched, watch
+from soundreel.types import frame_to_sample
 
 STRETCH_STEP_S = 0.2
 MAX_TRAINING_S = 60.0  # so much of a training clip is looked at; prepared clips are shorter
@@ -43,7 +46,7 @@ class Copies:
 
 
 def copies_among_real(real: MeasuredSet, generated: MeasuredSet) -> Copies:
-    """Nearest real clips of generated ones.
+    """Find the nearest real clips of generated ones.
 
     Raises:
         ValueError: fewer than three real clips, or copies of one clip only.
@@ -62,7 +65,7 @@ def copies_of_training(
     duration_s: float,
     advance: Callable[[int, int], None],
 ) -> Copies:
-    """Nearest training clips of generated ones, one training clip in memory at a time.
+    """Find the nearest training clips of generated ones, one training clip in memory at a time.
 
     Args:
         real: clips that were not trained on.
@@ -74,23 +77,36 @@ def copies_of_training(
     picture, sound = _searches(real, generated)
 
     def look(item: ClipItem) -> None:
-        clip = checked(item.load(max(duration_s, MAX_TRAINING_S)), duration_s)
-        last_s = max(0.0, clip.duration_s - duration_s)
-        starts_s = [round(k * STRETCH_STEP_S, 3) for k in range(1 + int(last_s / STRETCH_STEP_S))]
-        pieces = [stretch(clip, start_s, duration_s) for start_s in starts_s]
-        picture.see(item.name, starts_s, torch.stack([describe_picture(c) for c in pieces]))
-        sound.see(item.name, starts_s, torch.stack([describe_sound(c) for c in pieces]))
+        whole = watch(item.open(max(duration_s, MAX_TRAINING_S)), None)
+        starts_s, pictures, sounds = describe_stretches(checked(whole, duration_s), duration_s)
+        picture.see(item.name, starts_s, pictures)
+        sound.see(item.name, starts_s, sounds)
 
     skipped = for_each_clip(training, look, advance)
     num_known = len(training) - len(skipped)
     return _copies(picture, sound, real, generated, "training", num_known, skipped)
 
 
-def stretch(clip: Clip, start_s: float, duration_s: float) -> Clip:
-    """A piece of the clip; a frame shorter where rounding would lead beyond its end."""
-    begin = round(start_s * clip.frame_rate)
-    number = min(round(duration_s * clip.frame_rate), clip.num_frames - begin)
-    return clip.cut(begin / clip.frame_rate, number / clip.frame_rate)
+def describe_stretches(
+    clip: Watched, duration_s: float
+) -> tuple[list[float], Float[Tensor, "stretch _picture"], Float[Tensor, "stretch _sound"]]:
+    """Describe the stretches of a clip that start every 0.2 s: their starts, pictures and sounds.
+
+    A stretch is a frame shorter where rounding would lead beyond the clip's end.
+    """
+    rates = (clip.frame_rate, clip.sample_rate)
+    last_s = max(0.0, clip.duration_s - duration_s)
+    starts_s = [
+        round(k * STRETCH_STEP_S, 3) for k in range(1 + int(last_s / STRETCH_STEP_S + 1e-6))
+    ]
+    pictures, sounds = [], []
+    for start_s in starts_s:
+        begin = round(start_s * clip.frame_rate)
+        end = min(begin + round(duration_s * clip.frame_rate), clip.num_frames)
+        first, last = (frame_to_sample(frame, *rates) for frame in (begin, end))
+        pictures.append(describe_picture(clip.thumbnails[begin:end]))
+        sounds.append(describe_sound(clip.waveform[:, first:last]))
+    return starts_s, torch.stack(pictures), torch.stack(sounds)
 
 
 def _searches(real: MeasuredSet, generated: MeasuredSet) -> tuple[NearestSearch, NearestSearch]:

@@ -122,19 +122,23 @@ class EfficientNetLite0Features:
     ) -> Float[Tensor, "batch dim"]:
         if frames.shape[1] < 2:
             raise ValueError("efficientnet-lite0 describes motion too: a clip needs two frames")
-        images = rearrange(frames, "b f c h w -> (b f) c h w").float()
-        if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
-            images = functional.interpolate(
-                images,
+        images = rearrange(frames, "b f c h w -> (b f) c h w")
+        found = torch.cat([self._features(part) for part in images.split(IMAGES_AT_ONCE)])
+        rows = rearrange(found, "(b f) d -> b f d", b=frames.shape[0])
+        return torch.cat([rows.mean(dim=1), rows.diff(dim=1).abs().mean(dim=1)], dim=1)
+
+    def _features(self, images: UInt8[Tensor, "image 3 height width"]) -> Float[Tensor, "image _"]:
+        pixels = images.float()
+        if pixels.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            pixels = functional.interpolate(
+                pixels,
                 size=(IMAGE_SIZE, IMAGE_SIZE),
                 mode="bilinear",
                 align_corners=False,
                 antialias=True,
             )
-        images = ((images - 127) / 128).to(memory_format=torch.channels_last)
-        found = torch.cat([self.network.features(part) for part in images.split(IMAGES_AT_ONCE)])
-        rows = rearrange(found, "(b f) d -> b f d", b=frames.shape[0])
-        return torch.cat([rows.mean(dim=1), rows.diff(dim=1).abs().mean(dim=1)], dim=1)
+        pixels = ((pixels - 127) / 128).to(memory_format=torch.channels_last)
+        return self.network.features(pixels)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

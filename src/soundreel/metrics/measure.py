@@ -1,4 +1,4 @@
-"""Everything the evaluation takes from one set of clips, one clip in memory at a time."""
+"""Everything the evaluation takes from one set of clips, decoded picture by picture."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,21 +11,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from soundreel.clip import Clip
 from soundreel.data.manifest import DataError
 from soundreel.media.errors import MediaError
 from soundreel.media.resample import resample_waveform
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.memorisation import describe_picture, describe_sound
-from soundreel.metrics.sync.score import Sync, measure_sync
-from soundreel.metrics.sync.signals import SyncError
+from soundreel.metrics.streams import ClipStream, Watched, watch
+from soundreel.metrics.sync.score import Sync, sync_of_curves
+from soundreel.metrics.sync.signals import (
+    SyncError,
+    check_measurable,
+    motion_of_blocks,
+    sound_curves,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class ClipItem(Protocol):
-    """A clip that can be loaded when its turn comes."""
+    """A clip that can be opened when its turn comes."""
 
     @property
     def name(self) -> str: ...
@@ -33,8 +38,8 @@ class ClipItem(Protocol):
     @property
     def label(self) -> str: ...
 
-    def load(self, duration_s: float) -> Clip:
-        """Its first `duration_s` seconds, or all of it where it is shorter."""
+    def open(self, duration_s: float) -> ClipStream:
+        """Open its first `duration_s` seconds, or all of it where it is shorter."""
         ...
 
 
@@ -66,7 +71,7 @@ class MeasuredSet:
     skipped: list[Skipped]
 
     def features_of(self, extractor: str, label: str | None = None) -> Float[Tensor, "_row _dim"]:
-        """Feature rows of all clips, or of those of one class."""
+        """Return the feature rows of all clips, or of those of one class."""
         rows = self.features[extractor]
         if label is None:
             return rows
@@ -99,13 +104,13 @@ def measure_set(
     sounds: list[Tensor] = []
 
     def measure(item: ClipItem) -> None:
-        clip = checked(item.load(duration_s), duration_s)
-        rows = {e.name: _features(e, clip, frame_rate) for e in extractors}
+        clip = checked(watch(item.open(duration_s), frame_rate), duration_s)
+        rows = {e.name: _features(e, clip) for e in extractors}
         names.append(item.name)
         labels.append(item.label)
         sync.append(_sync(clip))
-        pictures.append(describe_picture(clip))
-        sounds.append(describe_sound(clip))
+        pictures.append(describe_picture(clip.thumbnails))
+        sounds.append(describe_sound(clip.waveform))
         for name, found in rows.items():
             features[name].append(found)
 
@@ -146,29 +151,23 @@ def for_each_clip(
     return skipped
 
 
-def checked(clip: Clip, duration_s: float) -> Clip:
-    """The clip, if it has both modalities and lasts long enough.
+def checked(clip: Watched, duration_s: float) -> Watched:
+    """Return the clip if it lasts long enough.
 
     Raises:
-        ValueError: it has not, or does not.
+        ValueError: it does not.
     """
-    if clip.frames is None or clip.waveform is None:
-        raise ValueError(f"has no {'picture' if clip.frames is None else 'sound'}")
     # A frame may be missing to the wanted length where rates do not divide.
     if clip.duration_s < duration_s - 1.01 / float(clip.frame_rate):
         raise ValueError(f"lasts {clip.duration_s:.2f} s, {duration_s:g} s are needed")
     return clip
 
 
-def _features(extractor: Extractor, clip: Clip, frame_rate: Fraction) -> Tensor:
-    if clip.frames is None or clip.waveform is None:
-        raise ValueError("needs picture and sound")
+def _features(extractor: Extractor, clip: Watched) -> Tensor:
     if extractor.modality == "video":
-        frames = clip.resample(frame_rate=frame_rate).frames
-        assert frames is not None
-        return extractor(torch.from_numpy(np.moveaxis(frames, 3, 1).copy())[None])
-    rate = extractor.sample_rate
-    mono = clip.waveform.mean(axis=0, keepdims=True)
+        frames = np.stack([np.moveaxis(frame, 2, 0) for frame in clip.frames])
+        return extractor(torch.from_numpy(frames)[None])
+    mono, rate = clip.waveform, extractor.sample_rate
     if rate != clip.sample_rate:
         count = mono.shape[1] * rate // clip.sample_rate
         mono = resample_waveform(
@@ -177,10 +176,12 @@ def _features(extractor: Extractor, clip: Clip, frame_rate: Fraction) -> Tensor:
     return extractor(torch.from_numpy(mono))
 
 
-def _sync(clip: Clip) -> Sync | None:
-    if clip.frames is None or clip.waveform is None:
-        return None
+def _sync(clip: Watched) -> Sync | None:
+    num_samples = clip.waveform.shape[1]
     try:
-        return measure_sync(clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate)
+        check_measurable(clip.num_frames, clip.frame_rate, num_samples, clip.sample_rate)
     except SyncError:
         return None
+    assert clip.blocks is not None
+    sound = sound_curves(clip.waveform, clip.sample_rate)
+    return sync_of_curves(motion_of_blocks(clip.blocks), sound, clip.frame_rate)

@@ -1,4 +1,4 @@
-"""Whether generated clips are copies: their nearest known clips, in picture and in sound.
+"""Tell whether generated clips are copies: their nearest known clips, in picture and in sound.
 
 Distances are taken between small descriptions (thumbnails over time, log-mel pictures), so that a
 re-encoded or slightly shifted copy is found. What is near is judged by real clips that nobody
@@ -11,11 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
-
-from soundreel.clip import Clip
 
 THUMBNAIL = 16
 NUM_TIMES = 8
@@ -56,23 +54,24 @@ class Memorisation:
     share_suspicious: float
 
 
-def describe_picture(clip: Clip) -> Float[Tensor, " dim"]:
-    """Thumbnails of 16 by 16 grey pixels at 8 times, as one vector in [-1, 1]."""
-    if clip.frames is None:
-        raise ValueError("a clip without pictures cannot be described by them")
-    index = np.linspace(0, clip.num_frames - 1, NUM_TIMES).round().astype(int)
-    frames = torch.from_numpy(clip.frames[index]).float().mean(dim=3)[:, None]
-    small = functional.interpolate(
-        frames, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True
-    )
-    return (small / 127.5 - 1).flatten()
+def thumbnails(
+    frames: UInt8[np.ndarray, "frame _height _width 3"],
+) -> Float[Tensor, "frame 16 16"]:
+    """Reduce pictures to 16 by 16 grey pixels, 0 to 255."""
+    grey = torch.from_numpy(frames).float().mean(dim=3)[:, None]
+    size = (THUMBNAIL, THUMBNAIL)
+    return functional.interpolate(grey, size=size, mode="bilinear", antialias=True)[:, 0]
 
 
-def describe_sound(clip: Clip) -> Float[Tensor, " dim"]:
-    """Log power of 24 bands at 32 times as one vector, in units of 20 dB."""
-    if clip.waveform is None:
-        raise ValueError("a clip without sound cannot be described by it")
-    mono = torch.from_numpy(clip.waveform.mean(axis=0))
+def describe_picture(small: Float[np.ndarray, "frame 16 16"]) -> Float[Tensor, " dim"]:
+    """Describe a clip by its thumbnails at 8 times, as one vector in [-1, 1]."""
+    index = np.linspace(0, len(small) - 1, NUM_TIMES).round().astype(int)
+    return (torch.from_numpy(small[index]) / 127.5 - 1).flatten()
+
+
+def describe_sound(waveform: Float32[np.ndarray, "channel sample"]) -> Float[Tensor, " dim"]:
+    """Describe sound by the log power of 24 bands at 32 times, one vector in units of 20 dB."""
+    mono = torch.from_numpy(waveform.mean(axis=0))
     size = 1024
     padded = functional.pad(mono, (0, max(0, size - len(mono))))
     spectrum = torch.stft(
@@ -124,7 +123,7 @@ class NearestSearch:
 def judge_copies(
     search: NearestSearch, num_real: int, generated_names: Sequence[str]
 ) -> Memorisation:
-    """What a finished search says about generated clips.
+    """Judge generated clips by a finished search.
 
     Args:
         search: its queries are `num_real` real clips, then the generated ones.

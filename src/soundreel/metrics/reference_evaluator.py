@@ -21,11 +21,12 @@ from torch.nn import functional
 
 from soundreel.metrics.frechet import Features, check_features
 
+IMAGES_AT_ONCE = 4  # bounds memory whatever the pictures' size
 AUDIO_DISTANCE_FACTOR = 10_000.0  # 1,000 before June 2024
 
 
 def reference_frechet_distance(real: Features, fake: Features) -> float:
-    """Frechet distance computed in the dtype of the features, with the evaluator's square root.
+    """Compute the Frechet distance in the dtype of the features, with the evaluator's square root.
 
     Source:
         MM-Diffusion `evaluations/fvd/fvd.py`.
@@ -47,9 +48,9 @@ def reference_frechet_distance(real: Features, fake: Features) -> float:
 def reference_video_input(
     frames: UInt8[Tensor, "batch frame channel height width"], resolution: int = 224
 ) -> Float[Tensor, "batch channel frame size size"]:
-    """Frames as the video metric's network takes them: short side to `resolution`, centre crop.
+    """Prepare frames as the video metric's network takes them, with values in [-1, 1].
 
-    Bilinear without antialiasing; values in [-1, 1].
+    The short side becomes `resolution`, bilinear without antialiasing; the centre is cut out.
     """
     batch, _, _, height, width = frames.shape
     scale = resolution / min(height, width)
@@ -58,11 +59,14 @@ def reference_video_input(
         if height < width
         else (math.ceil(height * scale), resolution)
     )
-    images = rearrange(frames, "b f c h w -> (b f) c h w").float() / 255
-    images = functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
     top, left = (size[0] - resolution) // 2, (size[1] - resolution) // 2
-    images = images[:, :, top : top + resolution, left : left + resolution]
-    return rearrange((images - 0.5) * 2, "(b f) c h w -> b c f h w", b=batch)
+    rows, columns = slice(top, top + resolution), slice(left, left + resolution)
+    images = []
+    for part in rearrange(frames, "b f c h w -> (b f) c h w").split(IMAGES_AT_ONCE):
+        part = part.float() / 255
+        part = functional.interpolate(part, size=size, mode="bilinear", align_corners=False)
+        images.append((part[:, :, rows, columns] - 0.5) * 2)
+    return rearrange(torch.cat(images), "(b f) c h w -> b c f h w", b=batch)
 
 
 def reference_resize_and_pad(
@@ -72,7 +76,7 @@ def reference_resize_and_pad(
     antialias: bool,
     mirror: bool = False,
 ) -> UInt8[Tensor, "frame channel out_height out_width"]:
-    """The data loader's frames: aspect kept, bicubic, centred in black.
+    """Make the data loader's frames: aspect kept, bicubic, centred in black.
 
     Args:
         antialias: True as with current torchvision releases, False as at the time of publication.

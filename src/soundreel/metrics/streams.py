@@ -4,17 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from math import ceil, floor
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from soundreel.clip import DEFAULT_FRAME_RATE, Clip, Seconds
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
 from soundreel.media.probe import probe
+from soundreel.metrics.memorisation import thumbnails
 from soundreel.metrics.sync.signals import (
     Curves,
+    block_changes,
     check_measurable,
     check_rates,
     motion_curves,
@@ -104,6 +107,73 @@ def curves_of(stream: ClipStream) -> Curves:
     check_measurable(num_frames, stream.frame_rate, num_samples, stream.sample_rate)
     sound = sound_curves(stream.sound(num_samples), stream.sample_rate)
     return Curves(motion=motion, sound=sound, frame_rate=stream.frame_rate)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watched:
+    """All that metrics need of one clip, small whatever the size of its pictures.
+
+    Attributes:
+        thumbnails: of every picture, grey, 0 to 255.
+        waveform: the mean of the channels.
+        blocks: changes of the picture's blocks (`signals.block_changes`); None where they were not
+            asked for.
+        frames: pictures at a lower rate, for the networks; empty where none were asked for.
+        num_frames, frame_rate, sample_rate: of the clip itself.
+    """
+
+    thumbnails: Float[np.ndarray, "num_frames 16 16"]
+    waveform: Float32[np.ndarray, "1 sample"]
+    blocks: Float[np.ndarray, "interval block"] | None
+    frames: list[Picture]
+    num_frames: int
+    frame_rate: Fraction
+    sample_rate: int
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds for which the pictures last."""
+        return float(self.num_frames / self.frame_rate)
+
+
+def watch(stream: ClipStream, frame_rate: Fraction | None) -> Watched:
+    """Decode a clip once and keep what metrics need of it.
+
+    Args:
+        frame_rate: keep the pictures shown at this rate, and compute the changes of blocks; None
+            keeps thumbnails and sound only.
+
+    Raises:
+        MediaError: it cannot be decoded.
+        SyncError: blocks are asked for and there is one picture only.
+    """
+    small: list[Float[np.ndarray, "16 16"]] = []
+    kept: list[Picture] = []
+    ratio = Fraction(0) if frame_rate is None else frame_rate / stream.frame_rate
+
+    def passing() -> Iterator[Picture]:
+        for index, picture in enumerate(stream.pictures()):
+            small.append(thumbnails(picture[None])[0].numpy())
+            kept.extend([picture] * (ceil((index + 1) * ratio) - ceil(index * ratio)))
+            yield picture
+
+    blocks = None
+    if frame_rate is not None:
+        blocks = block_changes(passing())
+    else:
+        for _ in passing():
+            pass
+    sound = stream.sound(stream.num_samples(len(small)))
+    wave = np.concatenate([block.mean(axis=0, keepdims=True) for block in sound], axis=1)
+    return Watched(
+        thumbnails=np.stack(small),
+        waveform=wave,
+        blocks=blocks,
+        frames=kept[: floor(len(small) * ratio)],
+        num_frames=len(small),
+        frame_rate=stream.frame_rate,
+        sample_rate=stream.sample_rate,
+    )
 
 
 def load_to_show(source: Source, duration_s: float, start_s: float = 0.0) -> Clip:

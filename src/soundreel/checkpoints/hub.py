@@ -5,6 +5,7 @@ downloaded can run code. Needs the `hub` extra; a local folder needs nothing.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -22,32 +23,46 @@ _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
-    """The folder of a model: a local one, or one downloaded from the Hub into its cache.
+    """Return the folder of a model: a local one, or one downloaded from the Hub into its cache.
 
     Raises:
         CheckpointError: neither a local model folder nor a Hub repository that holds one.
     """
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        load_model_index(path)
-        return path
-    match = _HUB_NAME.fullmatch(str(name_or_path))
-    if match is None or path.is_file():
-        raise CheckpointError(
-            f"{name_or_path}: no such model folder; give a folder with a {INDEX_FILE}, "
-            "or a Hub name such as owner/name"
-        )
+    if not path.is_dir():
+        if path.is_file() or not is_hub_name(name_or_path):
+            raise CheckpointError(
+                f"{name_or_path}: no such model folder; give a folder with a {INDEX_FILE}, "
+                "or a Hub name such as owner/name"
+            )
+        path = download(str(name_or_path), SAFE_FILES)
+    load_model_index(path)
+    return path
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Return whether this has the form `owner/name` or `owner/name@revision`."""
+    return _HUB_NAME.fullmatch(str(name)) is not None
+
+
+def download(name: str, patterns: Sequence[str]) -> Path:
+    """Return a local copy of those files of a Hub repository that match one of the patterns.
+
+    Raises:
+        CheckpointError: there is no such repository, or the Hub cannot be reached.
+    """
+    match = _HUB_NAME.fullmatch(name)
+    assert match is not None, "callers check the form of the name"
     hub = _huggingface_hub()
     try:
         folder = hub.snapshot_download(
-            match["repo"], revision=match["revision"], allow_patterns=list(SAFE_FILES)
+            match["repo"], revision=match["revision"], allow_patterns=list(patterns)
         )
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"{name_or_path}: no such local folder, and not fetched from the Hub ({reason})"
+            f"{name}: no such local file or folder, and not fetched from the Hub ({reason})"
         ) from error
-    load_model_index(Path(folder))
     return Path(folder)
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.official_keys import to_official
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder, SignalDecoderConfig
@@ -109,3 +111,63 @@ def test_other_files_and_sizes_are_refused_without_a_trace(tmp_path, networks):
     with pytest.raises(CheckpointError, match="holds a second kl-vae"):
         import_stable_diffusion([path, path], tmp_path / "model", SIZES)
     assert [p.name for p in tmp_path.iterdir()] == ["file.pt"]
+
+
+def fresh() -> tuple[KLVAE, SignalDecoder]:
+    torch.manual_seed(7)
+    return KLVAE(SIZES.first_stage), SignalDecoder(SIZES.decoder)
+
+
+def assert_started_from(source, networks):
+    """Both networks load, and MM-LDM's own layers stay as they were."""
+    first_stage, decoder = fresh()
+    before = {key: value.clone() for key, value in decoder.state_dict().items()}
+    load_kl_vae(first_stage, source)
+    load_unet(decoder, source)
+    for loaded, published in ((first_stage, networks[0]), (decoder, networks[1])):
+        for key, value in loaded.state_dict().items():
+            expected = before[key] if key.startswith(OWN) else published.state_dict()[key]
+            assert torch.equal(value, expected), key
+
+
+def test_training_starts_from_the_imported_folder(tmp_path, networks):
+    files = [tmp_path / "vae.pt", tmp_path / "unet.pt"]
+    for path, tensors in zip(files, parts(networks), strict=True):
+        torch.save(tensors, path)
+    import_stable_diffusion(files, tmp_path / "model", SIZES)
+    assert_started_from(tmp_path / "model", networks)
+    assert_started_from(str(tmp_path / "model"), networks)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_training_starts_from_a_folder_of_diffusers_and_from_the_hub(
+    tmp_path, networks, suffix, monkeypatch
+):
+    for name, tensors in zip(("vae", "unet"), parts(networks), strict=True):
+        path = tmp_path / "sd" / name / f"diffusion_pytorch_model.{suffix}"
+        path.parent.mkdir(parents=True)
+        save = save_file if suffix == "safetensors" else torch.save
+        save({key: value.contiguous() for key, value in tensors.items()}, path)
+    assert_started_from(tmp_path / "sd", networks)
+    first_stage, _ = fresh()
+    load_kl_vae(first_stage, tmp_path / "sd" / "vae")
+    asked = []
+
+    def download(name, patterns):
+        asked.append((name, patterns))
+        return tmp_path / "sd"
+
+    monkeypatch.setattr("soundreel.systems.mm_ldm.import_stable_diffusion.download", download)
+    assert_started_from("runwayml/stable-diffusion-v1-5", networks)
+    assert asked[0][0] == "runwayml/stable-diffusion-v1-5"
+    assert f"vae/diffusion_pytorch_model.{suffix}" in asked[0][1]
+    assert not any("*" in pattern for pattern in asked[0][1]), "nothing else is fetched"
+
+
+def test_where_nothing_is_to_be_found_the_message_says_what_to_give(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no weights of Stable Diffusion's vae here; give a"):
+        load_kl_vae(fresh()[0], tmp_path)
+    (tmp_path / "first_stage").mkdir()
+    (tmp_path / "first_stage" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"first_stage/model.safetensors: "):
+        load_kl_vae(fresh()[0], tmp_path)

@@ -15,11 +15,15 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
-from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
+from soundreel.systems.mm_ldm.import_stable_diffusion import (
+    DECODER,
+    FIRST_STAGE,
+    load_kl_vae,
+    load_unet,
+)
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder, SignalDecoderConfig
 
-FIRST_STAGE, DECODER = "first_stage", "signal_decoder"
 KINDS = {FIRST_STAGE: "kl-vae", DECODER: "mm-ldm-signal-decoder"}
 # Names by which each network is known, in the layouts of CompVis and of diffusers.
 _MARKS = {

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import DatasetInfo
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.nn.perceptual_loss import PerceptualLoss
 from soundreel.systems.super_resolution.degradation import DegradationConfig, reduce_images
 from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 
@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     pipeline = SuperResolutionPipeline.load(options.model)
-    distance = PerceptualLoss.from_file(options.perceptual)
+    distance = load_perceptual_loss(options.perceptual)
     truth = held_out_frames(options.data, options.split, options.clips, options.frames)
     degradation = DegradationConfig(low_res_size=pipeline.network.config.low_res_size)
     low_res = reduce_images(truth.flatten(0, 1), degradation).unflatten(0, truth.shape[:2])

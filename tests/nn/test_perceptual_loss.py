@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.clip import Clip
-from soundreel.nn.perceptual_loss import PerceptualLoss
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +14,7 @@ def distance(weights_folder):
     path = weights_folder / "perceptual" / "stlpips_alex.safetensors"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in {path.parent}")
-    return PerceptualLoss.from_file(path)
+    return load_perceptual_loss(path)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,9 @@ def test_its_gradient_reaches_the_image_and_no_weight(distance, frames):
 def test_small_images_and_other_files_are_refused(distance, tmp_path, weights_folder):
     with pytest.raises(ValueError, match="too small"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
-    with pytest.raises(ValueError, match="cannot be read"):
-        PerceptualLoss.from_file(tmp_path / "absent.safetensors")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_perceptual_loss(tmp_path / "absent.safetensors")
     other = weights_folder / "video_vae" / "taef2_encoder.safetensors"
     if other.is_file():
-        with pytest.raises(ValueError, match="not the ST-LPIPS AlexNet"):
-            PerceptualLoss.from_file(other)
+        with pytest.raises(CheckpointError, match="not the weights of a perceptual"):
+            load_perceptual_loss(other)

@@ -1,30 +1,79 @@
-"""Perceptual distance of images: ST-LPIPS on AlexNet (Ghildyal and Liu 2022).
+"""Perceptual distance of images in the features of a frozen network.
 
-Its values are not comparable with plain LPIPS: every striding is preceded by a blur, so that a
-shift of a pixel costs little. Letters: b batch, c channel, h height, w width.
+LPIPS on VGG-16 or AlexNet (Zhang et al. 2018), and ST-LPIPS on AlexNet (Ghildyal and Liu 2022).
+Values of different networks are not comparable; in ST-LPIPS a blur precedes every striding, so that
+a shift of a pixel costs little. Letters: b batch, c channel, h height, w width.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.nn.layout import channels_last
 
-# Per stage: output channels, kernel size, padding, and the names its weights have in the file.
-STAGES = (
-    (64, 11, 2, "slice1.0"),
-    (192, 5, 2, "slice2.5"),
-    (384, 3, 1, "slice3.9"),
-    (256, 3, 1, "slice4.11"),
-    (256, 3, 1, "slice5.13"),
-)
-POOLED_STAGES = (1, 2)
 SMALLEST_IMAGE = 32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution followed by a rectifier.
+
+    Attributes:
+        name: in the published files: slice and place within torchvision's `features`.
+    """
+
+    name: str
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network whose features are compared at the end of each stage.
+
+    Attributes:
+        stages: their layers; all but the first are preceded by max pooling where `pooled` says so.
+        pool: kernel of the pooling, of stride 2.
+        blurred: strides are taken by a blur (ST-LPIPS).
+    """
+
+    stages: tuple[tuple[Layer, ...], ...]
+    pooled: tuple[int, ...]
+    pool: int
+    blurred: bool = False
+
+
+def _alexnet(*, blurred: bool) -> Backbone:
+    """Return AlexNet's stages; the files of ST-LPIPS count its blurs, too."""
+    names = (0, 5, 9, 11, 13) if blurred else (0, 3, 6, 8, 10)
+    sizes = ((64, 11, 1 if blurred else 4, 2), (192, 5, 1, 2), (384,), (256,), (256,))
+    stages = tuple(
+        (Layer(f"slice{n}.{name}", *size),)
+        for n, (name, size) in enumerate(zip(names, sizes, strict=True), 1)
+    )
+    return Backbone(stages, pooled=(1, 2), pool=3, blurred=blurred)
+
+
+def _vgg16() -> Backbone:
+    places = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+    widths = (64, 128, 256, 512, 512)
+    stages = tuple(
+        tuple(Layer(f"slice{n}.{place}", width) for place in stage)
+        for n, (stage, width) in enumerate(zip(places, widths, strict=True), 1)
+    )
+    return Backbone(stages, pooled=(1, 2, 3, 4), pool=2)
+
+
+BACKBONES = {
+    "LPIPS AlexNet": _alexnet(blurred=False),
+    "LPIPS VGG-16": _vgg16(),
+    "ST-LPIPS AlexNet": _alexnet(blurred=True),
+}
 
 
 class PerceptualLoss(nn.Module):
@@ -34,42 +83,24 @@ class PerceptualLoss(nn.Module):
         Zhang et al. 2018 (LPIPS), equation 1; Ghildyal and Liu 2022 for the blurred striding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        widths = [3, *(channels for channels, _, _, _ in STAGES)]
+        self.backbone = backbone
+        layers = [layer for stage in backbone.stages for layer in stage]
+        widths = [3, *(layer.channels for layer in layers)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(widths[i], channels, kernel, padding=padding)
-            for i, (channels, kernel, padding, _) in enumerate(STAGES)
+            nn.Conv2d(width, layer.channels, layer.kernel, layer.stride, layer.padding)
+            for width, layer in zip(widths[:-1], layers, strict=True)
         )
-        self.weights = nn.ParameterList(torch.ones(1, channels, 1, 1) for channels in widths[1:])
-        self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
-        self.register_buffer("scale", torch.ones(1, 3, 1, 1))
+        self.weights = nn.ParameterList(
+            torch.ones(1, stage[-1].channels, 1, 1) for stage in backbone.stages
+        )
+        # Mean and deviation of ImageNet's colours, for images in [-1, 1].
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
         kernel = torch.tensor([1.0, 2.0, 1.0])
         self.register_buffer("blur", torch.outer(kernel, kernel) / 16.0, persistent=False)
         self.requires_grad_(False)
-
-    @classmethod
-    def from_file(cls, path: Path | str) -> "PerceptualLoss":
-        """Return the network with the published weights, frozen.
-
-        Raises:
-            ValueError: if the file cannot be read or holds another network.
-        """
-        try:
-            stored = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path}: cannot be read as a safetensors file ({error})") from None
-        names = {"scaling_layer.shift": "shift", "scaling_layer.scale": "scale"}
-        for index, (_, _, _, stage) in enumerate(STAGES):
-            names[f"lin{index}.model.1.weight"] = f"weights.{index}"
-            for part in ("weight", "bias"):
-                names[f"net.{stage}.{part}"] = f"convs.{index}.{part}"
-        if set(names) != set(stored):
-            odd = sorted(set(names) ^ set(stored))
-            raise ValueError(f"{path}: not the ST-LPIPS AlexNet; differing tensors: {odd[:3]}")
-        model = cls()
-        model.load_state_dict({names[key]: value.float() for key, value in stored.items()})
-        return model
 
     def forward(
         self,
@@ -91,14 +122,18 @@ class PerceptualLoss(nn.Module):
         return torch.stack(distances).sum(dim=0)
 
     def _features(self, image: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
-        h, features = channels_last((image - self.shift) / self.scale), []
-        for index, conv in enumerate(self.convs):
-            if index in POOLED_STAGES:
-                h = self._halve(functional.max_pool2d(h, 3, stride=1))
-            h = conv(h)
-            if index == 0:
-                h = self._halve(h)
-            h = functional.relu(h)
+        h, features, convs = channels_last((image - self.shift) / self.scale), [], iter(self.convs)
+        backbone = self.backbone
+        for index, stage in enumerate(backbone.stages):
+            if index in backbone.pooled:
+                stride = 1 if backbone.blurred else 2
+                h = functional.max_pool2d(h, backbone.pool, stride=stride)
+                h = self._halve(h) if backbone.blurred else h
+            for _ in stage:
+                h = next(convs)(h)
+                if backbone.blurred and index == 0:
+                    h = self._halve(h)
+                h = functional.relu(h)
             norm = h.float().square().sum(dim=1, keepdim=True).sqrt()
             features.append(h.float() / (norm + 1e-10))
         return features

@@ -35,7 +35,8 @@ class FirstStageRun:
             "taef2" the folder that holds `taef2_encoder.safetensors` and
             `taef2_decoder.safetensors`.
         finetune: train on after loading `weights`; without weights it is always trained.
-        perceptual_weights: file of the perceptual distance; empty leaves that term out.
+        perceptual_weights: file (or folder of two files) of LPIPS on VGG-16 or AlexNet, or of
+            ST-LPIPS; empty leaves the perceptual term out.
         adversary: train against a patch discriminator.
     """
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.nn.layout import to_channels_last
-from soundreel.nn.perceptual_loss import PerceptualLoss
 from soundreel.systems.mm_ldm.adversarial_loss import AutoencoderGame
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
@@ -94,7 +94,7 @@ class StageRunner:
                 freeze_encoder(model)
         perceptual = None
         if run.perceptual_weights:
-            perceptual = PerceptualLoss.from_file(run.perceptual_weights).to(self._tools.device)
+            perceptual = load_perceptual_loss(run.perceptual_weights).to(self._tools.device)
         adversary = None
         if run.adversary:
             adversary = self._tools.seeded(lambda: PatchDiscriminator(run.discriminator), train)

@@ -67,7 +67,7 @@ def measure(size: str, work: str, precision: str, repeats: int, threads: int) ->
     dtype = PRECISIONS[precision]
     network = CoupledUNet(config.unet)
     # The published network's activations for a backward pass would not fit most machines.
-    network.checkpoint_activations = size == "published"
+    network.recompute = size == "published"
     generator = torch.Generator().manual_seed(0)
     x = AV(
         torch.randn(1, *config.clip.video_shape, generator=generator),

@@ -29,8 +29,8 @@ def main(videos: Path, out: Path, total_samples: int) -> None:
     report = prepare_dataset(videos, out / "data", options)
     print(f"{report.info.counts['clips']:.0f} clips, {report.info.counts['skipped']:.0f} left out")
 
-    seen = train_mm_diffusion(config, out / "data", out / "run", trackers=lambda: [show])
-    print(f"{seen} clips seen; model in {out / 'run' / 'model'}")
+    finished = train_mm_diffusion(config, out / "data", out / "run", trackers=lambda: [show])
+    print(f"{'finished' if finished else 'stopped'}; model in {out / 'run' / 'model'}")
 
 
 def show(numbers: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from soundreel.training.player import make_player
 from torch import nn
 
 import soundreel
@@ -19,7 +20,6 @@ from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
-from soundreel.training.player import make_player
 from soundreel.training.run_folder import check_out
 from soundreel.training.state import list_checkpoints, load_training_state
 

@@ -24,7 +24,7 @@ from torch import nn
 from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.parallel import start_parallel
-from soundreel.training.player import make_player
+from soundreel.training.trainee import make_trainee
 from soundreel.types import AV
 
 
@@ -57,7 +57,7 @@ def batches():
 
 torch.manual_seed(0)
 network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))
-player = make_player("toy", network, objective, learning_rate=1e-2, ema_decay=0.5)
+trainee = make_trainee("toy", network, objective, learning_rate=1e-2, ema_decay=0.5)
 
 
 def stop(numbers):
@@ -66,7 +66,7 @@ def stop(numbers):
         os.kill(os.getpid(), signal.SIGTERM)  # in the main process alone
 
 
-seen = fit([player], batches(), config, checkpoints=Path(sys.argv[1]), parallel=parallel,
+seen = fit([trainee], batches(), config, checkpoints=Path(sys.argv[1]), parallel=parallel,
            trackers=[stop] * parallel.is_main)
 parallel.finish()
 assert not dist.is_initialized(), "a group that is never left can abort the process as it ends"

@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "videos" / kind / source.name).symlink_to(source)
     lines = run("train_on_a_folder.py", root / "videos", root / "out", 4)
     assert lines[0] == "2 clips, 0 left out"
-    assert lines[-1] == f"4 clips seen; model in {root / 'out' / 'run' / 'model'}"
+    assert lines[-1] == f"finished; model in {root / 'out' / 'run' / 'model'}"
     return root / "out" / "run"
 
 

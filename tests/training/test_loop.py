@@ -12,9 +12,9 @@ from torch import nn
 from soundreel.training.ema import EMA
 from soundreel.training.loop import NonFiniteLossError, TrainConfig, fit
 from soundreel.training.objectives import TrainingLoss
-from soundreel.training.player import make_player
 from soundreel.training.state import list_checkpoints, load_training_state
 from soundreel.training.trackers import JsonLines, read_log
+from soundreel.training.trainee import make_trainee
 from soundreel.types import AV
 
 
@@ -34,7 +34,7 @@ def toy_batches(size, start=0):
         start += size
 
 
-def toy_player(ema_decay=0.9):
+def toy_trainee(ema_decay=0.9):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 4))
 
@@ -44,7 +44,7 @@ def toy_player(ema_decay=0.9):
         errors = (network(x) - target).square().mean(dim=1)
         return TrainingLoss(errors.mean(), {"mse": (float(errors.detach().mean()), len(errors))})
 
-    return make_player("toy", network, objective, learning_rate=1e-2, ema_decay=ema_decay)
+    return make_trainee("toy", network, objective, learning_rate=1e-2, ema_decay=ema_decay)
 
 
 def toy_config(**changes):
@@ -59,29 +59,34 @@ def toy_config(**changes):
     return TrainConfig(**{**settings, **changes})
 
 
-def run(config, folder, player, start=0, **options):
+def run(config, folder, trainee, start=0, **options):
     batches = toy_batches(config.micro_batch_size, start)
     return fit(
-        [player], batches, config, checkpoints=folder / "checkpoints", samples_seen=start, **options
+        [trainee],
+        batches,
+        config,
+        checkpoints=folder / "checkpoints",
+        samples_seen=start,
+        **options,
     )
 
 
-def state_of(player):
-    tensors = {**player.network.state_dict()}
-    tensors |= {f"ema.{k}": v for k, v in player.ema.state_dict().items()}
-    for index, slots in player.optimizer.state_dict()["state"].items():
+def state_of(trainee):
+    tensors = {**trainee.network.state_dict()}
+    tensors |= {f"ema.{k}": v for k, v in trainee.ema.state_dict().items()}
+    for index, slots in trainee.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
     return tensors
 
 
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
-    whole = toy_player()
+    whole = toy_trainee()
     run(toy_config(), tmp_path / "whole", whole, trackers=[JsonLines(tmp_path / "whole.jsonl")])
 
-    first = toy_player()
+    first = toy_trainee()
     half = toy_config(total_samples=32)
     run(half, tmp_path / "parts", first, trackers=[JsonLines(tmp_path / "parts.jsonl")])
-    second = toy_player()
+    second = toy_trainee()
     newest = list_checkpoints(tmp_path / "parts" / "checkpoints")[-1]
     seen = load_training_state(newest, [second])
     assert seen == 32
@@ -101,7 +106,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
 
 def test_the_loss_falls(tmp_path):
     config = toy_config(total_samples=4000, save_every=4000, log_every=200)
-    run(config, tmp_path, toy_player(), trackers=[JsonLines(tmp_path / "log.jsonl")])
+    run(config, tmp_path, toy_trainee(), trackers=[JsonLines(tmp_path / "log.jsonl")])
     losses = [line["toy/mse"] for line in read_log(tmp_path / "log.jsonl")]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -109,31 +114,31 @@ def test_the_loss_falls(tmp_path):
 def test_accumulated_gradients_equal_one_large_batch(tmp_path):
     states = []
     for micro in (2, 8):
-        player = toy_player()
-        player.network[1].p = 0.0  # dropout masks belong to a micro-batch
-        run(toy_config(micro_batch_size=micro), tmp_path / str(micro), player)
-        states.append(player.network.state_dict())
+        trainee = toy_trainee()
+        trainee.network[1].p = 0.0  # dropout masks belong to a micro-batch
+        run(toy_config(micro_batch_size=micro), tmp_path / str(micro), trainee)
+        states.append(trainee.network.state_dict())
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_the_average_follows_its_formula(tmp_path):
-    player = toy_player(ema_decay=0.75)
-    expected = {name: p.detach().clone() for name, p in player.network.named_parameters()}
+    trainee = toy_trainee(ema_decay=0.75)
+    expected = {name: p.detach().clone() for name, p in trainee.network.named_parameters()}
 
     class Check:
         def __call__(self, numbers):
-            for name, p in player.network.named_parameters():
+            for name, p in trainee.network.named_parameters():
                 expected[name] = 0.75 * expected[name] + 0.25 * p.detach()
 
-    run(toy_config(), tmp_path, player, trackers=[Check()])
+    run(toy_config(), tmp_path, trainee, trackers=[Check()])
     for name, value in expected.items():
-        torch.testing.assert_close(player.ema.averages[name], value)
+        torch.testing.assert_close(trainee.ema.averages[name], value)
 
 
 def test_a_broken_loss_stops_before_the_step_and_says_where(tmp_path):
-    player = toy_player()
-    before = {k: v.clone() for k, v in player.network.state_dict().items()}
+    trainee = toy_trainee()
+    before = {k: v.clone() for k, v in trainee.network.state_dict().items()}
 
     def poisoned():
         for batch in toy_batches(4):
@@ -143,45 +148,45 @@ def test_a_broken_loss_stops_before_the_step_and_says_where(tmp_path):
             yield batch
 
     with pytest.raises(NonFiniteLossError, match=r"samples 4\.\.7.*the batch is NOT finite"):
-        fit([player], poisoned(), toy_config(), checkpoints=tmp_path / "checkpoints")
-    after = player.network.state_dict()
+        fit([trainee], poisoned(), toy_config(), checkpoints=tmp_path / "checkpoints")
+    after = trainee.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_broken_gradient_stops_before_the_step(tmp_path):
-    player = toy_player()
+    trainee = toy_trainee()
 
     def objective(network, batch, noise):
         zero = (network[0].weight - network[0].weight.detach()).sum()
         return TrainingLoss(zero.sqrt(), {})  # 0, but its slope is infinite
 
-    broken = make_player("toy", player.network, objective, learning_rate=1e-2)
-    before = {k: v.clone() for k, v in player.network.state_dict().items()}
+    broken = make_trainee("toy", trainee.network, objective, learning_rate=1e-2)
+    before = {k: v.clone() for k, v in trainee.network.state_dict().items()}
     with pytest.raises(NonFiniteLossError, match="gradient's norm"):
         run(toy_config(), tmp_path, broken)
-    after = player.network.state_dict()
+    after = trainee.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_saves_and_returns(tmp_path, number):
-    player = toy_player()
+    trainee = toy_trainee()
 
     def stop_at_24(numbers):
         if numbers["samples"] == 24:
             os.kill(os.getpid(), number)
 
     handler = signal.getsignal(number)
-    assert run(toy_config(), tmp_path, player, trackers=[stop_at_24]) == 24
+    assert run(toy_config(), tmp_path, trainee, trackers=[stop_at_24]) == 24
     assert signal.getsignal(number) == handler
     newest = list_checkpoints(tmp_path / "checkpoints")[-1]
-    other = toy_player()
+    other = toy_trainee()
     assert load_training_state(newest, [other]) == 24
-    assert all(torch.equal(state_of(player)[k], v) for k, v in state_of(other).items())
+    assert all(torch.equal(state_of(trainee)[k], v) for k, v in state_of(other).items())
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    run(toy_config(keep_checkpoints=2, save_every=16), tmp_path, toy_player())
+    run(toy_config(keep_checkpoints=2, save_every=16), tmp_path, toy_trainee())
     assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == [
         "000000048",
         "000000064",
@@ -189,7 +194,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 
 
 def test_a_half_written_checkpoint_is_not_one(tmp_path):
-    run(toy_config(), tmp_path, toy_player())
+    run(toy_config(), tmp_path, toy_trainee())
     (tmp_path / "checkpoints" / ".writing-000000099").mkdir()
     (tmp_path / "checkpoints" / "000000099").mkdir()  # no state.json: it is written last
     assert list_checkpoints(tmp_path / "checkpoints")[-1].name == "000000064"
@@ -197,13 +202,13 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
 
 def test_previews_come_at_their_samples_and_do_not_count_as_training_time(tmp_path):
     seen = []
-    run(toy_config(preview_every=24), tmp_path, toy_player(), preview=seen.append)
+    run(toy_config(preview_every=24), tmp_path, toy_trainee(), preview=seen.append)
     assert seen == [24, 48]
 
 
 def test_warmup_raises_the_learning_rate_linearly(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl")
-    run(toy_config(warmup_samples=32), tmp_path, toy_player(), trackers=[log])
+    run(toy_config(warmup_samples=32), tmp_path, toy_trainee(), trackers=[log])
     rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl")]
     expected = [1e-2 * (seen + 1) / 32 for seen in (0, 8, 16, 24)] + [1e-2] * 4
     assert rates == pytest.approx(expected, rel=1e-4)
@@ -211,7 +216,7 @@ def test_warmup_raises_the_learning_rate_linearly(tmp_path):
 
 def test_the_rate_falls_to_nothing_over_the_last_samples(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl")
-    run(toy_config(decay_samples=32), tmp_path, toy_player(), trackers=[log])
+    run(toy_config(decay_samples=32), tmp_path, toy_trainee(), trackers=[log])
     rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl")]
     assert rates == pytest.approx([0.01] * 5 + [0.0075, 0.005, 0.0025])
     with pytest.raises(ValueError, match="decay_samples must not be negative"):
@@ -219,11 +224,11 @@ def test_the_rate_falls_to_nothing_over_the_last_samples(tmp_path):
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):
-    player = toy_player()
+    trainee = toy_trainee()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    run(toy_config(), tmp_path, player)
+    run(toy_config(), tmp_path, trainee)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -256,8 +261,8 @@ def test_impossible_settings_are_refused_by_name(changes, words):
 def test_parts_can_learn_at_a_share_of_the_learning_rate(tmp_path):
     """With a share of one in 10^9 a part stays where it was, and the others learn."""
     torch.manual_seed(0)
-    whole = toy_player()
-    slow = make_player(
+    whole = toy_trainee()
+    slow = make_trainee(
         "toy", whole.network, whole.objective, learning_rate=1e-2, rate_shares={"2": 1e-9}
     )
     before = {name: value.clone() for name, value in slow.network.state_dict().items()}
@@ -274,8 +279,8 @@ def test_parts_with_rates_of_their_own_resume_exactly(tmp_path):
     """AdamW counts parameters by group, the network by module; a checkpoint says whose is whose."""
 
     def with_shares():
-        whole = toy_player()
-        return make_player(
+        whole = toy_trainee()
+        return make_trainee(
             "toy",
             whole.network,
             whole.objective,
@@ -299,9 +304,9 @@ def test_parts_with_rates_of_their_own_resume_exactly(tmp_path):
 
 def test_checkpoints_of_the_first_format_are_read_as_they_were_written(tmp_path):
     """They named the optimizer's numbers in the order of the modules, whatever its groups."""
-    whole = toy_player()
+    whole = toy_trainee()
     options = {"learning_rate": 1e-2, "ema_decay": 0.9, "rate_shares": {"0": 0.1}}
-    first = make_player("toy", whole.network, whole.objective, **options)
+    first = make_trainee("toy", whole.network, whole.objective, **options)
     run(toy_config(total_samples=32), tmp_path, first)
     newest = list_checkpoints(tmp_path / "checkpoints")[-1]
     names = [name for name, _ in first.network.named_parameters()]
@@ -309,16 +314,16 @@ def test_checkpoints_of_the_first_format_are_read_as_they_were_written(tmp_path)
     old = {f"{names[n]}|{k}": torch.as_tensor(v) for n in state for k, v in state[n].items()}
     save_file(old, newest / "toy.optimizer.safetensors")
     (newest / "state.json").write_text('{"samples_seen": 32}')
-    second = make_player("toy", toy_player().network, whole.objective, **options)
+    second = make_trainee("toy", toy_trainee().network, whole.objective, **options)
     assert load_training_state(newest, [second]) == 32
     assert all(torch.equal(state_of(first)[k], v) for k, v in state_of(second).items())
 
 
 def test_the_last_checkpoint_is_not_written_twice(tmp_path):
-    run(toy_config(keep_checkpoints=1), tmp_path, toy_player())
+    run(toy_config(keep_checkpoints=1), tmp_path, toy_trainee())
     (only,) = list_checkpoints(tmp_path / "checkpoints")
     written = only.stat().st_ino
-    other = toy_player()
+    other = toy_trainee()
     seen = load_training_state(only, [other])
     run(toy_config(keep_checkpoints=1), tmp_path, other, start=seen)
     assert [p.stat().st_ino for p in list_checkpoints(tmp_path / "checkpoints")] == [written]
@@ -326,18 +331,18 @@ def test_the_last_checkpoint_is_not_written_twice(tmp_path):
 
 def test_a_part_within_a_part_can_learn_at_a_rate_of_its_own():
     network = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)))
-    player = make_player(
-        "toy", network, toy_player().objective, learning_rate=1e-2, rate_shares={"0.1": 10.0}
+    trainee = make_trainee(
+        "toy", network, toy_trainee().objective, learning_rate=1e-2, rate_shares={"0.1": 10.0}
     )
-    groups = {group["rate_share"]: group["params"] for group in player.optimizer.param_groups}
+    groups = {group["rate_share"]: group["params"] for group in trainee.optimizer.param_groups}
     assert groups[10.0] == [network[0][1].weight, network[0][1].bias]
     assert groups[1.0] == [network[0][0].weight, network[0][0].bias]
 
 
 def test_a_share_for_a_part_that_is_not_there_is_refused():
-    whole = toy_player()
+    whole = toy_trainee()
     with pytest.raises(ValueError, match="no part named head"):
-        make_player(
+        make_trainee(
             "toy", whole.network, whole.objective, learning_rate=1e-2, rate_shares={"head": 0.5}
         )
 

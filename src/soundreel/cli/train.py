@@ -14,7 +14,7 @@ from soundreel.cli.main import write
 from soundreel.config_io import ConfigError, merge_file
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.training import train_mm_diffusion
-from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
+from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.presets import PRESETS, RunConfig, preset
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
@@ -121,23 +121,16 @@ def _run(
         extra = [tensorboard_tracker(out / "tensorboard")] if arguments.tensorboard else []
         return [show_progress, *extra]
 
-    common = (arguments.data, out)
-    if not isinstance(settings, MMLDMConfig):
-        if arguments.stages or arguments.all_stages:
-            raise ConfigError("--stages and --all-stages are for MM-LDM; this preset has one stage")
-        if isinstance(settings, MMDiffusionConfig):
-            seen = train_mm_diffusion(settings, *common, resume=arguments.resume, trackers=trackers)
-        else:
-            seen = train_super_resolution(
-                settings, *common, resume=arguments.resume, trackers=trackers
-            )
-        return seen >= settings.train.total_samples
-    if arguments.all_stages == bool(arguments.stages):
-        raise ConfigError("MM-LDM is trained in stages: add --all-stages, or --stages NAME ...")
-    stages = arguments.stages or STAGES
-    return train_mm_ldm(
-        settings, *common, resume=arguments.resume, stages=stages, trackers=trackers
-    )
+    options = {"resume": arguments.resume, "trackers": trackers}
+    if isinstance(settings, MMLDMConfig):
+        if arguments.all_stages == bool(arguments.stages):
+            raise ConfigError("MM-LDM is trained in stages: add --all-stages, or --stages NAME ...")
+        return train_mm_ldm(settings, arguments.data, out, stages=arguments.stages, **options)
+    if arguments.stages or arguments.all_stages:
+        raise ConfigError("--stages and --all-stages are for MM-LDM; this preset has one stage")
+    if isinstance(settings, MMDiffusionConfig):
+        return train_mm_diffusion(settings, arguments.data, out, **options)
+    return train_super_resolution(settings, arguments.data, out, **options)
 
 
 def show_progress(numbers: Mapping[str, float]) -> None:

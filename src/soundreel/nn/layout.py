@@ -28,3 +28,14 @@ def run(block: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tenso
     if recompute and torch.is_grad_enabled():
         return checkpoint(block, *inputs, use_reentrant=False)
     return block(*inputs)
+
+
+def recompute_activations(network: nn.Module) -> bool:
+    """Let all parts of a network that can run again for the gradient; return whether any can.
+
+    Such a part has an attribute `recompute`, which it hands to `run`.
+    """
+    parts = [part for part in network.modules() if hasattr(part, "recompute")]
+    for part in parts:
+        part.recompute = True  # pyrefly: ignore[bad-argument-type]
+    return bool(parts)

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,9 +21,9 @@ from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.training.meters import Meters, Tracker
 from soundreel.training.objectives import TrainingBatch
 from soundreel.training.parallel import Parallel
-from soundreel.training.player import Player
 from soundreel.training.signals import StopRequest
 from soundreel.training.state import save_training_state
+from soundreel.training.trainee import Trainee
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def fit(
-    players: list[Player],
+    trainees: list[Trainee],
     batches: Iterator[TrainingBatch],
     config: TrainConfig,
     *,
@@ -115,17 +116,19 @@ def fit(
     trackers: list[Tracker] | None = None,
     preview: Callable[[int], None] | None = None,
     parallel: Parallel | None = None,
+    stop: StopRequest | None = None,
 ) -> int:
     """Train until `total_samples`, or until SIGTERM or Ctrl-C; then save.
 
     Args:
-        players: networks that learn in turn from each batch.
+        trainees: networks that learn in turn from each batch.
         batches: endless micro-batches that start at sample `samples_seen`.
         checkpoints: folder of the training state.
         trackers: get one dictionary of numbers each `log_every` samples.
         preview: called with the samples seen each `preview_every` samples.
         parallel: the processes of the run; only the main one writes. Logged losses are those of its
             part of the batches.
+        stop: a request that is watched already; by default signals are watched while training.
 
     Returns:
         Samples seen; less than `total_samples` if it was asked to stop.
@@ -134,15 +137,15 @@ def fit(
         NonFiniteLossError: before the step that would have used the value.
     """
     parallel = Parallel() if parallel is None else parallel
-    is_main, device = parallel.is_main, players[0].device
+    is_main, device = parallel.is_main, trainees[0].device
     grad_accum_steps = config.grad_accum_steps(parallel.world_size)
     meters = Meters(config.total_samples, samples_seen)
-    with StopRequest() as stop:
+    with StopRequest() if stop is None else nullcontext(stop) as stop:
         while samples_seen < config.total_samples and not parallel.any(stop.requested, device):
             rate = _learning_rate(config, samples_seen)
             step_batches = list(islice(batches, grad_accum_steps))
-            for player in players:
-                _step(player, step_batches, config, rate, meters, parallel)
+            for trainee in trainees:
+                _step(trainee, step_batches, config, rate, meters, parallel)
             before, samples_seen = samples_seen, samples_seen + config.global_batch_size
             meters.advance(samples_seen)
 
@@ -154,55 +157,56 @@ def fit(
                 for tracker in trackers or ():
                     tracker(line)
             if is_main and due(config.save_every):
-                save_training_state(checkpoints, players, samples_seen, config.keep_checkpoints)
+                save_training_state(checkpoints, trainees, samples_seen, config.keep_checkpoints)
             if is_main and preview is not None and due(config.preview_every):
                 started = time.monotonic()
                 preview(samples_seen)
                 meters.exclude(time.monotonic() - started)
     if is_main:
-        save_training_state(checkpoints, players, samples_seen, config.keep_checkpoints)
+        save_training_state(checkpoints, trainees, samples_seen, config.keep_checkpoints)
         if stop.requested:
             logger.info("stopped and saved at %d samples", samples_seen)
     return samples_seen
 
 
 def _step(
-    player: Player,
+    trainee: Trainee,
     batches: list[TrainingBatch],
     config: TrainConfig,
     learning_rate: float,
     meters: Meters,
     parallel: Parallel,
 ) -> None:
-    """One optimizer step of one player, over all micro-batches."""
-    player.network.train()
-    player.optimizer.zero_grad(set_to_none=True)
+    """One optimizer step of one trainee, over all micro-batches."""
+    trainee.network.train()
+    trainee.optimizer.zero_grad(set_to_none=True)
     for batch in batches:
         device = batch.av.device
         with (
             seeded_dropout(config.seed, batch.sample_index),
             torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
         ):
-            result = player.objective(player.network, batch, batch_noise(config.seed, batch))
+            result = trainee.objective(trainee.network, batch, batch_noise(config.seed, batch))
         if not math.isfinite(float(result.loss.detach())):
-            raise NonFiniteLossError(_diagnosis(player, batch, result.means))
+            raise NonFiniteLossError(_diagnosis(trainee, batch, result.means))
         (result.loss / len(batches)).backward()
-        meters.add(player.name, result.means)
-    parameters = [p for p in player.network.parameters() if p.grad is not None]
+        means = {name: (float(mean), int(count)) for name, (mean, count) in result.means.items()}
+        meters.add(trainee.name, means)
+    parameters = [p for p in trainee.network.parameters() if p.grad is not None]
     parallel.average_gradients(parameters)
     norm = _grad_norm(parameters, config.max_grad_norm)
     if not math.isfinite(norm):
         raise NonFiniteLossError(
-            f"{player.name}: the gradient's norm is {norm} near sample {batches[0].sample_index}"
+            f"{trainee.name}: the gradient's norm is {norm} near sample {batches[0].sample_index}"
             " although the loss is finite; lower learning_rate, set max_grad_norm, or use float32"
         )
-    meters.add(player.name, {"grad_norm": (norm, 1)})
-    for group in player.optimizer.param_groups:
+    meters.add(trainee.name, {"grad_norm": (norm, 1)})
+    for group in trainee.optimizer.param_groups:
         # Absent from states that were saved before shares existed.
         group["lr"] = learning_rate * group.get("rate_share", 1.0)
-    player.optimizer.step()
-    if player.ema is not None:
-        player.ema.update()
+    trainee.optimizer.step()
+    if trainee.ema is not None:
+        trainee.ema.update()
 
 
 def batch_noise(seed: int, batch: TrainingBatch) -> PerSampleNoise:
@@ -240,12 +244,14 @@ def _grad_norm(parameters: Iterable[Tensor], limit: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf, foreach=True))
 
 
-def _diagnosis(player: Player, batch: TrainingBatch, means: Mapping[str, tuple[float, int]]) -> str:
+def _diagnosis(
+    trainee: Trainee, batch: TrainingBatch, means: Mapping[str, tuple[float, int]]
+) -> str:
     bad = [name for name, (value, _) in means.items() if not math.isfinite(value)]
     data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
-    broken = [n for n, p in player.network.named_parameters() if not p.isfinite().all()]
+    broken = [n for n, p in trainee.network.named_parameters() if not p.isfinite().all()]
     return (
-        f"{player.name}: loss is not finite at samples {batch.sample_index}.."
+        f"{trainee.name}: loss is not finite at samples {batch.sample_index}.."
         f"{batch.sample_index + len(batch.label) - 1} (clips {list(getattr(batch, 'keys', []))});"
         f" terms {bad}; the batch is {data}; parameters not finite: {broken[:4] or 'none'}."
         " Nothing was updated; resume from the last checkpoint with a lower learning_rate,"

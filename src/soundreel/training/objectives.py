@@ -27,17 +27,21 @@ class TrainingBatch(Protocol):
     def sample_index(self) -> int: ...
 
 
+Mean = tuple[float | Float[Tensor, ""], int | Float[Tensor, ""]]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingLoss:
     """Result of an objective.
 
     Args:
         loss: mean over the batch, to be minimised.
-        means: numbers for the log by name, each with the count of samples behind it.
+        means: numbers for the log by name, each with the count of samples behind it; tensors stay
+            on the device until the step is over.
     """
 
     loss: Float[Tensor, ""]
-    means: Mapping[str, tuple[float, int]]
+    means: Mapping[str, Mean]
 
 
 Objective = Callable[[nn.Module, TrainingBatch, PerSampleNoise], TrainingLoss]

@@ -50,14 +50,18 @@ class Parallel:
         dist.all_reduce(votes)
         return bool(votes.item() > 0)
 
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
     def finish(self) -> None:
         """Wait until every process has come here, then leave the group.
 
         Without leaving, a thread of gloo's may still hold the last tensor when the interpreter
         ends; the process then aborts, and a finished run is reported as failed.
         """
-        if self.world_size > 1:
-            dist.barrier()
+        self.barrier()
         if self.joined:
             dist.destroy_process_group()
 

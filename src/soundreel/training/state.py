@@ -2,9 +2,9 @@
 
 checkpoints/000025600/     samples seen so far
   state.json               counters
-  <player>.safetensors     a network's parameters
-  <player>.ema.safetensors their averages
-  <player>.optimizer.safetensors
+  <trainee>.safetensors     a network's parameters
+  <trainee>.ema.safetensors their averages
+  <trainee>.optimizer.safetensors
 """
 
 import json
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soundreel.files import write_text, writing_file, writing_folder
-from soundreel.training.player import Player
+from soundreel.training.trainee import Trainee
 
 FORMAT_VERSION = 2
 """1 counted the optimizer's parameters in the order of the modules, whatever its groups."""
@@ -24,7 +24,9 @@ FORMAT_VERSION = 2
 STATE_FILE = "state.json"
 
 
-def save_training_state(folder: Path, players: list[Player], samples_seen: int, keep: int) -> Path:
+def save_training_state(
+    folder: Path, trainees: list[Trainee], samples_seen: int, keep: int
+) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
     It appears whole or not at all; a crash leaves the last one as it was. A complete checkpoint at
@@ -39,11 +41,11 @@ def save_training_state(folder: Path, players: list[Player], samples_seen: int, 
         return target
     shutil.rmtree(target, ignore_errors=True)  # one without state.json, which nothing reads
     with writing_folder(target) as temporary:
-        for player in players:
-            _save(player.network.state_dict(), temporary / f"{player.name}.safetensors")
-            if player.ema is not None:
-                _save(player.ema.state_dict(), temporary / f"{player.name}.ema.safetensors")
-            _save(_optimizer_state(player), temporary / f"{player.name}.optimizer.safetensors")
+        for trainee in trainees:
+            _save(trainee.network.state_dict(), temporary / f"{trainee.name}.safetensors")
+            if trainee.ema is not None:
+                _save(trainee.ema.state_dict(), temporary / f"{trainee.name}.ema.safetensors")
+            _save(_optimizer_state(trainee), temporary / f"{trainee.name}.optimizer.safetensors")
         state = {"samples_seen": samples_seen, "format_version": FORMAT_VERSION}
         write_text(temporary / STATE_FILE, json.dumps(state) + "\n")
     for old in list_checkpoints(folder)[:-keep]:
@@ -56,36 +58,36 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p.parent for p in folder.glob(f"[0-9]*/{STATE_FILE}"))
 
 
-def load_training_state(checkpoint: Path, players: list[Player]) -> int:
-    """Restore the players from a checkpoint; return the samples seen."""
+def load_training_state(checkpoint: Path, trainees: list[Trainee]) -> int:
+    """Restore the trainees from a checkpoint; return the samples seen."""
     state = json.loads((checkpoint / STATE_FILE).read_text())
     by_module = state.get("format_version", 1) == 1
-    for player in players:
-        player.network.load_state_dict(load_file(checkpoint / f"{player.name}.safetensors"))
-        if player.ema is not None:
-            player.ema.load_state_dict(load_file(checkpoint / f"{player.name}.ema.safetensors"))
-        tensors = load_file(checkpoint / f"{player.name}.optimizer.safetensors")
-        names = _module_order(player) if by_module else _optimizer_order(player)
-        _load_optimizer_state(player, tensors, names)
+    for trainee in trainees:
+        trainee.network.load_state_dict(load_file(checkpoint / f"{trainee.name}.safetensors"))
+        if trainee.ema is not None:
+            trainee.ema.load_state_dict(load_file(checkpoint / f"{trainee.name}.ema.safetensors"))
+        tensors = load_file(checkpoint / f"{trainee.name}.optimizer.safetensors")
+        names = _module_order(trainee) if by_module else _optimizer_order(trainee)
+        _load_optimizer_state(trainee, tensors, names)
     return int(state["samples_seen"])
 
 
-def _optimizer_order(player: Player) -> list[str]:
+def _optimizer_order(trainee: Trainee) -> list[str]:
     """Return the names of the trained parameters as the optimizer numbers them: group by group."""
-    names = {id(p): name for name, p in player.network.named_parameters()}
-    groups = player.optimizer.param_groups
+    names = {id(p): name for name, p in trainee.network.named_parameters()}
+    groups = trainee.optimizer.param_groups
     return [names[id(p)] for group in groups for p in group["params"]]
 
 
-def _module_order(player: Player) -> list[str]:
+def _module_order(trainee: Trainee) -> list[str]:
     """Return the names that checkpoints of format 1 gave to the optimizer's numbers."""
-    return [name for name, p in player.network.named_parameters() if p.requires_grad]
+    return [name for name, p in trainee.network.named_parameters() if p.requires_grad]
 
 
-def _optimizer_state(player: Player) -> dict[str, Tensor]:
+def _optimizer_state(trainee: Trainee) -> dict[str, Tensor]:
     """Return the optimizer's tensors under `parameter|slot`, in place of its numbers."""
-    names = _optimizer_order(player)
-    state = player.optimizer.state_dict()["state"]
+    names = _optimizer_order(trainee)
+    state = trainee.optimizer.state_dict()["state"]
     return {
         f"{name}|{slot}": torch.as_tensor(value)
         for index, name in enumerate(names)
@@ -93,13 +95,13 @@ def _optimizer_state(player: Player) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer_state(player: Player, tensors: dict[str, Tensor], names: list[str]) -> None:
+def _load_optimizer_state(trainee: Trainee, tensors: dict[str, Tensor], names: list[str]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("|")
         state.setdefault(names.index(name), {})[slot] = tensor
-    whole = player.optimizer.state_dict()
-    player.optimizer.load_state_dict({**whole, "state": state})
+    whole = trainee.optimizer.state_dict()
+    trainee.optimizer.load_state_dict({**whole, "state": state})
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -127,7 +127,7 @@ def test_recomputed_activations_give_the_same_gradients():
     gradients = []
     for recompute in (False, True):
         network = awake(tiny(num_frames=8, dropout=0.3)).train()
-        network.checkpoint_activations = recompute
+        network.recompute = recompute
         torch.manual_seed(5)
         output = network(clip(frames=8), torch.tensor([3, 900]), [2] * len(network.shift_ranges))
         sum(tensor.square().sum() for tensor in output.tensors).backward()

@@ -9,7 +9,7 @@ from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import scaled_linear_schedule
-from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig, AutoencoderGame
+from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig, AutoencoderObjectives
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig, draw
 from soundreel.systems.mm_ldm.discriminator import (
@@ -18,8 +18,8 @@ from soundreel.systems.mm_ldm.discriminator import (
     discriminator_batch,
 )
 from soundreel.systems.mm_ldm.first_stage_loss import (
-    FirstStageGame,
     FirstStageLossConfig,
+    FirstStageObjectives,
     draw_images,
     freeze_encoder,
 )
@@ -37,7 +37,7 @@ from soundreel.systems.mm_ldm.signals import (
     first_stage_moments,
     moments_spec,
 )
-from soundreel.training.player import make_player
+from soundreel.training.trainee import make_trainee
 from soundreel.types import AV
 
 SIZE, FRAMES, SAMPLES = 32, 4, 3200
@@ -131,9 +131,9 @@ def make_discriminator():
     )
 
 
-def make_game(*, adversary=None, config=None, adversarial=None):
+def make_objectives(*, adversary=None, config=None, adversarial=None):
     first_stage = make_first_stage().requires_grad_(False)
-    return AutoencoderGame(
+    return AutoencoderObjectives(
         PixelSource(first_stage, MEL, (4, 8, 8)),
         first_stage,
         scaled_linear_schedule(),
@@ -172,7 +172,7 @@ def test_the_adversarial_gradient_reaches_the_generator_through_the_decoded_imag
     grads = []
     for weight in (0.0, 1.0):
         model.zero_grad()
-        game = AutoencoderGame(
+        objectives = AutoencoderObjectives(
             PixelSource(first_stage, MEL, (4, 8, 8)),
             first_stage if decodes_with_gradient else WithoutGradient(first_stage),
             scaled_linear_schedule(),
@@ -180,7 +180,7 @@ def test_the_adversarial_gradient_reaches_the_generator_through_the_decoded_imag
             discriminator=adversary,
             adversarial=AdversarialConfig(generator_loss=kind),
         )
-        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        result = objectives.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
         result.loss.backward()
         grads.append(gradients(model)["decoder.conv_out.weight"])
     share = float((grads[1] - grads[0]).norm() / grads[0].norm())
@@ -197,8 +197,8 @@ def test_one_adversarial_step_lowers_what_the_discriminator_can_tell():
     linear = AdversarialConfig(generator_loss="linear")
     values = []
     for _ in range(3):
-        game = make_game(adversary=adversary, config=only, adversarial=linear)
-        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        objectives = make_objectives(adversary=adversary, config=only, adversarial=linear)
+        result = objectives.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
         values.append(result.means["adversarial"][0])
         optimizer.zero_grad()
         result.loss.backward()
@@ -208,12 +208,12 @@ def test_one_adversarial_step_lowers_what_the_discriminator_can_tell():
 
 def test_the_discriminator_learns_on_the_estimates_of_the_same_step():
     model, adversary = make_autoencoder(), make_discriminator()
-    game = make_game(adversary=adversary)
+    objectives = make_objectives(adversary=adversary)
     batch, noise = make_batch(), PerSampleNoise([1, 2])
-    game.autoencoder_objective(model, batch, noise).loss.backward()
+    objectives.autoencoder_objective(model, batch, noise).loss.backward()
     model.zero_grad()
     adversary.zero_grad()
-    result = game.discriminator_objective(adversary, batch, noise)
+    result = objectives.discriminator_objective(adversary, batch, noise)
     result.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adversary.parameters())
     assert all(p.grad is None for p in model.parameters()), "it must not teach the generator"
@@ -257,8 +257,8 @@ def test_unlabelled_clips_need_a_null_class():
     batch = replace(make_batch(), label=torch.tensor([-1, 0]))
     noise = PerSampleNoise([1, 2])
     with pytest.raises(ValueError, match="learned_null_class"):
-        make_game().autoencoder_objective(make_autoencoder(), batch, noise)
-    result = make_game().autoencoder_objective(
+        make_objectives().autoencoder_objective(make_autoencoder(), batch, noise)
+    result = make_objectives().autoencoder_objective(
         make_autoencoder(learned_null_class=True), batch, noise
     )
     assert result.loss.isfinite()
@@ -287,21 +287,23 @@ def test_cached_moments_give_the_latents_that_pixels_give():
         )
 
 
-def first_stage_players(config, *, adversary=True):
+def first_stage_networks(config, *, adversary=True):
     model = make_first_stage()
     torch.manual_seed(2)
     discriminator = PatchDiscriminator(PatchDiscriminatorConfig(width=8, num_layers=2))
-    game = FirstStageGame(MEL, config, discriminator=discriminator if adversary else None)
-    return model, discriminator, game
+    objectives = FirstStageObjectives(
+        MEL, config, discriminator=discriminator if adversary else None
+    )
+    return model, discriminator, objectives
 
 
 def test_the_first_stage_learns_frames_and_sounds_together():
     config = FirstStageLossConfig(perceptual_weight=0.0, num_frames=2)
-    model, _, game = first_stage_players(config, adversary=False)
+    model, _, objectives = first_stage_networks(config, adversary=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for _ in range(15):
-        result = game.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
+        result = objectives.autoencoder_objective(model, make_batch(), PerSampleNoise([1, 2]))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
@@ -313,18 +315,18 @@ def test_the_first_stage_learns_frames_and_sounds_together():
 
 def test_the_patch_adversary_waits_for_its_start():
     config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=100)
-    model, discriminator, game = first_stage_players(config)
+    model, discriminator, objectives = first_stage_networks(config)
     noise = PerSampleNoise([1, 2])
     early = make_batch(sample_index=98)
-    assert "adversarial" not in game.autoencoder_objective(model, early, noise).means
-    waiting = game.discriminator_objective(discriminator, early, noise)
+    assert "adversarial" not in objectives.autoencoder_objective(model, early, noise).means
+    waiting = objectives.discriminator_objective(discriminator, early, noise)
     waiting.loss.backward()
     assert not any(p.grad.any() for p in discriminator.parameters())
     late = make_batch(sample_index=100)
-    result = game.autoencoder_objective(model, late, noise)
+    result = objectives.autoencoder_objective(model, late, noise)
     assert result.means["adversarial_balance"][0] > 0
     discriminator.zero_grad()
-    game.discriminator_objective(discriminator, late, noise).loss.backward()
+    objectives.discriminator_objective(discriminator, late, noise).loss.backward()
     assert all(p.grad.any() for p in discriminator.parameters() if p.dim() == 4)
 
 
@@ -332,14 +334,14 @@ def test_a_frozen_encoder_keeps_the_latent_space():
     model = make_first_stage()
     freeze_encoder(model)
     config = FirstStageLossConfig(perceptual_weight=0.0)
-    game = FirstStageGame(MEL, config)
-    player = make_player("vae", model, game.autoencoder_objective, learning_rate=1e-2)
+    objectives = FirstStageObjectives(MEL, config)
+    trainee = make_trainee("vae", model, objectives.autoencoder_objective, learning_rate=1e-2)
     image = make_batch().av["video"][:, 0]
     with torch.no_grad():
         before, decoded = model.encode(image), model.decode(torch.ones(1, 4, 8, 8))
-    result = player.objective(model, make_batch(), PerSampleNoise([1, 2]))
+    result = trainee.objective(model, make_batch(), PerSampleNoise([1, 2]))
     result.loss.backward()
-    player.optimizer.step()
+    trainee.optimizer.step()
     with torch.no_grad():
         assert torch.equal(model.encode(image), before)
         assert not torch.equal(model.decode(torch.ones(1, 4, 8, 8)), decoded)
@@ -370,14 +372,16 @@ def test_single_silent_and_black_clips_and_odd_batches_give_finite_losses(stage,
     batch, noise = black_and_silent(size, signal), PerSampleNoise(range(size))
     if stage == "first_stage":
         config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=0)
-        model, adversary, game = first_stage_players(config)
+        model, adversary, objectives = first_stage_networks(config)
     else:
         model = make_autoencoder()
         adversary = make_discriminator() if stage == "adversarial" else None
-        game = make_game(adversary=adversary, adversarial=AdversarialConfig(mismatched=True))
-    losses = [game.autoencoder_objective(model, batch, noise).loss]
+        objectives = make_objectives(
+            adversary=adversary, adversarial=AdversarialConfig(mismatched=True)
+        )
+    losses = [objectives.autoencoder_objective(model, batch, noise).loss]
     if adversary is not None:
-        losses.append(game.discriminator_objective(adversary, batch, noise).loss)
+        losses.append(objectives.discriminator_objective(adversary, batch, noise).loss)
     for network, loss in zip((model, adversary), losses, strict=False):
         network.zero_grad()
         loss.backward()

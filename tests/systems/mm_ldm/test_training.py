@@ -182,10 +182,10 @@ def test_latents_made_from_cached_moments_are_those_of_the_pixels(finished, data
 
 @pytest.mark.slow
 def test_the_averaged_weights_are_what_a_stage_leaves(finished):
-    for stage, player in (("autoencoder", "autoencoder"), ("generator", "generator")):
+    for stage, trainee in (("autoencoder", "autoencoder"), ("generator", "generator")):
         checkpoint = finished / stage / "checkpoints" / "000000008"
         averaged, last = (
-            load_file(checkpoint / f"{player}{kind}.safetensors") for kind in (".ema", "")
+            load_file(checkpoint / f"{trainee}{kind}.safetensors") for kind in (".ema", "")
         )
         left = load_file(finished / stage / "component" / "network" / "model.safetensors")
         assert all(torch.equal(left[key], averaged[key]) for key in left)
@@ -312,12 +312,18 @@ def test_pixels_and_no_adversary_work_too(data, tmp_path):
 @pytest.mark.usefixtures("process_as_before")
 def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path):
     config, out = small_run(), tmp_path / "run"
-    with pytest.raises(ConfigError, match="stages are"):
+    with pytest.raises(ConfigError, match=r"trains the stages first_stage, .*, not vocoder"):
         train_mm_ldm(config, data, out, stages=["vocoder"])
     with pytest.raises(ConfigError, match="no run to resume"):
         train_mm_ldm(config, data, out, resume=True)
     with pytest.raises(ConfigError, match="generator needs first_stage"):
         train_mm_ldm(config, data, out, stages=["generator"])
+    assert not out.exists()
+    without = replace(config, decoder=replace(config.decoder, enabled=False))
+    with pytest.raises(ConfigError, match="not decoder"):
+        train_mm_ldm(without, data, out, stages=["decoder"])
+    out.mkdir()
+    save_json(config, out / "config.json")
     other = replace(config, data=replace(config.data, stride=2))
     with pytest.raises(ConfigError, match=r"\(data\.stride;"):
         train_mm_ldm(other, data, out, resume=True)

@@ -146,7 +146,7 @@ class CoupledUNet(nn.Module):
     def __init__(self, config: CoupledUNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoint_activations = False
+        self.recompute = False
         self.time_embed = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
         )
@@ -314,7 +314,7 @@ class CoupledUNet(nn.Module):
             shifts.pop(0) if shifts is not None and isinstance(block, CrossModalAttention) else 0
             for block in entry.children()
         ]
-        if not (self.checkpoint_activations and self.training and torch.is_grad_enabled()):
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
             return _run_entry(entry, h, embedding, own)
 
         # The shifts are arguments, so the recomputation in the backward pass sees the same windows.

@@ -1,4 +1,4 @@
-"""Stage 2 of MM-LDM as players: the autoencoder's objective, and the adversarial phase."""
+"""Stage 2 of MM-LDM as trainees: the autoencoder's objective, and the adversarial phase."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class AdversarialConfig:
             raise ValueError(f"generator_loss is 'hinge' or 'linear', got {self.generator_loss!r}")
 
 
-class AutoencoderGame:
+class AutoencoderObjectives:
     """The objectives of the autoencoder and, in the adversarial phase, of its discriminator.
 
     One-step clean estimates of the first and the last target frame and of the mel image are decoded

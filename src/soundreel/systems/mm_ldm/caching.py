@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from torch import nn
 
@@ -23,7 +22,8 @@ from soundreel.systems.mm_ldm.signals import (
     latents_of_moments,
     moments_spec,
 )
-from soundreel.systems.mm_ldm.stage_tools import StageTools, fingerprint
+from soundreel.systems.mm_ldm.stage_tools import fingerprint
+from soundreel.training.run import Run
 from soundreel.types import AV
 
 
@@ -31,16 +31,13 @@ class RunLatents:
     """Makes what a stage learns from, once, in the folder of the run.
 
     Args:
-        out: folder of the run.
         windows: clips to train on.
     """
 
-    def __init__(
-        self, config: MMLDMConfig, out: Path, tools: StageTools, windows: PreparedDataset
-    ) -> None:
+    def __init__(self, config: MMLDMConfig, run: Run, windows: PreparedDataset) -> None:
         self._config = config
-        self._out = out
-        self._tools = tools
+        self._out = run.out
+        self._run = run
         self._windows = windows
 
     def source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
@@ -56,7 +53,7 @@ class RunLatents:
         spec = moments_spec(first_stage, self._config.clip.num_frames, self._config.clip.height)
         folder = self._out / "moments"
         cache_latents(
-            self._tools.on_device(
+            self._run.on_device(
                 lambda av: first_stage_moments(av, first_stage, self._config.mel_image)
             ),
             self._windows,
@@ -64,6 +61,7 @@ class RunLatents:
             latents=spec,
             fingerprint=self._fingerprint(first_stage),
             batch_size=14,
+            callback=self._run.raise_if_stopped,
         )
         return LatentDataset(folder, standardize=False)
 
@@ -84,13 +82,14 @@ class RunLatents:
             windows = self._moments(first_stage)
             encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
         cache_latents(
-            self._tools.on_device(encode),
+            self._run.on_device(encode),
             windows,
             self._out / "latents",
             latents=autoencoder.config.latents,
             fingerprint=self._fingerprint(
                 first_stage, autoencoder.video_encoder, autoencoder.audio_encoder
             ),
+            callback=self._run.raise_if_stopped,
         )
         return self.scaled()
 

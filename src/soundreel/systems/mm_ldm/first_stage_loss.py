@@ -129,7 +129,7 @@ def first_stage_loss(
     return total, total + kl, terms
 
 
-class FirstStageGame:
+class FirstStageObjectives:
     """The objectives of the image autoencoder and of its adversary, which share reconstructions.
 
     The adversary judges the reconstructions of the step before its own update, so nothing is
@@ -212,5 +212,5 @@ def balance(
 
 
 def nothing_to_learn(network: nn.Module) -> Float[Tensor, ""]:
-    """A loss of zero whose gradient is zero at every parameter, for a player that must wait."""
+    """A loss of zero whose gradient is zero at every parameter, for a trainee that must wait."""
     return torch.stack([0.0 * p.sum() for p in network.parameters() if p.requires_grad]).sum()

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
+from soundreel.nn.layout import run
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 from soundreel.systems.mm_ldm.latent_tokens import (
     FrameEmbedding,
@@ -116,6 +117,7 @@ class TransformerTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.embed = nn.ModuleDict(
             {
                 name: latent_embedding(config, name, channel_factor, has_condition)
@@ -197,7 +199,7 @@ class JointTransformer(TransformerTrunk):
         x = self.embed_tokens(xt, condition, context)
         bias = self.attention_bias(context.shape[1])
         for i, block in enumerate(self.blocks):
-            x = block(x, time, bias)
+            x = run(block, x, time, bias, recompute=self.recompute)
             if i < len(taps):
                 x = x + taps[i]
         return self.read(x, time, num_context_tokens=context.shape[1])

@@ -36,7 +36,7 @@ class Previews:
         self._real = AV.cat(rows)
 
     @torch.no_grad()
-    def first_stage(self, network: KLVAE, folder: Path, samples: int) -> None:
+    def first_stage(self, network: KLVAE, samples: int, folder: Path) -> None:
         """Frames and mel images through encoder and decoder, sound by Griffin-Lim."""
         device = next(network.parameters()).device
         images = clip_images(self._real, self._config.mel_image).to(device)

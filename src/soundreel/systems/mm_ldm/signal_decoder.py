@@ -124,6 +124,7 @@ class SignalDecoder(nn.Module):
     def __init__(self, config: SignalDecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = config.gradient_checkpointing
         width, embedding = config.width, 4 * config.width
         self.time_embed = TwoLayerMLP(width, embedding, embedding)
         if config.freeze_time_embedding:
@@ -231,19 +232,18 @@ class SignalDecoder(nn.Module):
         features: Sequence[Tensor] | None,
         inlet: Float[Tensor, "row width_ height width"] | None = None,
     ) -> Float[Tensor, "row channel height width"]:
-        recompute = self.config.gradient_checkpointing
         h, skips = channels_last(x), []
         for index, block in enumerate(self.encoder):
-            h = run(block, h, embedding, context, source, recompute=recompute)
+            h = run(block, h, embedding, context, source, recompute=self.recompute)
             if inlet is not None and not index:
                 h = h + inlet.to(h.dtype)
             if features is not None:
                 h = h + features[index].to(h.dtype)
             skips.append(h)
-        h = run(self.middle, h, embedding, context, source, recompute=recompute)
+        h = run(self.middle, h, embedding, context, source, recompute=self.recompute)
         for block in self.decoder:
             h = torch.cat([h, skips.pop()], dim=1)
-            h = run(block, h, embedding, context, source, recompute=recompute)
+            h = run(block, h, embedding, context, source, recompute=self.recompute)
         return self.conv_out(functional.silu(self.norm_out(h)))
 
     def _check(self, rows: list[Tensor], condition: DecoderCondition) -> None:

@@ -1,8 +1,12 @@
-"""The stages of an MM-LDM run: what each one loads, trains, shows and leaves behind."""
+"""The stages of an MM-LDM run: what each one loads, trains, shows and leaves."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component
@@ -10,7 +14,7 @@ from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.nn.layout import to_channels_last
-from soundreel.systems.mm_ldm.adversarial_loss import AutoencoderGame
+from soundreel.systems.mm_ldm.adversarial_loss import AutoencoderObjectives
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.caching import RunLatents
@@ -24,7 +28,7 @@ from soundreel.systems.mm_ldm.conditions import (
 )
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.discriminator import Discriminator
-from soundreel.systems.mm_ldm.first_stage_loss import FirstStageGame, freeze_encoder
+from soundreel.systems.mm_ldm.first_stage_loss import FirstStageObjectives, freeze_encoder
 from soundreel.systems.mm_ldm.folder import save_mm_ldm
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.generator_loss import mm_ldm_generator_objective
@@ -40,22 +44,20 @@ from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminator
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.previews import Previews
 from soundreel.systems.mm_ldm.settings import FirstStageNetwork, MMLDMSettings
-from soundreel.systems.mm_ldm.stage_tools import StageTools, Trained, unit_scale
+from soundreel.systems.mm_ldm.stage_tools import unit_scale
 from soundreel.systems.mm_ldm.taef2 import TAEF2
 from soundreel.training.loop import TrainConfig
-from soundreel.training.meters import Tracker
+from soundreel.training.run import Run, StageWork
+from soundreel.training.stages import Recipe
+from soundreel.training.trainee import Trainee
 
 
-class StageRunner:
-    """Runs single stages; each finds what it needs in the folders of those before it."""
+class MMLDMRecipe(Recipe):
+    """Builds single stages; each finds what it needs in the folders of those before it."""
 
-    def __init__(
-        self, config: MMLDMConfig, data: Path, out: Path, trackers: Callable[[], list[Tracker]]
-    ) -> None:
+    def __init__(self, config: MMLDMConfig, data: Path, run: Run) -> None:
         self._config = config
-        self._data = data
-        self._out = out
-        self._tools = StageTools(out, config.data.num_workers, trackers)
+        self._run = run
         self._windows = PreparedDataset(
             data,
             spec=config.clip,
@@ -65,101 +67,103 @@ class StageRunner:
             cache=config.data.cache,
         )
         check_classes(config, self._windows.info)
-        self._latents = RunLatents(config, out, self._tools, self._windows)
+        self._latents = RunLatents(config, run, self._windows)
         self._vocoder = load_vocoder(config)
         self._captions = RunCaptions(config, data) if config.text.folder else None
         self._previews = Previews(config, data)
 
-    def is_finished(self, stage: str) -> bool:
-        """Whether a stage has left its network, or needs no training."""
-        if stage == "first_stage" and not self._config.first_stage.is_trained:
-            return True
-        return (self._out / stage / "component" / "model_index.json").is_file()
+    def begin(self, stage: str) -> StageWork[Any]:
+        """Return what a stage trains, with the networks of the stages before it."""
+        return getattr(self, f"_begin_{stage}")()
 
-    def run(self, stage: str) -> bool:
-        """Train one stage to its end; False if it was told to stop before."""
-        return getattr(self, f"_run_{stage}")()
-
-    def _run_first_stage(self) -> bool:
-        run = self._config.first_stage
-        train = run.train
+    def _begin_first_stage(self) -> StageWork[KLVAE]:
+        stage = self._config.first_stage
 
         def build() -> KLVAE:
-            return KLVAE(run.model)
+            return KLVAE(stage.model)
 
-        model = self._tools.seeded(build, train)
-        if run.weights:
-            load_kl_vae(model, Path(run.weights))
-            if run.loss.freeze_encoder:
+        model = self._run.seeded(build, stage.train)
+        if stage.weights:
+            load_kl_vae(model, Path(stage.weights))
+            if stage.loss.freeze_encoder:
                 freeze_encoder(model)
-        perceptual = None
-        if run.perceptual_weights:
-            perceptual = load_perceptual_loss(run.perceptual_weights).to(self._tools.device)
-        adversary = None
-        if run.adversary:
-            adversary = self._tools.seeded(lambda: PatchDiscriminator(run.discriminator), train)
-        game = FirstStageGame(
-            self._config.mel_image, run.loss, perceptual=perceptual, discriminator=adversary
-        )
-        player = self._tools.player("first_stage", model, game.autoencoder_objective, train)
-        players = [player]
-        if adversary is not None:
-            objective = game.discriminator_objective
-            players.append(
-                self._tools.player("discriminator", adversary, objective, train, ema=False)
+        perceptual = adversary = None
+        if stage.perceptual_weights:
+            perceptual = load_perceptual_loss(stage.perceptual_weights).to(self._run.device)
+        if stage.adversary:
+            adversary = self._run.seeded(
+                lambda: PatchDiscriminator(stage.discriminator), stage.train
             )
-        trained = Trained(player, build)
-
-        def preview(samples: int) -> None:
-            network = trained.averaged()
-            self._previews.first_stage(network, self._out / "first_stage", samples)
-
-        if not self._tools.fit(
-            "first_stage", players, self._tools.loader(self._windows), train, preview
-        ):
-            return False
-        network = trained.averaged()
-        scale = unit_scale(network, self._windows, self._config.mel_image)
-        self._tools.leave("first_stage", network, replace(run.model, latent_scale=scale))
-        return True
-
-    def _run_autoencoder(self) -> bool:
-        run = self._config.autoencoder
-        model = self._tools.seeded(lambda: MultiModalAutoencoder(run.model), run.train)
-        if run.unet_weights:
-            load_unet(model.decoder, Path(run.unet_weights))
-        return self._train_autoencoder(
-            "autoencoder", model, run.train, run.loss, self._semantic_shares(model)
+        objectives = FirstStageObjectives(
+            self._config.mel_image, stage.loss, perceptual=perceptual, discriminator=adversary
         )
 
-    def _run_adversarial(self) -> bool:
-        run = self._config.adversarial
+        def leave(network: KLVAE, samples: int) -> KLVAEConfig:
+            scale = unit_scale(network, self._windows, self._config.mel_image)
+            return replace(stage.model, latent_scale=scale)
+
+        return StageWork(
+            trainees=self._trainees("first_stage", model, objectives, stage.train, adversary),
+            build=build,
+            data=self._windows,
+            train=stage.train,
+            preview=partial(self._previews.first_stage, folder=self._run.out / "first_stage"),
+            leave=leave,
+        )
+
+    def _trainees(
+        self,
+        name: str,
+        model: nn.Module,
+        objectives: FirstStageObjectives | AutoencoderObjectives,
+        train: TrainConfig,
+        adversary: nn.Module | None,
+        rate_shares: Mapping[str, float] | None = None,
+    ) -> list[Trainee]:
+        trainee = self._run.trainee(
+            name, model, objectives.autoencoder_objective, train, rate_shares=rate_shares
+        )
+        if adversary is None:
+            return [trainee]
+        objective = objectives.discriminator_objective
+        return [trainee, self._run.adversary("discriminator", adversary, objective, train)]
+
+    def _begin_autoencoder(self) -> StageWork[MultiModalAutoencoder]:
+        stage = self._config.autoencoder
+        model = self._run.seeded(lambda: MultiModalAutoencoder(stage.model), stage.train)
+        if stage.unet_weights:
+            load_unet(model.decoder, Path(stage.unet_weights))
+        shares = self._semantic_shares(model)
+        return self._autoencoder_work("autoencoder", model, stage.train, stage.loss, shares)
+
+    def _begin_adversarial(self) -> StageWork[MultiModalAutoencoder]:
+        stage = self._config.adversarial
         model = self._autoencoder("autoencoder")
         open_parts(model, [model])
-        adversary = self._tools.seeded(lambda: Discriminator(run.discriminator), run.train)
+        adversary = self._run.seeded(lambda: Discriminator(stage.discriminator), stage.train)
         loss, shares = self._config.autoencoder.loss, self._semantic_shares(model)
-        return self._train_autoencoder("adversarial", model, run.train, loss, shares, adversary)
+        return self._autoencoder_work("adversarial", model, stage.train, loss, shares, adversary)
 
-    def _run_decoder(self) -> bool:
-        run = self._config.decoder
+    def _begin_decoder(self) -> StageWork[MultiModalAutoencoder]:
+        stage = self._config.decoder
         model = self._autoencoder(self._autoencoder_stages()[-2])
         latents = None
-        if run.on_axes:
+        if stage.on_axes:
             first_stage = self.first_stage()
             latents = self._latents.perceptual(
                 first_stage, model, self._pipeline(first_stage, model).encode_av
             )
-        open_parts(model, decoder_phase_parts(model, on_axes=run.on_axes))
+        open_parts(model, decoder_phase_parts(model, on_axes=stage.on_axes))
         shares = self._semantic_shares(model)
-        shares |= dict.fromkeys(CONTEXT_MAPS, run.context_rate_factor)
-        return self._train_autoencoder(
-            "decoder", model, run.train, run.loss, shares, latents=latents
+        shares |= dict.fromkeys(CONTEXT_MAPS, stage.context_rate_factor)
+        return self._autoencoder_work(
+            "decoder", model, stage.train, stage.loss, shares, latents=latents
         )
 
     def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
         return semantic_shares(model, self._config.autoencoder.semantic_rate_share)
 
-    def _train_autoencoder(
+    def _autoencoder_work(
         self,
         stage: str,
         model: MultiModalAutoencoder,
@@ -168,16 +172,16 @@ class StageRunner:
         rate_shares: dict[str, float],
         adversary: Discriminator | None = None,
         latents: LatentDataset | None = None,
-    ) -> bool:
-        run = self._config.autoencoder
+    ) -> StageWork[MultiModalAutoencoder]:
+        config = self._config.autoencoder.model
         through = None
         if latents is not None:
-            axes = latents.stats.to(self._tools.device)
+            axes = latents.stats.to(self._run.device)
             assert isinstance(axes, PerceptualAxes)  # the configuration has been checked
             through = axes.project
         first_stage = self.first_stage()
         source, data = self._latents.source(first_stage)
-        game = AutoencoderGame(
+        objectives = AutoencoderObjectives(
             source,
             first_stage,
             self._config.diffusion.build(),
@@ -186,74 +190,65 @@ class StageRunner:
             adversarial=self._config.adversarial.loss,
             through=through,
         )
-        player = self._tools.player(
-            "autoencoder", model, game.autoencoder_objective, train, rate_shares=rate_shares
-        )
-        players = [player]
-        if adversary is not None:
-            objective = game.discriminator_objective
-            players.append(
-                self._tools.player("discriminator", adversary, objective, train, ema=False)
-            )
-        trained = Trained(player, lambda: MultiModalAutoencoder(run.model))
 
-        def preview(samples: int) -> None:
-            network = trained.averaged()
+        def preview(network: MultiModalAutoencoder, samples: int) -> None:
             pipeline = self._pipeline(first_stage, network, latents=latents)
-            self._previews.autoencoder(pipeline, self._out / stage, samples)
+            self._previews.autoencoder(pipeline, self._run.out / stage, samples)
 
-        if not self._tools.fit(stage, players, self._tools.loader(data), train, preview):
-            return False
-        self._tools.leave(stage, trained.averaged(), run.model)
-        return True
+        return StageWork(
+            trainees=self._trainees(
+                "autoencoder", model, objectives, train, adversary, rate_shares
+            ),
+            build=lambda: MultiModalAutoencoder(config),
+            data=data,
+            train=train,
+            preview=preview,
+            leave=lambda network, samples: config,
+        )
 
-    def _run_generator(self) -> bool:
-        run = self._config.generator
+    def _begin_generator(self) -> StageWork[Generator]:
+        stage = self._config.generator
         first_stage, autoencoder = self.first_stage(), self.autoencoder()
         latents = self._latents.perceptual(
             first_stage, autoencoder, self._pipeline(first_stage, autoencoder).encode_av
         )
-        model = self._tools.seeded(lambda: Generator(run.model), run.train)
-        schedule = self._config.diffusion.build()
+        model = self._run.seeded(lambda: Generator(stage.model), stage.train)
         states = None
         if self._captions is not None:
-            states = self._captions.states(self._out / "captions", self._tools.device)
-        text = None if states is None else states_of_clips(states)
-        scaling = latents.stats.to(self._tools.device)
+            with self._run.main_first():
+                states = self._captions.states(self._run.out / "captions", self._run.device)
+        scaling = latents.stats.to(self._run.device)
         objective = mm_ldm_generator_objective(
-            schedule,
-            run.loss,
+            self._config.diffusion.build(),
+            stage.loss,
             standardize=scaling.standardize,  # whole batches: one clip at a time takes longer
             colour=scaling.noise,
-            text=text,
+            text=None if states is None else states_of_clips(states),
         )
         wishes = preview_wishes(self._config, states, self._windows.info)
-        player = self._tools.player("generator", model, objective, run.train)
-        trained = Trained(player, lambda: Generator(run.model))
 
-        def preview(samples: int) -> None:
-            network = trained.averaged()
+        def preview(network: Generator, samples: int) -> None:
             pipeline = self._pipeline(first_stage, autoencoder, network, latents)
-            self._previews.generator(pipeline, self._out / "generator", samples, wishes)
+            self._previews.generator(pipeline, self._run.out / "generator", samples, wishes)
 
-        if not self._tools.fit(
-            "generator", [player], self._tools.loader(self._latents.raw()), run.train, preview
-        ):
-            return False
-        self._tools.leave("generator", trained.averaged(), run.model)
-        return True
+        return StageWork(
+            trainees=[self._run.trainee("generator", model, objective, stage.train)],
+            build=lambda: Generator(stage.model),
+            data=self._latents.raw(),
+            train=stage.train,
+            preview=preview,
+            leave=lambda network, samples: stage.model,
+        )
 
     def save_model(self) -> None:
         """Write `model/` from the finished stages."""
         first_stage, autoencoder = self.first_stage(), self.autoencoder()
         generator, _ = load_component(
-            self._out / "generator" / "component", "network", Generator, GeneratorConfig
+            self._run.component("generator"), "network", Generator, GeneratorConfig
         )
         latents = self._latents.scaled()
-        pipeline = self._pipeline(
-            first_stage, autoencoder, generator.to(self._tools.device), latents
-        )
-        save_mm_ldm(pipeline, self._out / "model")
+        pipeline = self._pipeline(first_stage, autoencoder, generator.to(self._run.device), latents)
+        save_mm_ldm(pipeline, self._run.out / "model")
 
     def first_stage(self) -> FirstStageNetwork:
         """The finished first stage, frozen."""
@@ -264,12 +259,13 @@ class StageRunner:
                 folder / "taef2_encoder.safetensors", folder / "taef2_decoder.safetensors"
             )
         elif run.is_trained:
-            component = self._out / "first_stage" / "component"
-            network, _ = load_component(component, "network", KLVAE, KLVAEConfig)
+            network, _ = load_component(
+                self._run.component("first_stage"), "network", KLVAE, KLVAEConfig
+            )
         else:
             network = KLVAE(run.model)
             load_kl_vae(network, Path(run.weights))
-        return to_channels_last(network.eval().requires_grad_(False)).to(self._tools.device)
+        return to_channels_last(network.eval().requires_grad_(False)).to(self._run.device)
 
     def autoencoder(self) -> MultiModalAutoencoder:
         """The finished autoencoder of the last phase that was run, frozen."""
@@ -282,9 +278,9 @@ class StageRunner:
         return ["autoencoder", *(name for name, enabled in later.items() if enabled)]
 
     def _autoencoder(self, stage: str) -> MultiModalAutoencoder:
-        component = self._out / stage / "component"
+        component = self._run.component(stage)
         network, _ = load_component(component, "network", MultiModalAutoencoder, AutoencoderConfig)
-        return to_channels_last(network.eval()).to(self._tools.device)
+        return to_channels_last(network.eval()).to(self._run.device)
 
     def _pipeline(
         self,
@@ -299,8 +295,8 @@ class StageRunner:
             first_stage=first_stage,
             autoencoder=autoencoder,
             generator=generator,
-            stats=None if latents is None else latents.stats.to(self._tools.device),
-            vocoder=None if self._vocoder is None else self._vocoder.to(self._tools.device),
+            stats=None if latents is None else latents.stats.to(self._run.device),
+            vocoder=None if self._vocoder is None else self._vocoder.to(self._run.device),
             settings=MMLDMSettings(
                 mel_image=config.mel_image,
                 diffusion=config.diffusion,

@@ -17,62 +17,62 @@ A stage is finished when its `component` folder exists; finished stages are not 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soundreel.config_io import ConfigError, save_json
+from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_ldm.conditions import with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
-from soundreel.systems.mm_ldm.stages import StageRunner
-from soundreel.training.meters import Tracker
-from soundreel.training.run_folder import check_out, machine_restored, prepare_machine
+from soundreel.systems.mm_ldm.folder import SYSTEM
+from soundreel.systems.mm_ldm.stages import MMLDMRecipe
+from soundreel.training.stages import train_stages
 
 
-@machine_restored()
+def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
+    """Return all stages in order; those that the configuration leaves out have no samples."""
+    trained = {
+        "first_stage": config.first_stage.is_trained,
+        "adversarial": config.adversarial.enabled,
+        "decoder": config.decoder.enabled,
+    }
+    return tuple(
+        Stage(
+            name=name,
+            total_samples=getattr(config, name).train.total_samples * trained.get(name, True),
+            folder=name,
+        )
+        for name in STAGES
+    )
+
+
 def train_mm_ldm(
     config: MMLDMConfig,
     data: Path,
     out: Path,
     *,
     resume: bool = False,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] = (),
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train the stages in order, each from the one before; leave `out/model`.
 
     Args:
         data: folder made by `soundreel prepare`.
-        resume: go on where the run in `out` stopped.
-        stages: which to run, of "first_stage", "autoencoder", "adversarial", "decoder" and
-            "generator"; those before them must be finished.
-        trackers: makes further receivers of the logged numbers, once the run is known to start.
 
     Returns:
         Whether all that was asked for is finished; False if the run was told to stop.
 
     Raises:
-        ConfigError: `out` holds another run, or a stage is asked for whose predecessor is missing.
+        ConfigError, FolderInUseError: see `train_stages`.
         CheckpointError: weights, text encoder or vocoder that are named cannot be read.
         DataError, ValueError: the data set does not fit the configuration.
     """
-    unknown = [name for name in stages if name not in STAGES]
-    if unknown or not stages:
-        raise ConfigError(f"stages are {', '.join(STAGES)}, got {', '.join(stages) or 'none'}")
     config = with_text_encoder_hash(config)
-    check_out(config, out, resume=resume)
-    prepare_machine(config.generator.train.num_threads)
-    runner = StageRunner(config, data, out, trackers)
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(config, out / "config.json")
-    for name in STAGES:
-        if name in ("adversarial", "decoder") and not getattr(config, name).enabled:
-            continue
-        if runner.is_finished(name):
-            continue
-        if name not in stages:
-            later = [stage for stage in stages if STAGES.index(stage) > STAGES.index(name)]
-            if later:
-                raise ConfigError(f"{out}: stage {later[0]} needs {name}, which is not finished")
-            continue
-        if not runner.run(name):
-            return False
-    if runner.is_finished("generator"):
-        runner.save_model()
-    return True
+    return train_stages(
+        config,
+        out,
+        system=SYSTEM,
+        stages=stages_of(config),
+        train_configs={name: getattr(config, name).train for name in STAGES},
+        recipe=lambda run: MMLDMRecipe(config, data, run),
+        only=stages,
+        resume=resume,
+        trackers=trackers,
+    )

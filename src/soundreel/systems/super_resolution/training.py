@@ -1,8 +1,7 @@
-"""A training run of the super-resolution stage, from a prepared data set to a model folder."""
+"""The super-resolution stage: what it trains, shows and leaves."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,17 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
-from soundreel.config_io import save_json
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.loader import Loader
 from soundreel.data.manifest import DatasetInfo
-from soundreel.diffusion.noise import derived_seed
 from soundreel.diffusion.schedules import linear_schedule
 from soundreel.media.encode import write_mkv
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
+from soundreel.protocols import Stage, Tracker
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
-from soundreel.systems.super_resolution.degradation import ImagePairs, image_pairs, reduce_images
+from soundreel.systems.super_resolution.degradation import image_pairs, reduce_images
 from soundreel.systems.super_resolution.network import SuperResolutionUNet
 from soundreel.systems.super_resolution.objective import SuperResolutionObjective
 from soundreel.systems.super_resolution.pipeline import (
@@ -29,100 +26,87 @@ from soundreel.systems.super_resolution.pipeline import (
     SuperResolutionPipeline,
     UpscaleConfig,
 )
-from soundreel.training.loop import fit
-from soundreel.training.meters import Tracker
-from soundreel.training.player import Player, make_player
-from soundreel.training.run_folder import check_out, machine_restored, prepare_machine
-from soundreel.training.state import list_checkpoints, load_training_state
-from soundreel.training.trackers import JsonLines
+from soundreel.training.run import Run, StageWork
+from soundreel.training.stages import Recipe, train_stages
 
 
-@machine_restored()
+def stages_of(config: SuperResolutionRunConfig) -> tuple[Stage, ...]:
+    """Return the single stage, whose folder is that of the run."""
+    return (Stage(name=COMPONENT, total_samples=config.train.total_samples),)
+
+
 def train_super_resolution(
     config: SuperResolutionRunConfig,
     data: Path,
     out: Path,
     *,
     resume: bool = False,
+    stages: Sequence[str] = (),
     trackers: Callable[[], list[Tracker]] = list,
-) -> int:
+) -> bool:
     """Train, log, preview; leave `out/model`, a folder for `soundreel upscale`.
 
     Args:
         data: folder made by `soundreel prepare`, with frames of the network's size.
-        out: folder of the run: `config.json`, `log.jsonl`, `checkpoints/`, `previews/`, `model/`.
-        resume: go on from the newest checkpoint in `out`; the configuration must be the same but
-            for `train.total_samples`, logging and previews.
-        trackers: makes further receivers of the logged numbers, once the run is known to start.
 
     Returns:
-        Frames seen; less than asked for if it was told to stop.
+        Whether `train.total_samples` frames were seen; False if it was told to stop.
 
     Raises:
-        ConfigError: `out` already holds a run, or one with another configuration.
+        ConfigError, FolderInUseError: see `train_stages`.
         DataError, ValueError: the data set does not fit the configuration.
     """
-    check_out(config, out, resume=resume)
-    prepare_machine(config.train.num_threads)
-    dataset = _frames(config, data, config.data.split)
-    player = build_player(config)
-    checkpoints = out / "checkpoints"
-    newest = list_checkpoints(checkpoints)[-1:]
-    samples_seen = load_training_state(newest[0], [player]) if newest else 0
-    loader = Loader(
-        dataset,
-        global_batch_size=config.train.micro_batch_size,
-        seed=config.train.seed,
-        start_sample=samples_seen,
-        num_workers=config.data.num_workers,
+    return train_stages(
+        config,
+        out,
+        system="mm-diffusion",
+        stages=stages_of(config),
+        train_configs={COMPONENT: config.train},
+        recipe=lambda run: SuperResolutionRecipe(config, data, run),
+        only=stages,
+        resume=resume,
+        trackers=trackers,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(config, out / "config.json")
-
-    def preview(samples: int) -> None:
-        frames = _held_out_frames(config, data)
-        save_preview(averaged_network(player, config), frames, config, samples, out / "previews")
-
-    samples_seen = fit(
-        [player],
-        map(_to(player.device), image_pairs(loader, config.degradation, seed=config.train.seed)),
-        config.train,
-        checkpoints=checkpoints,
-        samples_seen=samples_seen,
-        trackers=[JsonLines(out / "log.jsonl", samples_seen), *trackers()],
-        preview=preview,
-    )
-    save_model(player, config, samples_seen, out / "model")
-    return samples_seen
 
 
-def build_player(config: SuperResolutionRunConfig) -> Player:
-    """A seeded new network, on CUDA if there is one, with its objective and optimizer."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(config.train.seed))
-        network = SuperResolutionUNet(config.network)
-    network.recompute = config.train.checkpoint_activations
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
-    return make_player(
-        COMPONENT,
-        network,
-        SuperResolutionObjective(
+class SuperResolutionRecipe(Recipe):
+    """Trains the super-resolution network on the frames of a prepared data set."""
+
+    def __init__(self, config: SuperResolutionRunConfig, data: Path, run: Run) -> None:
+        self._config = config
+        self._data = data
+        self._run = run
+        self._frames = _frames(config, data, config.data.split)
+
+    def begin(self, stage: str) -> StageWork[SuperResolutionUNet]:
+        """Return the network, its objective and its previews."""
+        config = self._config
+        network = self._run.seeded(self._build, config.train, channels_last=False)
+        objective = SuperResolutionObjective(
             linear_schedule(),
             prediction_type=config.network.prediction_type,
             residual_scale=config.network.residual_scale,
             learned_variance=config.network.learned_variance,
-        ),
-        learning_rate=config.train.learning_rate,
-        weight_decay=config.train.weight_decay,
-        ema_decay=config.train.ema_decay,
-    )
+        )
+        return StageWork(
+            trainees=[self._run.trainee(stage, network, objective, config.train)],
+            build=self._build,
+            data=self._frames,
+            train=config.train,
+            adapt=lambda batches: image_pairs(batches, config.degradation, seed=config.train.seed),
+            preview=self._preview,
+            leave=self._leave,
+        )
 
+    def _build(self) -> SuperResolutionUNet:
+        return SuperResolutionUNet(self._config.network)
 
-def averaged_network(player: Player, config: SuperResolutionRunConfig) -> SuperResolutionUNet:
-    """A copy with the averaged weights, in evaluation mode."""
-    network = SuperResolutionUNet(config.network).to(player.device)
-    network.load_state_dict((player.ema or player.network).state_dict())
-    return network.eval()
+    def _preview(self, network: SuperResolutionUNet, samples: int) -> None:
+        frames = _held_out_frames(self._config, self._data)
+        save_preview(network, frames, self._config, samples, self._run.out / "previews")
+
+    def _leave(self, network: SuperResolutionUNet, samples: int) -> None:
+        save_model(network, self._config, samples, self._run.out / "model")
 
 
 def save_preview(
@@ -155,27 +139,17 @@ def save_preview(
 
 
 def save_model(
-    player: Player, config: SuperResolutionRunConfig, samples_seen: int, folder: Path
+    network: SuperResolutionUNet, config: SuperResolutionRunConfig, samples_seen: int, folder: Path
 ) -> None:
-    """Write the averaged weights as a model folder."""
+    """Write a network as a model folder."""
     with writing_folder(folder) as temporary:
-        state = (player.ema or player.network).state_dict()
-        save_state(temporary, COMPONENT, state, config.network)
+        save_state(temporary, COMPONENT, network.state_dict(), config.network)
         index = ModelIndex(
             system="mm-diffusion",
             components={COMPONENT: "super-resolution"},
             settings={"samples_seen": samples_seen},
         )
         save_model_index(temporary, index)
-
-
-def _to(device: torch.device) -> Callable[[ImagePairs], ImagePairs]:
-    return lambda pairs: replace(
-        pairs,
-        av=pairs.av.to(device, non_blocking=True),
-        low_res=pairs.low_res.to(device, non_blocking=True),
-        label=pairs.label.to(device),
-    )
 
 
 def _frames(config: SuperResolutionRunConfig, data: Path, split: str) -> PreparedDataset:

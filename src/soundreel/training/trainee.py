@@ -12,8 +12,8 @@ from soundreel.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Player:
-    """A network under training. Most runs have one; an adversarial run has two.
+class Trainee:
+    """A network under training. Most stages have one; an adversarial stage has two.
 
     Args:
         name: file name of its weights in a checkpoint.
@@ -33,7 +33,7 @@ class Player:
         return next(self.network.parameters()).device
 
 
-def make_player(
+def make_trainee(
     name: str,
     network: nn.Module,
     objective: Objective,
@@ -42,17 +42,20 @@ def make_player(
     weight_decay: float = 0.0,
     ema_decay: float = 0.0,
     rate_shares: Mapping[str, float] | None = None,
-) -> Player:
-    """A player with AdamW (default betas); `ema_decay` 0 keeps no average.
+) -> Trainee:
+    """Return a trainee with AdamW (default betas); `ema_decay` 0 keeps no average.
 
     Args:
         rate_shares: for parts of the network by name ("decoder.conv_out"), the factor on the
             learning rate that their parameters learn at; all others learn at the rate itself.
+
+    Raises:
+        ValueError: a part that does not exist, or no parameter requires a gradient.
     """
     trainable = _parameter_groups(network, rate_shares or {})
     if not trainable:
         raise ValueError(f"{name}: no parameter requires a gradient, there is nothing to train")
-    return Player(
+    return Trainee(
         name=name,
         network=network,
         objective=objective,
@@ -62,7 +65,7 @@ def make_player(
 
 
 def _parameter_groups(network: nn.Module, shares: Mapping[str, float]) -> list[dict[str, Any]]:
-    """AdamW's groups, one per share of the learning rate, which the group keeps as `rate_share`."""
+    """Return AdamW's groups, one per share of the learning rate, kept there as `rate_share`."""
     unknown = set(shares) - {name for name, _ in network.named_modules()}
     if unknown:
         raise ValueError(f"the network has no part named {', '.join(sorted(unknown))}")

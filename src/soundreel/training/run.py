@@ -1,0 +1,258 @@
+"""One training run: its folder, processes and stop request, and what every stage is built with."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
+from soundreel.config_io import ConfigError
+from soundreel.data.loader import Batch, Drawable, Loader
+from soundreel.diffusion.noise import derived_seed
+from soundreel.nn.layout import recompute_activations, to_channels_last
+from soundreel.protocols import Stage, Tracker
+from soundreel.training.loop import TrainConfig, fit
+from soundreel.training.objectives import Objective, TrainingBatch
+from soundreel.training.parallel import Parallel
+from soundreel.training.signals import StopRequest
+from soundreel.training.state import list_checkpoints, load_training_state
+from soundreel.training.trackers import JsonLines
+from soundreel.training.trainee import Trainee, make_trainee
+from soundreel.types import AV
+
+Network = TypeVar("Network", bound=nn.Module)
+COMPONENT = "network"
+
+
+class StoppedError(Exception):
+    """The run was told to stop between two optimizer steps, where there is nothing to save."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWork(Generic[Network]):
+    """What is trained in a stage, made when its turn comes.
+
+    Attributes:
+        trainees: networks that learn in turn from each batch. The first is what the stage is for;
+            the others, adversaries, are forgotten when it ends.
+        build: makes the first one's network anew, for a copy with the averaged weights.
+        data: windows to draw batches from.
+        train: how to train.
+        adapt: makes of the loader's batches what the objectives read; None leaves them as they are.
+        preview: shows something of the averaged network at so many samples; None shows nothing.
+        leave: uses the averaged network at the end of the stage, after so many samples seen. The
+            configuration it returns is stored with the network as the stage's component.
+    """
+
+    trainees: list[Trainee]
+    build: Callable[[], Network]
+    data: Drawable
+    train: TrainConfig
+    leave: Callable[[Network, int], Any]
+    adapt: Callable[[Iterator[Batch]], Iterator[TrainingBatch]] | None = None
+    preview: Callable[[Network, int], None] | None = None
+
+    def averaged(self) -> Network:
+        """Return a copy with the averaged weights, or the current ones without an average."""
+        trainee = self.trainees[0]
+        network = self.build().to(trainee.device)
+        network.load_state_dict((trainee.ema or trainee.network).state_dict())
+        return network.eval()
+
+
+class Run:
+    """A run while it is under way.
+
+    Args:
+        out: its folder.
+        system: name of the system, for the components that stages leave.
+        num_workers: processes that read data ahead.
+        trackers: makes further receivers of a stage's logged numbers.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        system: str,
+        num_workers: int,
+        parallel: Parallel,
+        stop: StopRequest,
+        trackers: Callable[[], list[Tracker]],
+    ) -> None:
+        self.out = out
+        self.parallel = parallel
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._system = system
+        self._num_workers = num_workers
+        self._stop = stop
+        self._trackers = trackers
+
+    def folder(self, stage: Stage) -> Path:
+        """Return where a stage's log, checkpoints and previews lie."""
+        return self.out / stage.folder
+
+    def component(self, name: str) -> Path:
+        """Return the folder of the network that the stage `name` has left."""
+        return self.out / name / "component"
+
+    def is_finished(self, stage: Stage) -> bool:
+        """Tell whether a stage has left its network, or needs no training."""
+        if stage.total_samples == 0:
+            return True
+        return bool(stage.folder) and (self.component(stage.name) / "model_index.json").is_file()
+
+    def seeded(
+        self, build: Callable[[], Network], train: TrainConfig, *, channels_last: bool = True
+    ) -> Network:
+        """Return a new network on the device whose initial weights follow from the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derived_seed(train.seed))
+            network = build()
+        return (to_channels_last(network) if channels_last else network).to(self.device)
+
+    def trainee(
+        self,
+        name: str,
+        network: nn.Module,
+        objective: Objective,
+        train: TrainConfig,
+        *,
+        rate_shares: Mapping[str, float] | None = None,
+    ) -> Trainee:
+        """Return the main network of a stage with AdamW and average as `train` asks for.
+
+        Raises:
+            ConfigError: activations are to be recomputed, which the network cannot.
+        """
+        if train.checkpoint_activations and not recompute_activations(network):
+            raise ConfigError(
+                f"train.checkpoint_activations: {name} cannot recompute its activations; "
+                "set it to False"
+            )
+        return make_trainee(
+            name,
+            network,
+            objective,
+            learning_rate=train.learning_rate,
+            weight_decay=train.weight_decay,
+            ema_decay=train.ema_decay,
+            rate_shares=rate_shares,
+        )
+
+    def adversary(
+        self, name: str, network: nn.Module, objective: Objective, train: TrainConfig
+    ) -> Trainee:
+        """Return a network that learns against the main one; it keeps no average."""
+        return make_trainee(
+            name,
+            network,
+            objective,
+            learning_rate=train.learning_rate,
+            weight_decay=train.weight_decay,
+        )
+
+    def on_device(self, encode: Callable[[AV], AV]) -> Callable[[AV], AV]:
+        """Return an encoder that takes pairs from anywhere."""
+        return lambda av: encode(av.to(self.device))
+
+    def fit(self, stage: Stage, work: StageWork[Any]) -> int:
+        """Train a stage from its newest checkpoint on; return the samples seen."""
+        folder = self.folder(stage)
+        newest = list_checkpoints(folder / "checkpoints")[-1:]
+        seen = load_training_state(newest[0], work.trainees) if newest else 0
+        trackers: list[Tracker] = []
+        if self.parallel.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            trackers = [JsonLines(folder / "log.jsonl", seen), *self._trackers()]
+        show = work.preview
+
+        def preview(samples: int) -> None:
+            if show is not None:
+                show(work.averaged(), samples)
+
+        return fit(
+            work.trainees,
+            self._batches(work, seen),
+            work.train,
+            checkpoints=folder / "checkpoints",
+            samples_seen=seen,
+            trackers=trackers,
+            preview=preview,
+            parallel=self.parallel,
+            stop=self._stop,
+        )
+
+    def leave(self, stage: Stage, work: StageWork[Any], samples_seen: int) -> None:
+        """Store what a stage was for; a component folder marks the stage as finished."""
+        network = work.averaged()
+        config = work.leave(network, samples_seen)
+        if config is None:
+            return
+        with writing_folder(self.component(stage.name)) as temporary:
+            save_state(temporary, COMPONENT, network.state_dict(), config)
+            index = ModelIndex(system=self._system, components={COMPONENT: stage.name})
+            save_model_index(temporary, index)
+
+    def must_stop(self) -> bool:
+        """Tell whether any process was told to stop; all processes must ask together."""
+        return self.parallel.any(self._stop.requested, self.device)
+
+    def raise_if_stopped(self, *progress: int) -> None:
+        """Raise `StoppedError` after a stop request; serves as a callback of long preparations.
+
+        With several processes it waits for their next common step.
+        """
+        del progress
+        if self._stop.requested and self.parallel.world_size == 1:
+            raise StoppedError
+
+    @contextmanager
+    def main_first(self) -> Generator[None]:
+        """Let the main process run a block before the others, which then find what it has left."""
+        if not self.parallel.is_main:
+            self.parallel.barrier()
+        yield
+        if self.parallel.is_main:
+            self.parallel.barrier()
+
+    def _batches(self, work: StageWork[Any], samples_seen: int) -> Iterator[TrainingBatch]:
+        """Return this process's endless batches on the device, from a sample on."""
+        loader = iter(
+            Loader(
+                work.data,
+                global_batch_size=work.train.micro_batch_size * self.parallel.world_size,
+                seed=work.train.seed,
+                start_sample=samples_seen,
+                rank=self.parallel.rank,
+                world_size=self.parallel.world_size,
+                num_workers=self._num_workers,
+            )
+        )
+        adapted = loader if work.adapt is None else work.adapt(loader)
+        return (batch_on_device(batch, self.device) for batch in adapted)
+
+
+def batch_on_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch whose tensors lie on the device, but for its labels, which stay on the CPU.
+
+    Copies to a GPU start from pinned memory and do not wait.
+    """
+    if device.type == "cpu":
+        return batch
+
+    def moved(x: Tensor) -> Tensor:
+        return x.pin_memory().to(device, non_blocking=True)
+
+    changes: dict[str, Any] = {}
+    for entry in fields(batch):
+        value = getattr(batch, entry.name)
+        if isinstance(value, AV):
+            changes[entry.name] = value.map(moved)
+        elif isinstance(value, Tensor) and entry.name != "label":
+            changes[entry.name] = moved(value)
+    return replace(batch, **changes)

@@ -1,0 +1,145 @@
+"""The stage runner: trains the stages of any system in order, each from those before it.
+
+    OUT/config.json        the configuration
+    OUT/STAGE/             log.jsonl, checkpoints/, previews/ and, once finished, component/
+    OUT/model/             for `soundreel.load`
+
+A stage whose folder is that of the run itself (systems of one stage) leaves the model directly,
+also when it was told to stop, and may be trained on after its end.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soundreel.config_io import ConfigError, save_json
+from soundreel.files import locked
+from soundreel.protocols import Stage, Tracker
+from soundreel.training.loop import TrainConfig
+from soundreel.training.parallel import start_parallel
+from soundreel.training.run import Run, StageWork, StoppedError
+from soundreel.training.run_folder import check_out, machine_restored, prepare_machine
+from soundreel.training.signals import StopRequest
+
+
+class Recipe:
+    """How a system trains its stages; made, and the data set read, before anything is written."""
+
+    def begin(self, stage: str) -> StageWork[Any]:
+        """Return what a stage trains; the stages before it are finished."""
+        raise NotImplementedError
+
+    def save_model(self) -> None:
+        """Write `model/` from the finished stages; a system of one stage does so as that ends."""
+
+
+@machine_restored()
+def train_stages(
+    config: Any,
+    out: Path,
+    *,
+    system: str,
+    stages: Sequence[Stage],
+    train_configs: Mapping[str, TrainConfig],
+    recipe: Callable[[Run], Recipe],
+    only: Sequence[str] = (),
+    resume: bool = False,
+    trackers: Callable[[], list[Tracker]] = list,
+) -> bool:
+    """Train the stages of a system in order; leave `out/model` when all are finished.
+
+    Under `torchrun` every process takes its part of each batch, and the first one writes.
+
+    Args:
+        config: the run's configuration; its `data.num_workers` read ahead.
+        stages: all stages of the configuration, in order; those without samples are left out.
+        train_configs: how each stage that has samples is trained.
+        recipe: makes the system's recipe; reads the data set.
+        only: names of the stages to run, whose predecessors must be finished; empty runs all.
+        resume: go on where the run in `out` stopped.
+        trackers: makes further receivers of the logged numbers, once the run is known to start.
+
+    Returns:
+        Whether all that was asked for is finished; False if the run was told to stop.
+
+    Raises:
+        ConfigError: `out` holds another run, a stage is asked for that there is not or whose
+            predecessor is missing, or a batch does not divide among the processes. Nothing has been
+            written then.
+        FolderInUseError: another run is under way in `out`.
+    """
+    trained = [stage for stage in stages if stage.total_samples]
+    wanted = _wanted(trained, only)
+    check_out(config, out, resume=resume)
+    parallel = start_parallel()
+    threads = torch.get_num_threads()
+    with StopRequest() as stop:
+        run = Run(
+            out,
+            system=system,
+            num_workers=config.data.num_workers,
+            parallel=parallel,
+            stop=stop,
+            trackers=trackers,
+        )
+        todo = _todo(trained, wanted, run)
+        for stage in todo:
+            try:
+                train_configs[stage.name].grad_accum_steps(parallel.world_size)
+            except ValueError as error:
+                raise ConfigError(f"stage {stage.name}: {error}") from None
+        plan = recipe(run)
+        with locked(out) if parallel.is_main else nullcontext():
+            if parallel.is_main:
+                save_json(config, out / "config.json")
+            parallel.barrier()
+            try:
+                finished = all(
+                    _run_stage(run, stage, plan, train_configs[stage.name], threads)
+                    for stage in todo
+                )
+            except StoppedError:
+                finished = False
+            if all(run.is_finished(stage) for stage in stages) and parallel.is_main:
+                plan.save_model()
+    parallel.finish()
+    return finished
+
+
+def _run_stage(run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads: int) -> bool:
+    """Train one stage to its end; return False if it was told to stop before."""
+    if run.must_stop():
+        return False
+    prepare_machine(train.num_threads or threads)
+    work = plan.begin(stage.name)
+    seen = run.fit(stage, work)
+    done = seen >= train.total_samples
+    if (done or not stage.folder) and run.parallel.is_main:
+        run.leave(stage, work, seen)
+    run.parallel.barrier()
+    return done
+
+
+def _wanted(trained: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
+    """Return the stages that were asked for, in their order."""
+    names = [stage.name for stage in trained]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"this configuration trains the stages {', '.join(names)}, not {', '.join(unknown)}"
+        )
+    return [stage for stage in trained if not only or stage.name in only]
+
+
+def _todo(trained: Sequence[Stage], wanted: Sequence[Stage], run: Run) -> list[Stage]:
+    """Return what of the wanted stages is left to do."""
+    for index, stage in enumerate(trained):
+        later = [other for other in trained[index:] if other in wanted]
+        if stage not in wanted and later and not run.is_finished(stage):
+            raise ConfigError(
+                f"{run.out}: stage {later[0].name} needs {stage.name}, which is not finished"
+            )
+    return [stage for stage in wanted if not run.is_finished(stage)]

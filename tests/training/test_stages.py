@@ -1,0 +1,201 @@
+"""The stage runner on toy stages: order, marks, stop requests, what a stage leaves."""
+
+import os
+import signal
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from soundreel.config import DataConfig
+from soundreel.config_io import ConfigError
+from soundreel.data.dataset import Sample
+from soundreel.files import FolderInUseError, locked
+from soundreel.protocols import Stage
+from soundreel.training.loop import TrainConfig
+from soundreel.training.objectives import TrainingLoss
+from soundreel.training.run import StageWork
+from soundreel.training.stages import Recipe, train_stages
+from soundreel.types import AV
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthConfig:
+    width: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    first: TrainConfig
+    second: TrainConfig
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def toy_config(**changes):
+    train = TrainConfig(
+        total_samples=16,
+        global_batch_size=4,
+        micro_batch_size=2,
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        log_every=4,
+        save_every=8,
+        preview_every=8,
+    )
+    train = replace(train, **changes)
+    return ToyConfig(first=train, second=train)
+
+
+class ToyWindows:
+    def __len__(self):
+        return 5
+
+    def draw(self, index, generator):
+        x = torch.randn(4, generator=generator) + index
+        return Sample(av=AV(None, x[None]), label=-1, key=str(index), start_frame=0)
+
+
+class ToyRecipe(Recipe):
+    """The second stage learns to follow the first one's network."""
+
+    def __init__(self, config, run, preview=None):
+        self.config, self.run, self.preview = config, run, preview
+
+    def begin(self, stage):
+        train = getattr(self.config, stage)
+        teacher = None
+        if stage == "second":
+            teacher = nn.Linear(4, 4)
+            teacher.load_state_dict(
+                load_file(self.run.component("first") / "network" / "model.safetensors")
+            )
+
+        def objective(network, batch, noise):
+            x = batch.av["audio"][:, 0]
+            with torch.no_grad():
+                target = x.flip(-1) if teacher is None else teacher(x)
+            errors = (network(x) - target - 0.01 * noise(AV(None, x))["audio"]).square()
+            return TrainingLoss(errors.mean(), {"mse": (errors.detach().mean(), len(x))})
+
+        network = self.run.seeded(lambda: nn.Linear(4, 4), train)
+        return StageWork(
+            trainees=[self.run.trainee(stage, network, objective, train)],
+            build=lambda: nn.Linear(4, 4),
+            data=ToyWindows(),
+            train=train,
+            preview=self.preview,
+            leave=lambda network, samples: WidthConfig(),
+        )
+
+    def save_model(self):
+        (self.run.out / "model").mkdir()
+
+
+def run_toy(out, config=None, *, preview=None, **options):
+    config = config or toy_config()
+    return train_stages(
+        config,
+        out,
+        system="toy",
+        stages=[
+            Stage(name="first", total_samples=config.first.total_samples, folder="first"),
+            Stage(name="absent", total_samples=0, folder="absent"),
+            Stage(name="second", total_samples=config.second.total_samples, folder="second"),
+        ],
+        train_configs={"first": config.first, "second": config.second},
+        recipe=lambda run: ToyRecipe(config, run, preview),
+        **options,
+    )
+
+
+def left(out, stage="second"):
+    return load_file(out / stage / "component" / "network" / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    assert run_toy(tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def kill_at(samples):
+    def track(numbers):
+        if numbers["samples"] == samples:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return lambda: [track]
+
+
+@pytest.mark.usefixtures("process_as_before")
+def test_stages_run_in_order_and_the_model_comes_last(whole):
+    assert {p.name for p in whole.iterdir()} == {"config.json", "first", "second", "model"}
+    assert {p.name for p in (whole / "first").iterdir()} == {
+        "checkpoints",
+        "component",
+        "log.jsonl",
+    }
+    averaged = load_file(whole / "first" / "checkpoints" / "000000016" / "first.ema.safetensors")
+    assert same(left(whole, "first"), averaged)
+
+
+def test_ctrl_c_in_the_last_step_of_a_stage_is_not_forgotten(whole, tmp_path):
+    out = tmp_path / "run"
+    assert not run_toy(out, trackers=kill_at(16))
+    assert (out / "first" / "component").is_dir(), "the stage itself is complete"
+    assert not (out / "second").exists()
+    assert run_toy(out, resume=True)
+    assert same(left(out), left(whole))
+
+
+def test_ctrl_c_in_the_preview_after_the_last_step_is_not_forgotten(whole, tmp_path):
+    out = tmp_path / "run"
+
+    def preview(network, samples):
+        if samples == 16:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not run_toy(out, preview=preview)
+    assert not (out / "second").exists()
+    assert run_toy(out, resume=True)
+    assert same(left(out), left(whole))
+
+
+def test_ctrl_c_within_a_stage_saves_and_resumes_exactly(whole, tmp_path):
+    out = tmp_path / "run"
+    assert not run_toy(out, trackers=kill_at(12))
+    assert not (out / "first" / "component").exists()
+    assert (out / "first" / "checkpoints" / "000000012").is_dir()
+    assert run_toy(out, resume=True)
+    assert same(left(out), left(whole))
+
+
+def test_single_stages_in_turn_equal_all_at_once(whole, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="second needs first"):
+        run_toy(out, only=["second"])
+    with pytest.raises(ConfigError, match="the stages first, second, not absent"):
+        run_toy(out, only=["absent"])
+    assert not out.exists()
+    assert run_toy(out, only=["first"])
+    assert not (out / "model").exists()
+    assert run_toy(out, only=["second"], resume=True)
+    assert (out / "model").exists()
+    assert same(left(out), left(whole))
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(FolderInUseError, match="in use by process"):
+        run_toy(tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_recomputation_that_has_no_effect_is_refused(tmp_path):
+    config = toy_config(checkpoint_activations=True)
+    with pytest.raises(ConfigError, match="first cannot recompute its activations"):
+        run_toy(tmp_path / "run", config)

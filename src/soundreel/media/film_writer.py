@@ -280,8 +280,9 @@ def _packets(
         if kind is not MP4 or codec in PLAYED_IN_MP4:
             added = out.add_stream_from_template(stream)
             added.metadata.update(stream.metadata)
+            added.disposition = stream.disposition
             shift = int(clock_zero(source) / tick_of(stream))
-            return _copied((packet for packet in source.demux(stream)), added, shift)
+            return _copied(source.demux(stream), added, shift)
     if modality == "video":
         return _encoded_pictures(out, kind, track, info)
     return _encoded_sound(out, kind, track, info)

@@ -13,6 +13,7 @@ from soundreel.data.loader import sample_generator
 from soundreel.data.manifest import DataError, load_manifest
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
+from soundreel.media.decode import read_frames
 from soundreel.types import ClipSpec
 
 SPEC = ClipSpec(num_frames=16, height=8, width=8)
@@ -106,6 +107,29 @@ def test_cached_and_uncached_windows_are_equal(root):
         for other in (cached, cached, little):
             assert torch.equal(other[index].av.video, expected.video)
             assert torch.equal(other[index].av.audio, expected.audio)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1, 200_000])
+def test_a_clip_that_the_cache_cannot_hold_is_decoded_no_further_than_its_window(
+    root, monkeypatch, cache_bytes
+):
+    """200,000 bytes hold one of the two clips."""
+    dataset = PreparedDataset(root, spec=SPEC, cache=True, cache_bytes=cache_bytes)
+    decoded = []
+
+    def count(*args, num_frames, **options):
+        decoded.append(num_frames)
+        return read_frames(*args, num_frames=num_frames, **options)
+
+    monkeypatch.setattr("soundreel.media.decode.read_frames", count)
+    for _ in range(2):
+        for index in range(len(dataset)):
+            dataset[index]
+    whole = [] if cache_bytes < 200_000 else [dataset.records[0].num_frames]
+    assert sorted(decoded, reverse=True)[: len(whole)] == whole
+    assert set(decoded[len(whole) :]) == {SPEC.num_frames}
+    windows = [dataset._num_starts(r.num_frames) for r in dataset.records[len(whole) :]]
+    assert len(decoded) - len(whole) == 2 * sum(windows)
 
 
 def test_a_cached_window_can_be_changed_without_changing_the_next(root):

@@ -88,11 +88,7 @@ class PreparedDataset(Dataset):
         items = (1 if stride == "random" else starts[r.key] for r in self.records)
         self._ends = list(accumulate(items))
         self._clips = DecodedClips(
-            root,
-            self.records,
-            frame_rate=self.info.frame_rate,
-            sample_rate=self.info.sample_rate,
-            cache_bytes=cache_bytes if cache else 0,
+            root, self.records, self.info, cache_bytes=cache_bytes if cache else 0
         )
 
     def _num_starts(self, num_frames: int) -> int:

@@ -2,14 +2,13 @@
 
 import io
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from soundreel.data.manifest import ClipRecord, DataError
+from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo
 from soundreel.data.shards import ShardReader
 from soundreel.media.errors import MediaError
 from soundreel.media.pixels import frames_to_video
@@ -21,32 +20,27 @@ class _Decoded:
     frames: UInt8[np.ndarray, "frame height width 3"]
     waveform: Float32[np.ndarray, "channel sample"]
 
-    @property
-    def num_bytes(self) -> int:
-        return self.frames.nbytes + self.waveform.nbytes
-
 
 class DecodedClips:
-    """Cuts pieces out of prepared clips.
+    """Cut pieces out of prepared clips.
 
     Args:
         cache_bytes: whole clips are kept, as bytes and float32 samples, until they take this much;
-            those that come later are decoded each time. 0 keeps none.
+            of a clip that no longer fits only the frames asked for are decoded, each time. 0 keeps
+            none.
     """
 
     def __init__(
         self,
         root: Path,
         records: list[ClipRecord],
+        info: DatasetInfo,
         *,
-        frame_rate: Fraction,
-        sample_rate: int,
         cache_bytes: int,
     ) -> None:
         self._reader = ShardReader(root)
         self._records = records
-        self._frame_rate = frame_rate
-        self._sample_rate = sample_rate
+        self._info = info
         self._budget = cache_bytes
         self._cache: dict[int, _Decoded] = {}
 
@@ -60,11 +54,10 @@ class DecodedClips:
             DataError: if the shard is damaged.
         """
         decoded = self._cache.get(clip)
-        if decoded is None and self._budget > 0:
+        if decoded is None and (size := self._size(clip)) <= self._budget:
             decoded = self._decode(clip, 0, self._records[clip].num_frames)
-            if decoded.num_bytes <= self._budget:
-                self._budget -= decoded.num_bytes
-                self._cache[clip] = decoded
+            self._budget -= size
+            self._cache[clip] = decoded
         if decoded is None:
             decoded = self._decode(clip, *frames)
             frames = (0, frames[1] - frames[0])
@@ -73,8 +66,14 @@ class DecodedClips:
             audio=torch.from_numpy(decoded.waveform[:, slice(*samples)].copy()),
         )
 
+    def _size(self, clip: int) -> int:
+        """Return the bytes that the whole clip takes when decoded."""
+        record, info = self._records[clip], self._info
+        frames = record.num_frames * info.height * info.width * 3
+        return frames + 4 * record.num_samples * info.num_channels
+
     def _decode(self, clip: int, begin: int, end: int) -> _Decoded:
-        """Frames `begin` to `end` and all samples."""
+        """Decode frames `begin` to `end` and all samples."""
         from soundreel.media.decode import read_audio, read_frames  # needs PyAV, latents do not
 
         record = self._records[clip]
@@ -82,13 +81,13 @@ class DecodedClips:
         try:
             frames = read_frames(
                 io.BytesIO(content),
-                frame_rate=self._frame_rate,
-                start=begin / self._frame_rate,
+                frame_rate=self._info.frame_rate,
+                start=begin / self._info.frame_rate,
                 num_frames=end - begin,
             )
             decoded = _Decoded(
                 np.stack(list(frames)),
-                read_audio(io.BytesIO(content), sample_rate=self._sample_rate),
+                read_audio(io.BytesIO(content), sample_rate=self._info.sample_rate),
             )
         except MediaError as error:
             raise DataError(

@@ -21,6 +21,7 @@ from soundreel.config_io import (
     merge_file,
     save_json,
 )
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.presets import PRESETS, preset
 
@@ -45,7 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.width <= 0:
-            raise ValueError(f"width must be positive, got {self.width}")
+            raise SoundreelError(f"width must be positive, got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "soundreel"
 
 LAYERS = {
+    "errors": 0,
     "types": 0,
     "diffusion": 1,
     "audio": 1,

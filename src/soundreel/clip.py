@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from soundreel.errors import SoundreelError
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
 from soundreel.media.pixels import clip_full_scale, frames_to_video, video_to_frames
@@ -38,7 +39,7 @@ class Clip:
     sample_rate / frame_rate` samples, rounded down or up.
 
     Raises:
-        ValueError: if both are absent or empty, a rate is not positive, or the lengths differ.
+        SoundreelError: if both are absent or empty, a rate is not positive, or the lengths differ.
     """
 
     frames: UInt8[np.ndarray, "frame height width 3"] | None
@@ -49,19 +50,21 @@ class Clip:
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
         if self.frame_rate <= 0 or self.sample_rate <= 0:
-            raise ValueError(f"rates must be positive, got {self.frame_rate}, {self.sample_rate}")
+            raise SoundreelError(
+                f"rates must be positive, got {self.frame_rate}, {self.sample_rate}"
+            )
         if self.frames is None and self.waveform is None:
-            raise ValueError("a clip needs frames, a waveform or both")
+            raise SoundreelError("a clip needs frames, a waveform or both")
         if self.frames is not None:
             _check_array("frames", self.frames, np.uint8, "frame height width 3", 4)
             if self.frames.shape[-1] != 3:
-                raise ValueError(f"frames must be RGB, got shape {self.frames.shape}")
+                raise SoundreelError(f"frames must be RGB, got shape {self.frames.shape}")
         if self.waveform is not None:
             _check_array("waveform", self.waveform, np.float32, "channel sample", 2)
         if self.frames is not None and self.waveform is not None:
             length = self.num_frames * self.sample_rate / self.frame_rate
             if abs(self.num_samples - length) >= 1:
-                raise ValueError(
+                raise SoundreelError(
                     f"{self.num_frames} frames last {float(length):.1f} samples, got "
                     f"{self.num_samples}; cut or pad the waveform to {floor(length)} samples"
                 )
@@ -110,7 +113,7 @@ class Clip:
 
         Raises:
             MediaError: if the file cannot be read, or the piece reaches beyond its end.
-            ValueError: if the duration holds no frame.
+            SoundreelError: if the duration holds no frame.
         """
         from soundreel.media.decode import read_audio, read_frames, stack_frames
         from soundreel.media.probe import probe
@@ -118,7 +121,7 @@ class Clip:
         start = Fraction(start)
         wanted = None if duration is None else Fraction(duration)
         if wanted is not None and wanted <= 0:
-            raise ValueError(f"duration must be positive, got {duration} s")
+            raise SoundreelError(f"duration must be positive, got {duration} s")
         info = probe(source)
         frame_rate = Fraction(frame_rate or info.frame_rate or DEFAULT_FRAME_RATE)
         sample_rate = sample_rate or info.sample_rate or DEFAULT_SAMPLE_RATE
@@ -168,7 +171,7 @@ class Clip:
         `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
 
         Raises:
-            ValueError: if the name ends otherwise, or there is no sound for a `.wav`.
+            SoundreelError: if the name ends otherwise, or there is no sound for a `.wav`.
             MediaError: if the file cannot be written.
         """
         from soundreel.media.encode import write_mkv, write_mp4, write_wav
@@ -176,13 +179,13 @@ class Clip:
         suffix = Path(path).suffix.lower()
         if suffix == ".wav":
             if self.waveform is None:
-                raise ValueError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
+                raise SoundreelError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
             write_wav(path, self.waveform, self.sample_rate)
         elif suffix in (".mp4", ".mkv"):
             write = write_mp4 if suffix == ".mp4" else write_mkv
             write(path, self.frames, self.waveform, self.frame_rate, self.sample_rate)
         else:
-            raise ValueError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
+            raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 
     def cut(self, start_s: Seconds, duration_s: Seconds) -> "Clip":
         """A piece of the clip, to the nearest frame (without frames: to the nearest sample).
@@ -191,14 +194,14 @@ class Clip:
         that follow each other share no sample and leave none out.
 
         Raises:
-            ValueError: if the piece is empty or not within the clip.
+            SoundreelError: if the piece is empty or not within the clip.
         """
         rate = self.sample_rate if self.frames is None else self.frame_rate
         total = self.num_samples if self.frames is None else self.num_frames
         begin = round(Fraction(start_s) * rate)
         end = begin + round(Fraction(duration_s) * rate)
         if not 0 <= begin < end <= total:
-            raise ValueError(
+            raise SoundreelError(
                 f"a piece of {float(duration_s):.3f} s from {float(start_s):.3f} s is empty or not "
                 f"within the clip of {self.duration_s:.3f} s"
             )
@@ -231,7 +234,7 @@ class Clip:
             num_channels: 1 (the mean of the channels) or, from mono, 2.
 
         Raises:
-            ValueError: if the clip is shorter than one new frame, or the channels cannot be had.
+            SoundreelError: the clip is shorter than one new frame, or the channels cannot be had.
         """
         from soundreel.media.picture import reframe
         from soundreel.media.resample import resample_waveform, with_channels
@@ -239,12 +242,14 @@ class Clip:
         frame_rate = self.frame_rate if frame_rate is None else Fraction(frame_rate)
         sample_rate = self.sample_rate if sample_rate is None else sample_rate
         if frame_rate <= 0 or sample_rate <= 0:
-            raise ValueError(f"rates must be positive, got {frame_rate} and {sample_rate}")
+            raise SoundreelError(f"rates must be positive, got {frame_rate} and {sample_rate}")
         frames, waveform = self.frames, self.waveform
         if frames is not None:
             count = floor(self.duration * frame_rate)
             if count == 0:
-                raise ValueError(f"{self.duration_s:.3f} s hold no frame at {frame_rate} frames/s")
+                raise SoundreelError(
+                    f"{self.duration_s:.3f} s hold no frame at {frame_rate} frames/s"
+                )
             shown = [floor(k * self.frame_rate / frame_rate) for k in range(count)]
             frames = frames[shown]
             if size is not None and size != frames.shape[1:3]:
@@ -274,7 +279,7 @@ class Clip:
         float32 in [-1, 1]; samples beyond full scale are clipped and counted in the log.
 
         Raises:
-            ValueError: if a rate, size or length does not fit.
+            SoundreelError: if a rate, size or length does not fit.
         """
         video = audio = None
         if self.frames is not None:
@@ -310,7 +315,7 @@ class Clip:
 
 def _check_array(name: str, array: np.ndarray, dtype: type, axes: str, ndim: int) -> None:
     if array.dtype != dtype or array.ndim != ndim or 0 in array.shape:
-        raise ValueError(
+        raise SoundreelError(
             f"{name} must be a {np.dtype(dtype)} array '{axes}' that is not empty, "
             f"got {array.dtype} {array.shape}"
         )
@@ -318,6 +323,6 @@ def _check_array(name: str, array: np.ndarray, dtype: type, axes: str, ndim: int
 
 def _require(name: str, got: object, expected: object) -> None:
     if got != expected:
-        raise ValueError(
+        raise SoundreelError(
             f"clip has {name} {got}, the model takes {expected}; resample it, or give a longer clip"
         )

@@ -24,13 +24,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text
 from soundreel.json_yaml import read_json, read_yaml
 
 Config = TypeVar("Config")
 
 
-class ConfigError(ValueError):
+class ConfigError(SoundreelError):
     """A configuration key or value that does not exist or does not fit."""
 
 
@@ -162,7 +163,7 @@ class _Reader:
             return None
         try:
             return kind(**values)
-        except ValueError as error:
+        except SoundreelError as error:
             self.problems.append(f"{name}: {error}" if name else str(error))
             return None
 

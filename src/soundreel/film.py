@@ -22,6 +22,7 @@ from jaxtyping import Float32, UInt8
 
 from soundreel.clip import Clip, Seconds
 from soundreel.diffusion.noise import derived_seed
+from soundreel.errors import SoundreelError
 from soundreel.media.seam import (
     FADE_S,
     fade_pictures,
@@ -53,7 +54,7 @@ class FilmClock:
         origin: first frame of window 0.
 
     Raises:
-        ValueError: the overlap is negative or longer than half a window.
+        SoundreelError: the overlap is negative or longer than half a window.
     """
 
     clip: ClipSpec
@@ -62,7 +63,7 @@ class FilmClock:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= self.clip.num_frames // 2:
-            raise ValueError(
+            raise SoundreelError(
                 f"windows of {self.clip.num_frames} frames overlap by 0 to "
                 f"{self.clip.num_frames // 2} frames, got {self.overlap}"
             )
@@ -88,11 +89,11 @@ class FilmClock:
         """Frames of so many seconds, to the nearest.
 
         Raises:
-            ValueError: that is no frame.
+            SoundreelError: that is no frame.
         """
         frames = round(Fraction(duration) * self.clip.frame_rate)
         if frames < 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"a film of {float(duration):g} s holds no frame at "
                 f"{float(self.clip.frame_rate):g} frames/s; ask for a longer one"
             )
@@ -163,8 +164,8 @@ def film(
         of `num_frames` frames, exactly.
 
     Raises:
-        ValueError: `after` is shorter than a window or not shorter than the film, or lacks what is
-            to go on.
+        SoundreelError: `after` is shorter than a window or not shorter than the film, or lacks
+            what is to go on.
     """
     clock = FilmClock(maker.clip, maker.overlap)
     past = None
@@ -183,12 +184,12 @@ def _go_on(clock: FilmClock, after: Clip, num_frames: int | None) -> tuple[FilmC
     spec = clock.clip
     length = after.num_frames or int(after.duration * spec.frame_rate)
     if length < spec.num_frames:
-        raise ValueError(
+        raise SoundreelError(
             f"the clip to go on from lasts {after.duration_s:.3f} s, a window of this model "
             f"{spec.duration_s:.3f} s; give a longer clip"
         )
     if num_frames is not None and num_frames <= length:
-        raise ValueError(
+        raise SoundreelError(
             f"the film is to last {float(num_frames / spec.frame_rate):.3f} s, but the clip that "
             f"it begins with lasts {after.duration_s:.3f} s; ask for a longer film"
         )
@@ -355,13 +356,13 @@ def _only(clip: Clip, modality: Modality) -> Clip:
     """Return the clip with what is to go on alone.
 
     Raises:
-        ValueError: the clip does not have it.
+        SoundreelError: the clip does not have it.
     """
     missing = {"video": clip.frames is None, "audio": clip.waveform is None}
     wanted = ("video", "audio") if modality == "both" else (modality,)
     for name in wanted:
         if missing[name]:
-            raise ValueError(f"the clip to go on from has no {name}; choose another modality")
+            raise SoundreelError(f"the clip to go on from has no {name}; choose another modality")
     if modality == "audio":
         return replace(clip, frames=None)
     return replace(clip, waveform=None) if modality == "video" else clip

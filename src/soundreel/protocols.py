@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.types import AV, ClipSpec
 
 Options = TypeVar("Options")
@@ -192,12 +193,12 @@ def with_options(defaults: Options, changes: Mapping[str, Any]) -> Options:
     """Return a model's options with some exchanged; a value of None keeps the model's own.
 
     Raises:
-        ValueError: an unknown name (the message lists the known ones), or a value out of range.
+        SoundreelError: an unknown name (the message lists the known ones), or a value out of range.
     """
     known = {entry.name: entry.metadata for entry in fields(defaults)}  # pyrefly: ignore
     unknown = sorted(changes.keys() - known)
     if unknown:
-        raise ValueError(
+        raise SoundreelError(
             f"unknown option {', '.join(unknown)}; this model takes {', '.join(known)}"
         )
     changed = {name: value for name, value in changes.items() if value is not None}
@@ -205,7 +206,7 @@ def with_options(defaults: Options, changes: Mapping[str, Any]) -> Options:
         low, choices = known[name].get("low"), known[name].get("choices")
         values = value if isinstance(value, tuple) else (value,)
         if low is not None and not all(number >= low for number in values):
-            raise ValueError(f"{name} must be at least {low}, got {value}")
+            raise SoundreelError(f"{name} must be at least {low}, got {value}")
         if choices and value not in choices:
-            raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}")
+            raise SoundreelError(f"{name} is one of {', '.join(choices)}, got {value!r}")
     return replace(defaults, **changed)  # pyrefly: ignore

@@ -11,6 +11,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from soundreel.errors import SoundreelError
+
 Number = float | int
 
 
@@ -135,7 +137,7 @@ class ClipSpec:
         object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
         for name in ("num_frames", "height", "width", "frame_rate", "sample_rate", "num_channels"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"ClipSpec.{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"ClipSpec.{name} must be positive, got {getattr(self, name)}")
 
     @property
     def duration(self) -> Fraction:

@@ -96,15 +96,6 @@ def test_a_file_of_another_kind_is_no_media_file(capsys, tmp_path):
     assert "notes.txt" in error_line(capsys)
 
 
-def test_a_defect_of_ours_is_not_hidden(monkeypatch):
-    def broken(arguments: list[str]) -> int:
-        raise KeyError("a defect")
-
-    monkeypatch.setattr("soundreel.cli.train.train", broken)
-    with pytest.raises(KeyError):
-        run(["train", "mm-diffusion-tiny"])
-
-
 def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt

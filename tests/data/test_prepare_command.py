@@ -5,6 +5,7 @@ import re
 import pytest
 
 from soundreel.cli.main import run
+from soundreel.data.convert import convert
 from soundreel.data.manifest import DatasetInfo
 
 
@@ -61,3 +62,23 @@ def test_other_options_for_a_finished_data_set_end_with_code_2(videos, tmp_path,
     assert _prepare(videos, tmp_path / "out", "--height", 16, "--width", 8) == 2
     assert "height was 8, is now 16" in capsys.readouterr().err
     assert _prepare(videos, tmp_path / "out", "--height", 16, "--width", 8, "--overwrite") == 0
+
+
+def test_a_defect_costs_its_source_only_and_ends_with_code_1(
+    videos, tmp_path, capsys, monkeypatch, caplog
+):
+    names = sorted(path.name for path in videos.rglob("*.mkv"))
+
+    def convert_or_fail(source, options, spool):
+        if source.name.endswith(names[0]):
+            raise ValueError("a defect deep inside")
+        return convert(source, options, spool)
+
+    monkeypatch.setattr("soundreel.data.workers.convert", convert_or_fail)
+    code = _prepare(videos, tmp_path / "out", "--height", "8", "--width", "8")
+    assert code == 1
+    assert "defect in soundreel: 1 sources" in capsys.readouterr().out
+    assert "Traceback" in caplog.text
+    assert DatasetInfo.load(tmp_path / "out").counts["clips"] == len(names) - 1
+    skipped = (tmp_path / "out" / "skipped.csv").read_text()
+    assert "unforeseen ValueError: a defect deep inside" in skipped

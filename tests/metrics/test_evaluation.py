@@ -143,6 +143,15 @@ def test_what_cannot_be_measured_is_listed_and_left_out():
         measure([found[3]])
 
 
+def test_a_defect_is_no_reason_to_leave_a_clip_out(monkeypatch):
+    def broken(*arguments):
+        raise ValueError("deep inside")
+
+    monkeypatch.setattr("soundreel.metrics.measure.measure_sync", broken)
+    with pytest.raises(ValueError, match="deep inside"):
+        measure(items(1, 1))
+
+
 def test_results_are_given_by_class_and_repeat_with_the_seed(measured):
     result = evaluate(*measured)
     assert {m.name for m in result.metrics} == {"fad/yamnet", "kvd/efficientnet-lite0"}

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from soundreel.app.workshop import CancelledError, Made, Workshop
+from soundreel.errors import SoundreelError
 
 Result = TypeVar("Result")
 Number = int | float
@@ -194,7 +195,7 @@ def _politely(action: Callable[[], Result]) -> Result:
         return action()
     except CancelledError:
         raise gr.Error("cancelled", title="Stopped", duration=3, print_exception=False) from None
-    except ValueError as error:
+    except SoundreelError as error:
         raise gr.Error(str(error), print_exception=False) from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.encode import AAC_RATES
 from soundreel.media.errors import MediaError
@@ -30,7 +31,7 @@ MAX_LARGE_PIXELS = 1024 * 1024
 Progress = Callable[[int, int], None]
 
 
-class UploadError(ValueError):
+class UploadError(SoundreelError):
     """What was uploaded cannot be used; the message is for the visitor."""
 
 
@@ -57,7 +58,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("upload_mb", "duration_s", "count", "decoded_gb"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +125,10 @@ class Workshop:
         Raises:
             UploadError: the upload cannot be used.
             CancelledError: `cancel` was called.
-            ValueError: a setting is out of range.
+            SoundreelError: a setting is out of range.
         """
         if not 1 <= count <= self.limits.count:
-            raise ValueError(f"the number of clips is 1 to {self.limits.count}, got {count}")
+            raise SoundreelError(f"the number of clips is 1 to {self.limits.count}, got {count}")
         options: dict[str, Any] = {"count": count, "seed": seed, "num_steps": num_steps}
         if class_name and class_name in self.class_names:
             options["label"] = self.class_names.index(class_name)
@@ -156,10 +157,12 @@ class Workshop:
         Raises:
             UploadError: the upload cannot be used.
             CancelledError: `cancel` was called.
-            ValueError: there is no upscaler, or the number of steps is impossible.
+            SoundreelError: there is no upscaler, or the number of steps is impossible.
         """
         if self.upscaler is None:
-            raise ValueError("no super-resolution model was given: start with --upscaler FOLDER")
+            raise SoundreelError(
+                "no super-resolution model was given: start with --upscaler FOLDER"
+            )
         config = UpscaleConfig(num_steps=num_steps)
         clip = self._upload(upload, "video", self.pipeline.clip.duration_s)
         shape = (0, 0) if clip.frames is None else clip.frames.shape[1:3]

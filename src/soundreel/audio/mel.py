@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from soundreel.audio.stft import stft_magnitude
+from soundreel.errors import SoundreelError
 
 # Slaney's scale: linear with 3 mel per 200 Hz up to 1 kHz (15 mel), then 27 mel per factor 6.4.
 MEL_PER_HZ = 3 / 200
@@ -36,17 +37,17 @@ class MelConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_hz < self.max_hz <= self.filterbank_sample_rate / 2:
-            raise ValueError(
+            raise SoundreelError(
                 f"mel bands need 0 <= min_hz < max_hz <= {self.filterbank_sample_rate / 2:g} "
                 f"(half of filterbank_sample_rate), got {self.min_hz:g} and {self.max_hz:g}"
             )
         if not 0 < self.hop_length <= self.fft_size or (self.fft_size - self.hop_length) % 2:
-            raise ValueError(
+            raise SoundreelError(
                 f"hop_length must be at most fft_size and differ from it by an even number, got "
                 f"{self.hop_length} and {self.fft_size}"
             )
         if self.num_mels <= 0 or self.floor <= 0:
-            raise ValueError(
+            raise SoundreelError(
                 f"num_mels and floor must be positive, got {self.num_mels} and {self.floor}"
             )
 

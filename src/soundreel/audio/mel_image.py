@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from soundreel.audio.mel import MelConfig, log_mel
 from soundreel.audio.resize import resize, resize_uint8
+from soundreel.errors import SoundreelError
 
 DB_PER_LOG = 20.0 / math.log(10.0)
 
@@ -48,11 +49,13 @@ class MelImageConfig:
     def __post_init__(self) -> None:
         for name in ("sample_rate", "num_samples", "image_size"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         if self.min_db >= self.max_db:
-            raise ValueError(f"min_db must be below max_db, got {self.min_db} and {self.max_db}")
+            raise SoundreelError(
+                f"min_db must be below max_db, got {self.min_db} and {self.max_db}"
+            )
         if self.num_columns < 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"num_samples must be at least one hop of {self.mel.hop_length}, "
                 f"got {self.num_samples}"
             )
@@ -69,11 +72,11 @@ def waveform_to_log_mel(
     """Log mel of a whole clip.
 
     Raises:
-        ValueError: the waveform is longer than the clip.
+        SoundreelError: the waveform is longer than the clip.
     """
     missing = config.num_samples - waveform.shape[-1]
     if missing < 0:
-        raise ValueError(
+        raise SoundreelError(
             f"the waveform has {waveform.shape[-1]} samples, a clip {config.num_samples}; cut it"
         )
     return log_mel(functional.pad(waveform, (0, missing)), config.mel)

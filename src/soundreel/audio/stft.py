@@ -11,6 +11,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
+
 
 @cache
 @torch.inference_mode(mode=False)  # what is kept must also serve training
@@ -25,11 +27,11 @@ def stft(
     """Return the short-time spectrum, windows of `fft_size` samples, one column per hop.
 
     Raises:
-        ValueError: fewer samples than the reflected padding needs.
+        SoundreelError: fewer samples than the reflected padding needs.
     """
     pad = (fft_size - hop_length) // 2
     if waveform.shape[-1] <= pad:
-        raise ValueError(
+        raise SoundreelError(
             f"{waveform.shape[-1]} samples are too few for a spectrum of {fft_size}; "
             f"give more than {pad}, or pad with silence"
         )

@@ -1,7 +1,9 @@
 """The one exception that reading and writing models raises."""
 
+from soundreel.errors import SoundreelError
 
-class CheckpointError(Exception):
+
+class CheckpointError(SoundreelError):
     """A model file or folder cannot be used; the message says which one, why, and what to do."""
 
 

@@ -25,6 +25,7 @@ from soundreel.checkpoints.store import (
     save_tensors,
     writing_folder,
 )
+from soundreel.errors import SoundreelError
 
 SMALLEST = 4096  # elements from which on a matrix is worth its scales
 LEVELS = 127
@@ -34,14 +35,14 @@ def pack_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Matrices as integers with scales, the rest in half precision.
 
     Raises:
-        ValueError: a weight is not finite, or a name that packing needs is taken.
+        SoundreelError: a weight is not finite, or a name that packing needs is taken.
     """
     packed: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.endswith(SCALE):
-            raise ValueError(f"{name}: names that end in {SCALE} are packing's own")
+            raise SoundreelError(f"{name}: names that end in {SCALE} are packing's own")
         if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name}: holds values that are not finite; the model is damaged")
+            raise SoundreelError(f"{name}: holds values that are not finite; the model is damaged")
         if value.is_floating_point() and value.dim() >= 2 and value.numel() >= SMALLEST:
             rows = value.float().flatten(1)
             scale = rows.abs().amax(dim=1).clamp(min=1e-12) / LEVELS
@@ -70,9 +71,10 @@ def pack_model(source: str | Path, dest: Path) -> int:
     with writing_folder(Path(dest)) as temporary:
         for name in components:
             (temporary / name).mkdir()
+            state = load_state(folder, name)
             try:
-                packed = pack_state(load_state(folder, name))
-            except ValueError as error:
+                packed = pack_state(state)
+            except SoundreelError as error:
                 raise CheckpointError(f"{folder / name}: {error}") from None
             save_tensors(packed, temporary / name / WEIGHTS_FILE)
             (temporary / name / CONFIG_FILE).write_bytes((folder / name / CONFIG_FILE).read_bytes())

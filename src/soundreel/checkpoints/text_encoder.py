@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from soundreel.checkpoints.errors import CheckpointError, listed
+from soundreel.errors import SoundreelError
 
 NETWORKS = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
 """Class of `transformers` for each `model_type` that can be read."""
@@ -43,7 +44,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.num_tokens < 1:
-            raise ValueError(f"num_tokens must be positive, got {self.num_tokens}")
+            raise SoundreelError(f"num_tokens must be positive, got {self.num_tokens}")
 
 
 class TextEncoder:
@@ -126,6 +127,8 @@ def load_text_encoder(config: TextConfig) -> TextEncoder:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 _tokenizer_folder(folder), **_LOCAL
             )
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(f"{folder}: not a readable text encoder ({reason})") from None

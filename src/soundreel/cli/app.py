@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,9 @@ class AppArguments:
 def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
     """Serve a web page on this machine."""
     if find_spec("gradio") is None:
-        raise ValueError("the web page needs Gradio: pip install 'soundreel[app]'")
+        raise SoundreelError("the web page needs Gradio: pip install 'soundreel[app]'")
     if arguments.examples is not None and not arguments.examples.is_dir():
-        raise ValueError(f"--examples {arguments.examples}: no such folder")
+        raise SoundreelError(f"--examples {arguments.examples}: no such folder")
     # Everything that visitors upload or get lies in one folder that goes with the server.
     with tempfile.TemporaryDirectory(prefix="soundreel-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")

@@ -13,6 +13,7 @@ from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_manifest
 from soundreel.data.shards import ShardReader
+from soundreel.errors import SoundreelError
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
 
@@ -109,20 +110,20 @@ def clip_items(
         duration_s: a model whose clips are shorter is refused before it is sampled.
 
     Raises:
-        ValueError: there is no such source, it holds no clips, or it is too short a model.
+        SoundreelError: there is no such source, it holds no clips, or it is too short a model.
     """
     if (source / INDEX_FILE).is_file():
         return _sampled(source, max_clips or DEFAULT_SAMPLES, seed, duration_s)
     if (source / DATASET_FILE).is_file():
         items = _prepared(source, split)
     elif (source / RUN_MODEL / INDEX_FILE).is_file():
-        raise ValueError(f"{source} is a training run; its model is {source / RUN_MODEL}")
+        raise SoundreelError(f"{source} is a training run; its model is {source / RUN_MODEL}")
     elif source.is_dir():
         items = media_files(source)
     else:
-        raise ValueError(f"{source}: no folder; give a folder of clips, a data set or a model")
+        raise SoundreelError(f"{source}: no folder; give a folder of clips, a data set or a model")
     if not items:
-        raise ValueError(f"{source} holds no video files")
+        raise SoundreelError(f"{source} holds no video files")
     if max_clips is not None and max_clips < len(items):
         chosen = np.random.default_rng(seed).permutation(len(items))[:max_clips]
         items = [items[k] for k in sorted(chosen.tolist())]
@@ -152,7 +153,7 @@ def _prepared(root: Path, split: str) -> list[Item]:
     records = load_manifest(root, split)
     if not records:
         splits = sorted({record.split for record in load_manifest(root)})
-        raise ValueError(
+        raise SoundreelError(
             f"{root} has no clips"
             + (f" in split {split!r}; its splits: {', '.join(splits)}" if splits else "")
         )
@@ -174,7 +175,7 @@ def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Ite
     pipeline = load(folder)
     own_s = float(pipeline.clip.duration)
     if own_s < duration_s:
-        raise ValueError(
+        raise SoundreelError(
             f"{folder} makes clips of {own_s:g} s, and --duration-s is {duration_s:g}; compare "
             "shorter clips"
         )

@@ -11,6 +11,7 @@ from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, render_clip
 from soundreel.data.scenes.sizes import options_for
+from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.gallery import Exhibit, write_gallery
 from soundreel.systems.load import Pipeline, load
@@ -53,7 +54,7 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     """Show on one page what a model can do."""
     out = arguments.out
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; give a folder")
+        raise SoundreelError(f"--out {out} is a file; give a folder")
     pipeline = load(arguments.model)
     wishes = _free_wishes(pipeline) + _given_wishes(pipeline, arguments)
     with progress_bar("sampling") as advance:
@@ -118,7 +119,7 @@ def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
             sample_rate=spec.sample_rate,
         )
         if clip.frames is None or clip.waveform is None:
-            raise ValueError(f"--given {arguments.given}: needs pictures and sound")
+            raise SoundreelError(f"--given {arguments.given}: needs pictures and sound")
         source = f"of {arguments.given.name}"
         seen = heard = clip
     elif names and set(names) <= set(KINDS):

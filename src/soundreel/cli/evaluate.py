@@ -20,6 +20,7 @@ from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text
 from soundreel.metrics.copies import copies_of_training
 from soundreel.metrics.evaluation import Evaluation, evaluate_sets
@@ -114,25 +115,27 @@ def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
 def _check(arguments: EvaluateArguments) -> None:
     parse_frame_rate(arguments.frame_rate)
     if arguments.ref.resolve() == arguments.gen.resolve():
-        raise ValueError(f"REF and GEN are one folder, {arguments.ref}; give two")
+        raise SoundreelError(f"REF and GEN are one folder, {arguments.ref}; give two")
     if arguments.train is not None and (arguments.train / INDEX_FILE).is_file():
-        raise ValueError(f"--train {arguments.train} is a model; give the clips it was trained on")
+        raise SoundreelError(
+            f"--train {arguments.train} is a model; give the clips it was trained on"
+        )
     if arguments.train is not None and arguments.train.resolve() == arguments.gen.resolve():
-        raise ValueError(f"--train and GEN are one folder, {arguments.gen}; give two")
+        raise SoundreelError(f"--train and GEN are one folder, {arguments.gen}; give two")
     if (
         arguments.train is not None
         and arguments.train.resolve() == arguments.ref.resolve()
         and arguments.split in ("", "train")
     ):
-        raise ValueError("REF holds the training clips; name its held-out ones: --split test")
+        raise SoundreelError("REF holds the training clips; name its held-out ones: --split test")
     if arguments.duration_s <= 0 or arguments.num_shown < 0:
-        raise ValueError("--duration-s must be positive and --num-shown not negative")
+        raise SoundreelError("--duration-s must be positive and --num-shown not negative")
     if arguments.max_clips is not None and arguments.max_clips < 3:
-        raise ValueError(f"--max-clips must be at least 3, got {arguments.max_clips}")
+        raise SoundreelError(f"--max-clips must be at least 3, got {arguments.max_clips}")
     if not arguments.out.parent.is_dir():
-        raise ValueError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
+        raise SoundreelError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     if arguments.out.suffix != ".html":
-        raise ValueError(f"--out must end in .html, got {arguments.out}")
+        raise SoundreelError(f"--out must end in .html, got {arguments.out}")
 
 
 def _measure(

@@ -8,6 +8,7 @@ import tyro
 
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.export_official import export_mm_diffusion
 
 
@@ -24,7 +25,7 @@ class ExportArguments:
 def export(arguments: Annotated[ExportArguments, tyro.conf.arg(name="")]) -> int:
     """Write a model folder back as official checkpoints."""
     if arguments.dest.exists() and not arguments.dest.is_dir():
-        raise ValueError(f"{arguments.dest} is a file; give a folder")
+        raise SoundreelError(f"{arguments.dest} is a file; give a folder")
     for path in export_mm_diffusion(resolve_model(arguments.model), arguments.dest):
         write(str(path))
     return 0

@@ -11,6 +11,7 @@ from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.diffusion.samplers import SAMPLERS
+from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.systems.load import Pipeline, load
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
@@ -62,7 +63,7 @@ class GenerateArguments:
 def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> int:
     """Make clips with sound from a trained model."""
     if arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out} is a file; give a folder")
+        raise SoundreelError(f"--out {arguments.out} is a file; give a folder")
     pipeline = load(arguments.model)
     options = _options(arguments, pipeline)
     upscaler = (
@@ -99,9 +100,9 @@ def _resolve_words(options: dict[str, Any], pipeline: MMLDMPipeline) -> None:
     if name is not None:
         names = pipeline.settings.class_names
         if "label" in options:
-            raise ValueError("--label and --class say the same; give one of them")
+            raise SoundreelError("--label and --class say the same; give one of them")
         if name not in names:
-            raise ValueError(f"--class: one of {', '.join(names) or 'none'}, got {name!r}")
+            raise SoundreelError(f"--class: one of {', '.join(names) or 'none'}, got {name!r}")
         options["label"] = names.index(name)
     folder = options.pop("text_encoder", None)
     if folder is not None:
@@ -114,10 +115,10 @@ def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
     """What the command line says, as arguments of the pipeline's `generate`.
 
     Raises:
-        ValueError: a flag that this system does not have.
+        SoundreelError: a flag that this system does not have.
     """
     if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
+        raise SoundreelError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
     own = OWN[type(pipeline)]
     options: dict[str, Any] = {}
     for name in dict.fromkeys(name for names in OWN.values() for name in names):
@@ -127,7 +128,7 @@ def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
         if name not in own:
             flag = "class" if name == "class_name" else name.replace("_", "-")
             name = arguments.model or "the default model"
-            raise ValueError(f"--{flag}: {name} has no such setting; leave it out")
+            raise SoundreelError(f"--{flag}: {name} has no such setting; leave it out")
         options[name] = value
     if isinstance(pipeline, MMLDMPipeline):
         _resolve_words(options, pipeline)

@@ -8,6 +8,7 @@ from typing import Annotated, Union
 import tyro
 
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.import_official import ImportOptions, import_mm_diffusion
 from soundreel.systems.mm_ldm.stable_diffusion_folder import import_stable_diffusion
 from soundreel.types import ClipSpec
@@ -63,7 +64,7 @@ def import_(arguments: Annotated[Arguments, tyro.conf.arg(name="")]) -> int:
     """
     *files, target = arguments.paths or (None,)
     if not files or target is None:
-        raise ValueError("give the checkpoint files and, last, the folder to make")
+        raise SoundreelError("give the checkpoint files and, last, the folder to make")
     if isinstance(arguments, StableDiffusionArguments):
         for line in import_stable_diffusion(files, target):
             write(line)
@@ -99,4 +100,4 @@ def _rate(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"--frame-rate: a number or a fraction, got {text!r}") from None
+        raise SoundreelError(f"--frame-rate: a number or a fraction, got {text!r}") from None

@@ -22,6 +22,7 @@ from soundreel.checkpoints.store import (
 from soundreel.cli.main import write
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
+from soundreel.errors import SoundreelError
 from soundreel.media.probe import MediaInfo, probe
 from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
@@ -55,7 +56,7 @@ def show(lines: dict[str, str]) -> None:
 
 def _describe(path: Path) -> dict[str, str]:
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise SoundreelError(f"{path}: no such file or folder")
     if path.is_file():
         return describe_media(probe(path))
     if (path / INDEX_FILE).is_file():
@@ -64,7 +65,7 @@ def _describe(path: Path) -> dict[str, str]:
         return describe(path)
     if (path / RUN_CONFIG).is_file():
         return describe_run(path)
-    raise ValueError(
+    raise SoundreelError(
         f"{path}: neither a model ({INDEX_FILE}), a prepared data set ({DATASET_FILE}) nor a run"
         f" ({RUN_CONFIG}) is in this folder"
     )

@@ -8,6 +8,8 @@ import os
 import sys
 from importlib import import_module
 
+from soundreel.errors import SoundreelError
+
 COMMANDS = {
     "demo": "show on one page what a model can do",
     "generate": "make clips with sound from a trained model",
@@ -53,8 +55,8 @@ def run(arguments: list[str]) -> int:
         return 130
     except SystemExit as stop:  # tyro has printed what is wrong
         return stop.code if isinstance(stop.code, int) else 2
-    except Exception as error:
-        if os.environ.get("SOUNDREEL_DEBUG") or not _is_users(error):
+    except (SoundreelError, OSError) as error:  # any other is a defect: Python shows where
+        if os.environ.get("SOUNDREEL_DEBUG"):
             raise
         return fail(str(error))
 
@@ -68,17 +70,6 @@ def _run_command(name: str, arguments: list[str]) -> int:
     import tyro
 
     return tyro.cli(command, args=arguments, prog=f"soundreel {name}", use_underscores=False) or 0
-
-
-def _is_users(error: Exception) -> bool:
-    """Whether the message says all: an error of ours, a wrong value, or an unusable file."""
-    from soundreel.checkpoints.errors import CheckpointError
-    from soundreel.data.manifest import DataError
-    from soundreel.media.errors import MediaError
-    from soundreel.training.loop import NonFiniteLossError
-
-    expected = (CheckpointError, DataError, MediaError, NonFiniteLossError, ValueError, OSError)
-    return isinstance(error, expected)
 
 
 def fail(message: str) -> int:

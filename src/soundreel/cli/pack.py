@@ -8,6 +8,7 @@ import tyro
 
 from soundreel.checkpoints.packed import pack_model
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class PackArguments:
 def pack(arguments: Annotated[PackArguments, tyro.conf.arg(name="")]) -> int:
     """Copy a model folder at a quarter of its size."""
     if arguments.dest.exists() and not arguments.dest.is_dir():
-        raise ValueError(f"{arguments.dest} is a file; give a folder")
+        raise SoundreelError(f"{arguments.dest} is a file; give a folder")
     size = pack_model(arguments.model, arguments.dest)
     write(f"{arguments.dest}: {size / 2**20:.1f} MiB of weights")
     return 0

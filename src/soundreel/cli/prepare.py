@@ -45,7 +45,7 @@ def prepare(
     *,
     workers: int = os.cpu_count() or 1,
     overwrite: bool = False,
-) -> None:
+) -> int:
     """Turn a folder or CSV list of videos into a checked data set of short clips.
 
     Run it again to continue after an interruption or to add new files. DEST/skipped.csv tells what
@@ -70,3 +70,10 @@ def prepare(
         out.print(f"{name}: {value}", markup=False)
     if report.info.counts["skipped"]:
         out.print(f"Left out, with reasons: {dest / SKIPPED_FILE}", markup=False)
+    if report.num_defects:
+        out.print(
+            f"Left out because of a defect in soundreel: {report.num_defects} sources, see the "
+            "tracebacks above; please report it",
+            markup=False,
+        )
+    return 1 if report.num_defects else 0

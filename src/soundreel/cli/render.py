@@ -13,6 +13,7 @@ from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, RenderedClip, RenderOptions, render_clips
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import complete_file
 
 INDEX_NAME = "scenes.json"
@@ -80,9 +81,9 @@ def render(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> int
     """Render scenes with sound and exact event times."""
     options, dest = arguments.options(), arguments.dest
     if arguments.count < 1:
-        raise ValueError(f"--count must be at least 1, got {arguments.count}")
+        raise SoundreelError(f"--count must be at least 1, got {arguments.count}")
     if arguments.workers < 0:
-        raise ValueError(f"--workers cannot be negative, got {arguments.workers}")
+        raise SoundreelError(f"--workers cannot be negative, got {arguments.workers}")
     _write_index(dest, options, arguments.seed, arguments.file_format)
     missing = [
         index
@@ -103,14 +104,14 @@ def parse_frame_rate(text: str) -> Fraction:
     """Frames per second from text such as 25, 29.97 or 30000/1001.
 
     Raises:
-        ValueError: it is no positive number.
+        SoundreelError: it is no positive number.
     """
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if rate <= 0:
-        raise ValueError(f"--frame-rate is a number such as 25 or 30000/1001, got {text!r}")
+        raise SoundreelError(f"--frame-rate is a number such as 25 or 30000/1001, got {text!r}")
     return rate
 
 
@@ -134,7 +135,7 @@ def _write_index(dest: Path, options: RenderOptions, seed: int, file_format: str
     """Record what the folder holds; refuse one that holds something else.
 
     Raises:
-        ValueError: the folder was rendered with another seed or other options, or holds other
+        SoundreelError: the folder was rendered with another seed or other options, or holds other
         files.
     """
     index: dict[str, Any] = {
@@ -147,13 +148,22 @@ def _write_index(dest: Path, options: RenderOptions, seed: int, file_format: str
     }
     path = dest / INDEX_NAME
     if path.is_file():
-        if json.loads(path.read_text()) != index:
-            raise ValueError(
+        if not _holds_json(path, index):
+            raise SoundreelError(
                 f"{dest} holds clips of another seed or other options; give an empty folder"
             )
         return
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise ValueError(f"{dest} exists and is no folder of rendered scenes; give an empty folder")
+        raise SoundreelError(
+            f"{dest} exists and is no folder of rendered scenes; give an empty folder"
+        )
     dest.mkdir(parents=True, exist_ok=True)
     with complete_file(path) as temporary:
         temporary.write_text(json.dumps(index, indent=1) + "\n")
+
+
+def _holds_json(path: Path, value: Any) -> bool:
+    try:
+        return json.loads(path.read_text()) == value
+    except ValueError:
+        return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 import tyro
 
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 from soundreel.study.design import ANSWER_FILE, CONSENT, Study, StudyClip, load_study
 from soundreel.study.protocol import Test
 
@@ -144,14 +145,16 @@ def _systems(arguments: CreateArguments) -> dict[str, Path]:
     for text in (text for group in arguments.system for text in group):
         name, _, folder = text.partition("=")
         if not SYSTEM_NAME.fullmatch(name) or not folder:
-            raise ValueError(f"--system is NAME=FOLDER, such as mm-ldm=out/mm-ldm, got {text!r}")
+            raise SoundreelError(
+                f"--system is NAME=FOLDER, such as mm-ldm=out/mm-ldm, got {text!r}"
+            )
         if name in folders or name == REAL:
-            raise ValueError(f"--system {name}: that name is taken")
+            raise SoundreelError(f"--system {name}: that name is taken")
         folders[name] = Path(folder)
     if arguments.real is not None:
         folders[REAL] = arguments.real
     if not folders:
-        raise ValueError("give at least one --system NAME=FOLDER, or --real FOLDER")
+        raise SoundreelError("give at least one --system NAME=FOLDER, or --real FOLDER")
     return folders
 
 
@@ -160,19 +163,21 @@ def _wish(arguments: CreateArguments) -> "FormatWish":
     from soundreel.study.sources import FormatWish
 
     if arguments.clips_per_system < 1:
-        raise ValueError(f"--clips-per-system must be at least 1, got {arguments.clips_per_system}")
+        raise SoundreelError(
+            f"--clips-per-system must be at least 1, got {arguments.clips_per_system}"
+        )
     for flag, seconds in (
         ("--duration-s", arguments.duration_s),
         ("--min-duration-s", arguments.min_duration_s),
     ):
         if seconds is not None and not 0 < seconds < math.inf:
-            raise ValueError(f"{flag} must be positive, got {seconds}")
+            raise SoundreelError(f"{flag} must be positive, got {seconds}")
     if arguments.size is not None and min(arguments.size) < 1:
-        raise ValueError(f"--size must be positive, got {arguments.size}")
+        raise SoundreelError(f"--size must be positive, got {arguments.size}")
     if arguments.sample_rate is not None and arguments.sample_rate < 1:
-        raise ValueError(f"--sample-rate must be positive, got {arguments.sample_rate}")
+        raise SoundreelError(f"--sample-rate must be positive, got {arguments.sample_rate}")
     if arguments.num_channels not in (1, 2):
-        raise ValueError(f"--num-channels is 1 or 2, got {arguments.num_channels}")
+        raise SoundreelError(f"--num-channels is 1 or 2, got {arguments.num_channels}")
     duration_s = arguments.duration_s
     return FormatWish(
         size=arguments.size,
@@ -191,7 +196,7 @@ def _consent(arguments: CreateArguments) -> str:
     try:
         return arguments.consent.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
-        raise ValueError(f"--consent {arguments.consent}: no text in UTF-8") from error
+        raise SoundreelError(f"--consent {arguments.consent}: no text in UTF-8") from error
 
 
 def _source_clips(folder: Path) -> "list[SourceClip]":
@@ -201,7 +206,9 @@ def _source_clips(folder: Path) -> "list[SourceClip]":
     from soundreel.study.sources import SourceClip
 
     if (folder / INDEX_FILE).is_file():
-        raise ValueError(f"{folder} is a model; write its clips with `soundreel generate` first")
+        raise SoundreelError(
+            f"{folder} is a model; write its clips with `soundreel generate` first"
+        )
 
     def opener(item: Item) -> Callable[[], Path | BytesIO]:
         if isinstance(item, PreparedClip):
@@ -274,9 +281,9 @@ def _results(arguments: ResultsArguments) -> None:
     from soundreel.study.store import Store
 
     if arguments.num_resamples < 100:
-        raise ValueError(f"--num-resamples must be at least 100, got {arguments.num_resamples}")
+        raise SoundreelError(f"--num-resamples must be at least 100, got {arguments.num_resamples}")
     if arguments.csv is not None and not arguments.csv.parent.is_dir():
-        raise ValueError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
+        raise SoundreelError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
     made = load_study(arguments.folder)
     store = Store(arguments.folder / ANSWER_FILE)
     try:

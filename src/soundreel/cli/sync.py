@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from soundreel.cli.main import write
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import complete_file
-from soundreel.media.errors import MediaError
 from soundreel.media.remux import move_sound, moved_name
 from soundreel.metrics.streams import curves_of, open_stream
 from soundreel.metrics.sync.score import IN_SYNC_S, Sync, sync_of_curves
@@ -38,16 +38,16 @@ class SyncArguments:
 def sync(arguments: Annotated[SyncArguments, tyro.conf.arg(name="")]) -> int:
     """Measure how well the sound of each video fits its picture."""
     if not arguments.files:
-        raise ValueError("give at least one video file")
+        raise SoundreelError("give at least one video file")
     if arguments.max_offset_s <= 0 or arguments.max_duration_s <= 0:
-        raise ValueError("--max-offset-s and --max-duration-s must be positive")
+        raise SoundreelError("--max-offset-s and --max-duration-s must be positive")
     if arguments.force and not arguments.fix:
-        raise ValueError("--force changes what --fix does; give both")
+        raise SoundreelError("--force changes what --fix does; give both")
     failed = 0
     for path in arguments.files:
         try:
             _one(path, arguments)
-        except (MediaError, ValueError, OSError) as error:
+        except (SoundreelError, OSError) as error:
             failed += 1
             text = " ".join(str(error).split())
             write(text if str(path) in text else f"{path}: {text}", error=True)

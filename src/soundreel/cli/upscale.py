@@ -10,6 +10,7 @@ from soundreel.checkpoints.hub import resolve_model
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 
 
@@ -59,16 +60,18 @@ def upscale(arguments: Annotated[UpscaleArguments, tyro.conf.arg(name="")]) -> i
 def _targets(arguments: UpscaleArguments) -> dict[Path, Path]:
     """Where each clip goes; refuses to begin what would overwrite a source or another result."""
     if arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out} is a file; give a folder")
+        raise SoundreelError(f"--out {arguments.out} is a file; give a folder")
     if not arguments.clips:
-        raise ValueError("no clip given; name at least one video file")
+        raise SoundreelError("no clip given; name at least one video file")
     suffix = ".mkv" if arguments.lossless else ".mp4"
     targets: dict[Path, Path] = {}
     for source in arguments.clips:
         target = arguments.out / f"{source.stem}{suffix}"
         if target in targets.values() or source in targets:
-            raise ValueError(f"{source}: another clip is written to {target} already; rename one")
+            raise SoundreelError(
+                f"{source}: another clip is written to {target} already; rename one"
+            )
         if target.exists() and source.exists() and target.samefile(source):
-            raise ValueError(f"{source}: would be overwritten; choose another folder for --out")
+            raise SoundreelError(f"{source}: would be overwritten; choose another folder for --out")
         targets[source] = target
     return targets

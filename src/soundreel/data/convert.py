@@ -18,6 +18,7 @@ from soundreel.data.cuts import find_cuts
 from soundreel.data.journal import Skip
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source
+from soundreel.errors import SoundreelError
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.encode import encode_mkv_bytes
 from soundreel.media.errors import MediaError
@@ -128,7 +129,7 @@ def _filter_problem(info: MediaInfo, options: PrepareOptions) -> str:
 def _box_problem(info: MediaInfo, framing: Framing) -> str:
     try:
         framing.crop(info.height, info.width)
-    except ValueError as error:
+    except SoundreelError as error:
         return str(error)
     return ""
 

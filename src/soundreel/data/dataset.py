@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from soundreel.data.decoded import DecodedClips
 from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.errors import SoundreelError
 from soundreel.types import AV, ClipSpec
 
 
@@ -53,7 +54,7 @@ class PreparedDataset(Dataset):
     Raises:
         DataError: if the folder is not a complete data set, the split is empty, or no clip is as
             long as a window.
-        ValueError: if the spec does not fit the data set, or a setting is out of range.
+        SoundreelError: if the spec does not fit the data set, or a setting is out of range.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class PreparedDataset(Dataset):
         self.spec = spec
         _check_spec(spec, self.info, root)
         if not 0 <= flip_probability <= 1:
-            raise ValueError(f"flip_probability must be in [0, 1], got {flip_probability}")
+            raise SoundreelError(f"flip_probability must be in [0, 1], got {flip_probability}")
         self._flip_probability = flip_probability
         self._stride = stride
         records = load_manifest(root, split)
@@ -137,6 +138,6 @@ def _check_spec(spec: ClipSpec, info: DatasetInfo, root: Path) -> None:
         if getattr(spec, name) != getattr(held, name)
     ]
     if wrong:
-        raise ValueError(
+        raise SoundreelError(
             f"{root} does not fit what the model needs: {', '.join(wrong)}; prepare it with these"
         )

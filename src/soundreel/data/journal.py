@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError
+from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError, parse_json
 from soundreel.data.options import PrepareOptions
 
 JOURNAL_FILE = "journal.jsonl"
@@ -41,8 +41,8 @@ class SourceEntry:
     caption: str = ""
 
     @classmethod
-    def parse(cls, line: str) -> "SourceEntry":
-        content = json.loads(line)
+    def parse(cls, line: bytes, where: str) -> "SourceEntry":
+        content = parse_json(line, where)
         content["clips"] = tuple(ClipRecord(**record) for record in content["clips"])
         content["skipped"] = tuple(Skip(**skip) for skip in content["skipped"])
         return cls(**content)
@@ -70,8 +70,9 @@ class Journal:
     def _load(self, header: dict[str, Any]) -> bool:
         """Read what is done; False if there is nothing worth keeping."""
         lines = self._complete_lines()
-        entries = [SourceEntry.parse(line) for line in lines[1:]]
-        differences = _differences(json.loads(lines[0]), header) if lines else []
+        where = str(self._path)
+        entries = [SourceEntry.parse(line, where) for line in lines[1:]]
+        differences = _differences(parse_json(lines[0], where), header) if lines else []
         if differences and any(entry.clips for entry in entries):
             raise DataError(
                 f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
@@ -82,7 +83,7 @@ class Journal:
         self.entries = {entry.source: entry for entry in entries}
         return True
 
-    def _complete_lines(self) -> list[str]:
+    def _complete_lines(self) -> list[bytes]:
         """The lines that were written whole; the rest of the file is cut off."""
         if not self._path.exists():
             return []
@@ -91,7 +92,7 @@ class Journal:
         if end < len(content):
             with self._path.open("r+b") as file:
                 file.truncate(end)
-        return content[:end].decode().splitlines()
+        return content[:end].splitlines()
 
     def append(self, entry: SourceEntry) -> None:
         """Record a source whose clips are on disk."""

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
@@ -58,25 +59,25 @@ class LatentAxesConfig:
 
     def __post_init__(self) -> None:
         if self.num_axes < 1:
-            raise ValueError(f"num_axes must be positive, got {self.num_axes}")
+            raise SoundreelError(f"num_axes must be positive, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
-            raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+            raise SoundreelError(f"evening lies within [0, 1], got {self.evening}")
         if (self.num_frames > 1) != (self.movement_axes > 0):
-            raise ValueError(
+            raise SoundreelError(
                 "num_frames above 1 and movement_axes above 0 belong together, got "
                 f"{self.num_frames} and {self.movement_axes}"
             )
         if self.activity < 0 or (self.activity and not self.movement_axes):
-            raise ValueError(
+            raise SoundreelError(
                 f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
             )
         if self.num_frames < 1 or self.latents.video_channels % self.num_frames:
-            raise ValueError(
+            raise SoundreelError(
                 f"{self.latents.video_channels} channels of z_v are not divisible among "
                 f"num_frames={self.num_frames} coefficients"
             )
         if self.activity and self.parts["video"][1].kept == self.parts["video"][1].elements:
-            raise ValueError(
+            raise SoundreelError(
                 f"activity needs a direction that movement leaves: set movement_axes below "
                 f"{self.parts['video'][1].elements}, got {self.movement_axes}"
             )
@@ -333,7 +334,7 @@ def latent_moments(latents: Iterable[AV]) -> LatentMoments:
     """Mean and covariance of all elements, of batches `batch channel height width`.
 
     Raises:
-        ValueError: fewer than two latents.
+        SoundreelError: fewer than two latents.
     """
     sums: dict[str, Tensor] = {}
     count = 0
@@ -344,7 +345,7 @@ def latent_moments(latents: Iterable[AV]) -> LatentMoments:
             for key, value in ((f"{name}_mean", rows.sum(0)), (f"{name}_square", rows.T @ rows)):
                 sums[key] = sums[key] + value if key in sums else value
     if count < 2:
-        raise ValueError("the axes of latents need at least two of them")
+        raise SoundreelError("the axes of latents need at least two of them")
     moments = {}
     for name in ("video", "audio"):
         mean = sums[f"{name}_mean"] / count

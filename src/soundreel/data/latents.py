@@ -31,7 +31,8 @@ from soundreel.data.latent_axes import (
     PerceptualAxes,
     latent_moments,
 )
-from soundreel.data.manifest import DataError
+from soundreel.data.manifest import DataError, parse_json
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text, writing_file
 from soundreel.types import AV, LatentSpec
 
@@ -69,7 +70,7 @@ class PerceptualStats(nn.Module):
         """Statistics of `batch channel height width` latents over batch and positions.
 
         Raises:
-            ValueError: a channel never changes, so that it cannot be standardised.
+            SoundreelError: a channel never changes, so that it cannot be standardised.
         """
         stats = cls(latents)
         sums: dict[str, Tensor] = {}
@@ -84,7 +85,7 @@ class PerceptualStats(nn.Module):
             variance = squares / count - mean.square()
             constant = (variance <= 1e-12 * mean.square() + 1e-20).nonzero().flatten().tolist()
             if constant:
-                raise ValueError(
+                raise SoundreelError(
                     f"channels {constant} of the {name} latents never change; was the autoencoder "
                     "trained, and does the data hold more than one clip?"
                 )
@@ -198,7 +199,7 @@ class LatentDataset(Dataset):
 
     Raises:
         DataError: no complete cache.
-        ValueError: principal axes of a single latent.
+        SoundreelError: principal axes of a single latent.
     """
 
     def __init__(
@@ -319,7 +320,7 @@ def _read_info(folder: Path) -> LatentCacheInfo:
     path = folder / "cache.json"
     if not path.is_file():
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
-    value = json.loads(path.read_text())
+    value = parse_json(path.read_bytes(), str(path))
     if value.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(f"{path}: another format version; cache the latents again")
     return LatentCacheInfo(

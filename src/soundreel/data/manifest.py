@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text
 from soundreel.types import ClipSpec
 
@@ -26,7 +27,7 @@ CAPTIONS_FILE = "captions.csv"
 SHARDS_FOLDER = "shards"
 
 
-class DataError(Exception):
+class DataError(SoundreelError):
     """A data set that cannot be made, read or continued; the message says what to do."""
 
 
@@ -107,7 +108,7 @@ class DatasetInfo:
                 f"{root} is not a prepared data set (no {DATASET_FILE}); make one with "
                 f"`soundreel prepare SRC {root}`, or run it again to finish an interrupted one"
             )
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
+        content = parse_json(path.read_bytes(), str(path))
         if content.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{path}: format version {content.get('format_version')!r}, this version of "
@@ -140,7 +141,7 @@ def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
     records = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            content = _parse(line, f"{path}, line {number}")
+            content = parse_json(line, f"{path}, line {number}")
             if content.keys() != names:
                 wrong = sorted(content.keys() ^ names)
                 raise DataError(f"{path}, line {number}: missing or unknown fields {wrong}")
@@ -148,10 +149,10 @@ def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
     return [record for record in records if split in ("", record.split)]
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(content).__name__}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
+from soundreel.errors import SoundreelError
 from soundreel.types import ClipSpec
 
 
@@ -68,7 +69,7 @@ class PrepareOptions:
         try:
             rate = Fraction(self.frame_rate)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(
+            raise SoundreelError(
                 f"frame_rate must be a number or a fraction such as 30000/1001, "
                 f"got {self.frame_rate!r}"
             ) from None
@@ -80,38 +81,40 @@ class PrepareOptions:
             num_channels=self.num_channels,
         )
         if self.num_channels > 2:
-            raise ValueError(f"num_channels must be 1 or 2, got {self.num_channels}")
+            raise SoundreelError(f"num_channels must be 1 or 2, got {self.num_channels}")
         if self.clip_num_frames < 1 or self.clip_duration_s < self.min_duration_s:
-            raise ValueError(
+            raise SoundreelError(
                 f"clip_duration_s must be at least one frame and min_duration_s "
                 f"({self.min_duration_s}), got {self.clip_duration_s}"
             )
         if self.crop == "box" and min(*self.box[:2], self.box[2] - 1, self.box[3] - 1) < 0:
-            raise ValueError(
+            raise SoundreelError(
                 f"crop box needs box = LEFT TOP WIDTH HEIGHT with positive sizes, got {self.box}"
             )
         if self.labels == "pattern" and not self.label_pattern:
-            raise ValueError(
+            raise SoundreelError(
                 "labels pattern needs label_pattern, a regular expression with a group"
             )
         for name in ("test", "valid"):
             value = getattr(self, name)
             if value < 0 or (value > 1 and value != int(value)):
-                raise ValueError(f"{name} must be a share below 1 or a whole number, got {value}")
+                raise SoundreelError(
+                    f"{name} must be a share below 1 or a whole number, got {value}"
+                )
         share = self.subset.removesuffix("%")
         is_share = self.subset.endswith("%")
         if self.subset and not (
             re.fullmatch(r"\d+(\.\d+)?" if is_share else r"\d+", share)
             and 0 < float(share) <= (100 if is_share else math.inf)
         ):
-            raise ValueError(
+            raise SoundreelError(
                 "subset must be a percentage such as 10% or a number of sources, got "
                 f"{self.subset!r}"
             )
         if self.best < 0:
-            raise ValueError(f"best must not be negative, got {self.best}")
+            raise SoundreelError(f"best must not be negative, got {self.best}")
         if self.shard_size_mb < 1:
-            raise ValueError(f"shard_size_mb must be at least 1, got {self.shard_size_mb}")
+            raise SoundreelError(f"shard_size_mb must be at least 1, got {self.shard_size_mb}")
 
     @property
     def rate(self) -> Fraction:

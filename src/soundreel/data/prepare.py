@@ -35,7 +35,7 @@ from soundreel.data.scan import Source, scan
 from soundreel.data.selection import CHOSEN_FILE, select
 from soundreel.data.shards import ShardWriter
 from soundreel.data.split import TRAIN, assign_splits
-from soundreel.data.workers import convert_all
+from soundreel.data.workers import UNFORESEEN, convert_all
 from soundreel.files import LOCK_FILE, locked, write_text
 
 SPOOL_FOLDER = ".spool"
@@ -46,10 +46,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareReport:
-    """What a run did: the finished data set, and how many sources this run converted."""
+    """The finished data set and what this run did.
+
+    Attributes:
+        num_converted: sources that this run read.
+        num_defects: those of them that were left out because of a defect of ours.
+    """
 
     info: DatasetInfo
     num_converted: int
+    num_defects: int
 
 
 def prepare_dataset(
@@ -91,7 +97,11 @@ def prepare_dataset(
         finally:
             journal.close()
             shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
-    return PrepareReport(info=DatasetInfo.load(root), num_converted=len(todo))
+    defects = sum(
+        any(skip.reason.startswith(UNFORESEEN) for skip in journal.entries[source.name].skipped)
+        for source in todo
+    )
+    return PrepareReport(info=DatasetInfo.load(root), num_converted=len(todo), num_defects=defects)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from soundreel.data.convert import Conversion, convert
 from soundreel.data.journal import Skip
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source
+from soundreel.errors import SoundreelError
 
+UNFORESEEN = "unforeseen"
 AHEAD = 3
 """Sources per worker that may be under way or waiting to be stored."""
 
@@ -92,14 +94,17 @@ def _convert_one_by_one(
 
 
 def _convert_safely(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
-    """`convert`, with an error that it did not foresee as a reason to leave the source out.
+    """Convert a source; leave it out with a reason if that fails.
 
-    Not so an OSError: those of the source come as MediaError, so this is the destination's, a full
-    disk for example, and ends the run.
+    A defect of ours costs its source only, for such jobs take hours: its traceback is logged, and
+    its reason begins with `UNFORESEEN`. An OSError ends the run: those of the source come as
+    MediaError, so it is the destination's, a full disk for example.
     """
     try:
         return convert(source, options, spool)
+    except SoundreelError as error:
+        return Conversion(skipped=(Skip(reason=" ".join(str(error).split())),))
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:
         log.warning("%s: unforeseen error", source.name, exc_info=True)
-        reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
+        reason = " ".join(f"{UNFORESEEN} {type(error).__name__}: {error}".split())
         return Conversion(skipped=(Skip(reason=reason),))

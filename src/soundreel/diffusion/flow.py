@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
 Velocity = Callable[[AV, AV], AV]
@@ -146,7 +147,7 @@ def level_path(start: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
         Esser et al. 2024, section 5.3.2, for the shift.
     """
     if num_steps < 1 or shift <= 0:
-        raise ValueError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
+        raise SoundreelError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
     even = torch.linspace(1.0, 0.0, num_steps + 1).tolist()
     return [start * (shift * u / (1 + (shift - 1) * u)) for u in even]
 

@@ -17,6 +17,7 @@ from soundreel.diffusion.dpm_update import Evaluation
 from soundreel.diffusion.noise import NoiseSource
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
 
@@ -63,10 +64,12 @@ def sample(
         The sample, of the shapes of `xt`.
 
     Raises:
-        ValueError: no sampler has that name, or the number of steps is impossible.
+        SoundreelError: no sampler has that name, or the number of steps is impossible.
     """
     if sampler not in SAMPLERS:
-        raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}")
+        raise SoundreelError(f"sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    if num_steps < 1:
+        raise SoundreelError(f"num_steps must be at least 1, got {num_steps}")
     return SAMPLERS[sampler](
         _Request(
             denoiser=denoiser,

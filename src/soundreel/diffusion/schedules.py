@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from soundreel.errors import SoundreelError
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
@@ -36,7 +38,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if len(self.betas) == 0 or not bool(((self.betas > 0) & (self.betas < 1)).all()):
-            raise ValueError(
+            raise SoundreelError(
                 f"betas must be one or more numbers between 0 and 1, got {len(self.betas)} "
                 f"in [{min(self.betas.tolist(), default=None)}, "
                 f"{max(self.betas.tolist(), default=None)}]; use more steps or smaller betas"
@@ -118,7 +120,7 @@ def linear_schedule(num_train_timesteps: int = 1000) -> Schedule:
     """Return betas from 1e-4 to 0.02, scaled by 1000 / `num_train_timesteps`.
 
     Raises:
-        ValueError: with 20 steps or fewer the scaled betas reach 1.
+        SoundreelError: with 20 steps or fewer the scaled betas reach 1.
 
     Source:
         Ho et al. 2020, section 4; both stages of MM-Diffusion.
@@ -200,7 +202,7 @@ def space_timesteps(num_timesteps: int, spacing: int | str) -> list[int]:
             an integer, or its digits: one section.
 
     Raises:
-        ValueError: no integer stride gives N steps, or a section has fewer steps than asked for.
+        SoundreelError: no integer stride gives N steps, or a section has fewer than asked for.
 
     Source:
         Song et al. 2021 (DDIM) for the first form, Nichol and Dhariwal 2021 for the second.
@@ -218,7 +220,7 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
         steps = range(0, num_timesteps, stride)
         if len(steps) == count:
             return list(steps)
-    raise ValueError(
+    raise SoundreelError(
         f"no integer stride cuts {num_timesteps} timesteps to {count}; "
         f"drop 'ddim' from the spacing to use fractional strides"
     )
@@ -226,7 +228,7 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
 
 def _offset_stride(num_timesteps: int, count: int) -> list[int]:
     if 2 * count > num_timesteps:
-        raise ValueError(
+        raise SoundreelError(
             f"'compvis{count}' keeps at most half of {num_timesteps} timesteps; ask for "
             f"{num_timesteps // 2} or fewer"
         )
@@ -241,7 +243,7 @@ def _fractional_strides(num_timesteps: int, counts: Sequence[int]) -> list[int]:
     for section, count in enumerate(counts):
         size = shortest + (section < longer_sections)
         if size < count:
-            raise ValueError(
+            raise SoundreelError(
                 f"cannot keep {count} of the {size} timesteps in section {section + 1}"
             )
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
@@ -257,7 +259,7 @@ def _fractional_strides(num_timesteps: int, counts: Sequence[int]) -> list[int]:
 
 def _positive_count(text: str, spacing: str) -> int:
     if not text.strip().isdecimal() or int(text) == 0:
-        raise ValueError(
+        raise SoundreelError(
             f"spacing is a count, counts with commas, or 'ddim' or 'compvis' and a count, "
             f"got {spacing!r}"
         )
@@ -266,7 +268,7 @@ def _positive_count(text: str, spacing: str) -> int:
 
 def _checked_count(num_train_timesteps: int) -> int:
     if num_train_timesteps < 1:
-        raise ValueError(f"num_train_timesteps must be 1 or more, got {num_train_timesteps}")
+        raise SoundreelError(f"num_train_timesteps must be 1 or more, got {num_train_timesteps}")
     return num_train_timesteps
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import complete_file
 from soundreel.media.spectrogram import MelPicture, mel_picture
 
@@ -43,11 +44,11 @@ def contact_sheet(
         width: of a column in pixels.
 
     Raises:
-        ValueError: if there is no clip, or the number of titles is another than that of clips.
+        SoundreelError: if there is no clip, or the number of titles is another than that of clips.
     """
     clips = [clips] if isinstance(clips, Clip) else list(clips)
     if not clips or (titles and len(titles) != len(clips)) or num_columns < 1:
-        raise ValueError(
+        raise SoundreelError(
             f"a sheet needs clips, one title each or none, and a column, got {len(clips)} clips, "
             f"{len(titles)} titles, {num_columns} columns"
         )

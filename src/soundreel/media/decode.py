@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from soundreel.errors import SoundreelError
 from soundreel.media.audio_track import native_blocks, native_format
 from soundreel.media.container import (
     MAX_GAP,
@@ -62,11 +63,11 @@ def read_frames(
 
     Raises:
         MediaError: if the file cannot be read or ends before the last wanted frame.
-        ValueError: if a rate or count is not positive, or the framing's box leaves the picture.
+        SoundreelError: if a rate or count is not positive, or the framing's box leaves the picture.
     """
     frame_rate, start = Fraction(frame_rate), Fraction(start)
     if frame_rate <= 0 or start < 0 or (num_frames is not None and num_frames <= 0):
-        raise ValueError(
+        raise SoundreelError(
             "frame_rate and num_frames must be positive and start not negative, got "
             f"frame_rate {frame_rate}, num_frames {num_frames}, start {start}"
         )
@@ -136,7 +137,7 @@ def read_audio(
 
     Raises:
         MediaError: if the file cannot be read or has no sound.
-        ValueError: if a rate or count is not positive.
+        SoundreelError: if a rate or count is not positive.
     """
     blocks = list(
         iter_audio(
@@ -178,12 +179,14 @@ def iter_audio(
     """
     start = Fraction(start)
     if sample_rate <= 0 or start < 0 or (num_samples is not None and num_samples <= 0):
-        raise ValueError(
+        raise SoundreelError(
             "sample_rate and num_samples must be positive and start not negative, got "
             f"sample_rate {sample_rate}, num_samples {num_samples}, start {start}"
         )
     if num_channels not in (None, 1, 2):
-        raise ValueError(f"num_channels must be 1, 2 or None (as in the file), got {num_channels}")
+        raise SoundreelError(
+            f"num_channels must be 1, 2 or None (as in the file), got {num_channels}"
+        )
     first = start.numerator * sample_rate // start.denominator
     return _iter_audio(source, sample_rate, first, num_samples, num_channels, block_samples)
 

@@ -14,6 +14,7 @@ import av
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from soundreel.errors import SoundreelError
 from soundreel.files import writing_file
 from soundreel.media.errors import MediaError
 from soundreel.media.tracks import (
@@ -58,11 +59,11 @@ def write_mp4(
         waveform: full scale 1; None for a silent video.
 
     Raises:
-        ValueError: if there is nothing to write, or the sample rate is none that AAC has.
+        SoundreelError: if there is nothing to write, or the sample rate is none that AAC has.
         MediaError: if the file cannot be written.
     """
     if waveform is not None and sample_rate not in AAC_RATES:
-        raise ValueError(
+        raise SoundreelError(
             f"AAC in MP4 has sample rates {AAC_RATES}, got {sample_rate}; resample, or write .mkv"
         )
     enlarged = None if frames is None else (playable(frame) for frame in frames)
@@ -83,7 +84,7 @@ def write_mkv(
     Args: as for `write_mp4`, for frames at least 2 pixels wide and any sample rate.
 
     Raises:
-        ValueError: if there is nothing to write, or the frame rate exceeds 500.
+        SoundreelError: if there is nothing to write, or the frame rate exceeds 500.
         MediaError: if the file cannot be written.
     """
     _check_mkv_frame_rate(frame_rate)
@@ -120,12 +121,12 @@ def _mux(
 ) -> None:
     """Encode both tracks side by side, so that neither waits in memory for the other."""
     if frames is None and waveform is None:
-        raise ValueError("there is neither a frame nor a sample to write")
+        raise SoundreelError("there is neither a frame nor a sample to write")
     check_rates(frame_rate, sample_rate)
     pictures = iter(() if frames is None else frames)
     first = next(pictures, None)
     if frames is not None and first is None:
-        raise ValueError("there is no frame to write; give None as frames for sound alone")
+        raise SoundreelError("there is no frame to write; give None as frames for sound alone")
     options = mux_options(kind, frame_rate, None if waveform is None else sample_rate)
     with av.open(target, "w", format=kind.container, options=options) as container:
         container.flags |= av.container.Flags.bitexact.value
@@ -146,7 +147,9 @@ def _mux(
 
 def _check_mkv_frame_rate(frame_rate: Fraction | int) -> None:
     if frame_rate > MAX_MKV_FRAME_RATE:
-        raise ValueError(f"Matroska holds up to {MAX_MKV_FRAME_RATE} frames/s, got {frame_rate}")
+        raise SoundreelError(
+            f"Matroska holds up to {MAX_MKV_FRAME_RATE} frames/s, got {frame_rate}"
+        )
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from soundreel.errors import SoundreelError
+
 Source = str | Path | BufferedIOBase
 
 
-class MediaError(Exception):
+class MediaError(SoundreelError):
     """A media file cannot be read or written. The message is one line: file, cause, remedy."""
 
     def __init__(self, source: Source, problem: str, remedy: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float32, UInt8
 
+from soundreel.errors import SoundreelError
 from soundreel.media.container import (
     clock_zero,
     open_media,
@@ -88,7 +89,7 @@ class FilmWriter:
         num_samples: sound beyond it is left out; None keeps all.
 
     Raises:
-        ValueError: the name ends otherwise, or AAC has no such sample rate.
+        SoundreelError: the name ends otherwise, or AAC has no such sample rate.
         MediaError: (in the block) the file cannot be written, or a given one cannot be read.
     """
 
@@ -105,10 +106,10 @@ class FilmWriter:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
         if suffix not in FORMATS:
-            raise ValueError(f"{path}: a film is saved as {', '.join(FORMATS)}, got {suffix!r}")
+            raise SoundreelError(f"{path}: a film is saved as {', '.join(FORMATS)}, got {suffix!r}")
         check_rates(Fraction(frame_rate), sample_rate)
         if suffix == ".mp4" and sound is None and sample_rate not in AAC_RATES:
-            raise ValueError(
+            raise SoundreelError(
                 f"AAC in MP4 has sample rates {AAC_RATES}, got {sample_rate}; write .mkv"
             )
         self._kind = FORMATS[suffix]
@@ -130,7 +131,7 @@ class FilmWriter:
         """Append a piece. All pieces have the tracks, sizes and channels of the first.
 
         Raises:
-            ValueError: there is nothing to write, or pieces differ.
+            SoundreelError: there is nothing to write, or pieces differ.
             MediaError: the file cannot be written.
         """
         frames = None if self._picture is not None or self._kind is WAV else frames
@@ -139,7 +140,7 @@ class FilmWriter:
             written = 0 if self._audio is None else self._audio.count
             waveform = waveform[:, : max(0, self._limit - written)]
         if frames is None and waveform is None:
-            raise ValueError(f"{self.path}: there is neither a frame nor a sample to write")
+            raise SoundreelError(f"{self.path}: there is neither a frame nor a sample to write")
         try:
             self._append(frames, waveform)
         except (av.error.FFmpegError, OSError) as error:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from soundreel.errors import SoundreelError
+
 Rectangle = tuple[int, int, int, int]
 
 
@@ -25,13 +27,15 @@ class Framing:
 
     def __post_init__(self) -> None:
         if self.height <= 0 or self.width <= 0:
-            raise ValueError(f"frame size must be positive, got {self.height} x {self.width}")
+            raise SoundreelError(f"frame size must be positive, got {self.height} x {self.width}")
         if (self.kind == "box") != (self.box is not None):
-            raise ValueError(
+            raise SoundreelError(
                 f"a box is given exactly for kind 'box', got {self.kind!r}, {self.box}"
             )
         if self.box is not None and (min(self.box) < 0 or min(self.box[2:]) == 0):
-            raise ValueError(f"box is left, top, width, height within the picture, got {self.box}")
+            raise SoundreelError(
+                f"box is left, top, width, height within the picture, got {self.box}"
+            )
 
     @classmethod
     def center_square(cls, size: int) -> "Framing":
@@ -47,14 +51,16 @@ class Framing:
         """Left, top, width, height of the part kept of a picture.
 
         Raises:
-            ValueError: if the given box does not lie within the picture.
+            SoundreelError: if the given box does not lie within the picture.
         """
         if self.kind == "letterbox":
             return 0, 0, width, height
         if self.box is not None:
             left, top, box_width, box_height = self.box
             if left + box_width > width or top + box_height > height:
-                raise ValueError(f"box {self.box} leaves the picture of {width} x {height} pixels")
+                raise SoundreelError(
+                    f"box {self.box} leaves the picture of {width} x {height} pixels"
+                )
             return self.box
         kept_width = max(1, min(width, round(height * self.width / self.height)))
         kept_height = max(1, min(height, round(width * self.height / self.width)))

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import complete_file
 
 PAGE_NAME = "index.html"
@@ -47,15 +48,15 @@ def write_gallery(
     The page loads nothing from elsewhere, and the folder can be moved as a whole.
 
     Raises:
-        ValueError: there is nothing to show, or a file that an exhibit names is missing.
+        SoundreelError: there is nothing to show, or a file that an exhibit names is missing.
     """
     if not exhibits:
-        raise ValueError("a gallery needs at least one clip")
+        raise SoundreelError("a gallery needs at least one clip")
     missing = [
         name for one in exhibits for name in (one.video, one.sheet) if not (folder / name).is_file()
     ]
     if missing:
-        raise ValueError(f"{folder}: the gallery's {', '.join(missing)} are not there")
+        raise SoundreelError(f"{folder}: the gallery's {', '.join(missing)} are not there")
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

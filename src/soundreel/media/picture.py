@@ -38,7 +38,7 @@ class PictureConverter:
         """The picture, turned upright, cut and scaled.
 
         Raises:
-            ValueError: if the framing's box leaves the picture.
+            SoundreelError: if the framing's box leaves the picture.
         """
         turn = upright_turn(frame.rotation)
         colour = (frame.colorspace, frame.color_range)

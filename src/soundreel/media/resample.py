@@ -14,6 +14,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from jaxtyping import Float32
 
+from soundreel.errors import SoundreelError
 from soundreel.media.audio_track import LAYOUTS, Block, Samples, unpacked
 
 OPTIONS = {"filter_size": "64", "rematrix_maxval": "1.0"}
@@ -170,7 +171,7 @@ def with_channels(
     """The mean of all channels as one, or one channel repeated.
 
     Raises:
-        ValueError: for any other change of their number.
+        SoundreelError: for any other change of their number.
     """
     if num_channels == len(waveform):
         return waveform
@@ -178,4 +179,4 @@ def with_channels(
         return waveform.mean(axis=0, keepdims=True)
     if len(waveform) == 1:
         return waveform.repeat(num_channels, axis=0)
-    raise ValueError(f"cannot make {num_channels} channels of {len(waveform)}; give 1")
+    raise SoundreelError(f"cannot make {num_channels} channels of {len(waveform)}; give 1")

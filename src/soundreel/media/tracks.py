@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
+from soundreel.errors import SoundreelError
 from soundreel.media.audio_track import LAYOUTS
 from soundreel.media.picture import filter_chain
 from soundreel.media.probe import FRAME_RATE_TAG
@@ -63,7 +64,7 @@ WAV = Format(container="wav", audio="pcm_f32le")
 def check_rates(frame_rate: Fraction, sample_rate: int) -> None:
     """Raise `ValueError` unless both rates are positive."""
     if frame_rate <= 0 or sample_rate <= 0:
-        raise ValueError(f"rates must be positive, got {frame_rate} frames/s, {sample_rate} Hz")
+        raise SoundreelError(f"rates must be positive, got {frame_rate} frames/s, {sample_rate} Hz")
 
 
 def mux_options(kind: Format, frame_rate: Fraction, sample_rate: int | None) -> dict[str, str]:
@@ -83,7 +84,7 @@ class VideoTrack:
         count: pictures encoded so far.
 
     Raises:
-        ValueError: the codec cannot hold pictures of this shape.
+        SoundreelError: the codec cannot hold pictures of this shape.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class VideoTrack:
         **options: str,
     ) -> None:
         if kind.video == "ffv1" and shape[1] < 2:
-            raise ValueError(f"FFV1 holds pictures at least 2 pixels wide, got {shape[1]}")
+            raise SoundreelError(f"FFV1 holds pictures at least 2 pixels wide, got {shape[1]}")
         self.stream = cast(
             VideoStream,
             container.add_stream(
@@ -120,10 +121,10 @@ class VideoTrack:
             is_key: playing and copying can start at this picture.
 
         Raises:
-            ValueError: the picture is of another size than the first.
+            SoundreelError: the picture is of another size than the first.
         """
         if picture.shape != self._shape:
-            raise ValueError(f"frames differ in size: {self._shape}, then {picture.shape}")
+            raise SoundreelError(f"frames differ in size: {self._shape}, then {picture.shape}")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.time_base, frame.pts = self._time_base, self.count
         if self._graph is None:
@@ -154,7 +155,7 @@ class AudioTrack:
         count: samples encoded so far.
 
     Raises:
-        ValueError: there are no samples, or more channels than there are layouts for.
+        SoundreelError: there are no samples, or more channels than there are layouts for.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class AudioTrack:
     ) -> None:
         num_channels, num_samples = waveform.shape
         if num_channels not in LAYOUTS or num_samples == 0:
-            raise ValueError(
+            raise SoundreelError(
                 f"sound has 1 to {max(LAYOUTS)} channels of samples, got {waveform.shape}"
             )
         layout = LAYOUTS[num_channels]

@@ -49,7 +49,7 @@ def copies_among_real(real: MeasuredSet, generated: MeasuredSet) -> Copies:
     """Find the nearest real clips of generated ones.
 
     Raises:
-        ValueError: fewer than three real clips, or copies of one clip only.
+        SoundreelError: fewer than three real clips, or copies of one clip only.
     """
     picture, sound = _searches(real, generated)
     for index, name in enumerate(real.names):
@@ -72,7 +72,7 @@ def copies_of_training(
         duration_s: of the stretches that are compared; one starts every 0.2 s.
 
     Raises:
-        ValueError: fewer than three real clips, or ones that are in the training set.
+        SoundreelError: fewer than three real clips, or ones that are in the training set.
     """
     picture, sound = _searches(real, generated)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.padding import pad_same
 from soundreel.metrics.weights import load_weights
 
@@ -121,7 +122,7 @@ class EfficientNetLite0Features:
         self, frames: UInt8[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
         if frames.shape[1] < 2:
-            raise ValueError("efficientnet-lite0 describes motion too: a clip needs two frames")
+            raise SoundreelError("efficientnet-lite0 describes motion too: a clip needs two frames")
         images = rearrange(frames, "b f c h w -> (b f) c h w")
         found = torch.cat([self._features(part) for part in images.split(IMAGES_AT_ONCE)])
         rows = rearrange(found, "(b f) d -> b f d", b=frames.shape[0])

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from soundreel.errors import SoundreelError
+
 Features = Float[Tensor, "_sample _dim"]
 
 
@@ -35,21 +37,21 @@ class Estimate:
 
 
 def check_features(real: Features, fake: Features, minimum: int = 2) -> None:
-    """Raise `ValueError` unless both sets can be compared: same width, enough rows, all finite."""
+    """Raise `SoundreelError` unless both sets have one width, enough rows and finite values."""
     if real.shape[1] != fake.shape[1]:
-        raise ValueError(
+        raise SoundreelError(
             f"both sets need features of one width, got {real.shape[1]} and {fake.shape[1]}: "
             "they come from different extractors"
         )
     for name, features in (("real", real), ("generated", fake)):
         if features.shape[0] < minimum:
-            raise ValueError(
+            raise SoundreelError(
                 f"{features.shape[0]} {name} samples; this distance needs at least {minimum}: "
                 "give more clips"
             )
         if not bool(torch.isfinite(features).all()):
             row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0, 0])
-            raise ValueError(f"feature row {row} of the {name} samples is not finite")
+            raise SoundreelError(f"feature row {row} of the {name} samples is not finite")
 
 
 def covariance_factor(features: Features) -> Float[Tensor, "_rank _dim"]:
@@ -68,7 +70,7 @@ def frechet_distance(real: Features, fake: Features) -> float:
     counts, or use `frechet_distance_infinite`.
 
     Raises:
-        ValueError: fewer than two samples on a side, other widths, or values that are not finite.
+        SoundreelError: fewer than two samples on a side, other widths, or values not finite.
 
     Source:
         Heusel et al. 2017, equation 6.
@@ -167,7 +169,7 @@ def frechet_distance_infinite(
     size are fitted by a line in that variable, whose value at zero is returned.
 
     Raises:
-        ValueError: fewer than 20 samples on a side.
+        SoundreelError: fewer than 20 samples on a side.
 
     Source:
         Chong and Forsyth 2020, section 4, with random instead of Sobol subsets.

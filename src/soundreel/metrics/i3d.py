@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.padding import pad_same
 from soundreel.metrics.reference_evaluator import reference_video_input
 from soundreel.metrics.weights import load_weights
@@ -108,7 +109,7 @@ class I3D(nn.Module):
 
     def forward(self, video: Video) -> Float[Tensor, "batch logit"]:
         if video.shape[2] < MIN_FRAMES:
-            raise ValueError(
+            raise SoundreelError(
                 f"I3D needs at least {MIN_FRAMES} frames, got {video.shape[2]}: use longer clips"
             )
         x = video

@@ -41,7 +41,7 @@ def kernel_distance(
     """Unbiased squared maximum mean discrepancy of two feature sets, in float64.
 
     Raises:
-        ValueError: fewer than two samples on a side, other widths, or values that are not finite.
+        SoundreelError: fewer than two samples on a side, other widths, or values not finite.
 
     Source:
         Binkowski et al. 2018, section 4 (over all samples, not over blocks).

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from soundreel.data.manifest import DataError
-from soundreel.media.errors import MediaError
+from soundreel.errors import SoundreelError
 from soundreel.media.resample import resample_waveform
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.memorisation import describe_picture, describe_sound
@@ -94,7 +93,7 @@ def measure_set(
         advance: told (done, total) after each clip.
 
     Raises:
-        ValueError: no clip at all could be measured.
+        SoundreelError: no clip at all could be measured.
     """
     names: list[str] = []
     labels: list[str] = []
@@ -135,19 +134,19 @@ def for_each_clip(
     """Call `use` with every clip; those for which it fails are logged and listed.
 
     Raises:
-        ValueError: it failed for all.
+        SoundreelError: it failed for all.
     """
     skipped: list[Skipped] = []
     for done, item in enumerate(items, start=1):
         try:
             use(item)
-        except (MediaError, DataError, ValueError) as error:
+        except SoundreelError as error:
             skipped.append(Skipped(name=item.name, reason=" ".join(str(error).split())))
             logger.warning("left out %s: %s", item.name, skipped[-1].reason)
         advance(done, len(items))
     if len(skipped) == len(items):
         why = skipped[0].reason if skipped else "there are none"
-        raise ValueError(f"none of {len(items)} clips could be measured; the first: {why}")
+        raise SoundreelError(f"none of {len(items)} clips could be measured; the first: {why}")
     return skipped
 
 
@@ -155,11 +154,11 @@ def checked(clip: Watched, duration_s: float) -> Watched:
     """Return the clip if it lasts long enough.
 
     Raises:
-        ValueError: it does not.
+        SoundreelError: it does not.
     """
     # A frame may be missing to the wanted length where rates do not divide.
     if clip.duration_s < duration_s - 1.01 / float(clip.frame_rate):
-        raise ValueError(f"lasts {clip.duration_s:.2f} s, {duration_s:g} s are needed")
+        raise SoundreelError(f"lasts {clip.duration_s:.2f} s, {duration_s:g} s are needed")
     return clip
 
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
+
 THUMBNAIL = 16
 NUM_TIMES = 8
 NUM_BANDS = 24
@@ -129,14 +131,14 @@ def judge_copies(
         search: its queries are `num_real` real clips, then the generated ones.
 
     Raises:
-        ValueError: fewer than three real clips, or real clips that are themselves the known ones.
+        SoundreelError: fewer than three real clips, or real clips that are the known ones.
     """
     if num_real < 3:
-        raise ValueError(f"memorisation needs at least 3 real clips, got {num_real}")
+        raise SoundreelError(f"memorisation needs at least 3 real clips, got {num_real}")
     ordinary, distance = search.distance[:num_real].double(), search.distance[num_real:].double()
     unit = float(ordinary.median())
     if unit < 1e-6:
-        raise ValueError(
+        raise SoundreelError(
             "most real clips are among the clips that copies are looked for in (or are copies of "
             "one another), so that nothing says what distance is ordinary: give held-out clips "
             "as REF"

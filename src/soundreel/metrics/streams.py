@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from soundreel.clip import DEFAULT_FRAME_RATE, Clip, Seconds
+from soundreel.errors import SoundreelError
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
@@ -57,11 +58,11 @@ def open_stream(source: Source, duration: Seconds) -> ClipStream:
 
     Raises:
         MediaError: the file cannot be read.
-        ValueError: it has no picture or no sound.
+        SoundreelError: it has no picture or no sound.
     """
     info = probe(source)
     if not (info.has_video and info.has_audio):
-        raise ValueError(f"has no {'sound' if info.has_video else 'picture'}")
+        raise SoundreelError(f"has no {'sound' if info.has_video else 'picture'}")
     frame_rate = info.frame_rate or DEFAULT_FRAME_RATE
     limit = max(1, round(Fraction(duration) * frame_rate))
 
@@ -80,11 +81,11 @@ def stream_of(clip: Clip) -> ClipStream:
     """Return the stream of a clip that lies in memory.
 
     Raises:
-        ValueError: it has no picture or no sound.
+        SoundreelError: it has no picture or no sound.
     """
     frames, waveform = clip.frames, clip.waveform
     if frames is None or waveform is None:
-        raise ValueError(f"has no {'picture' if frames is None else 'sound'}")
+        raise SoundreelError(f"has no {'picture' if frames is None else 'sound'}")
     return ClipStream(
         pictures=lambda: iter(frames),
         sound=lambda num_samples: iter([waveform[:, :num_samples]]),

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.weights import load_weights
 
 SAMPLE_RATE = 16_000
@@ -76,10 +77,10 @@ def log_mel_examples(
     dropped.
 
     Raises:
-        ValueError: less than one stretch of sound.
+        SoundreelError: less than one stretch of sound.
     """
     if waveform.shape[-1] < MIN_SAMPLES:
-        raise ValueError(
+        raise SoundreelError(
             f"VGGish needs {MIN_SAMPLES} samples ({MIN_SAMPLES / SAMPLE_RATE} s at 16 kHz), "
             f"got {waveform.shape[-1]}: use longer clips"
         )

@@ -14,11 +14,12 @@ from torch import Tensor, int8, nn
 
 from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.checkpoints.import_torch import read_tensors
+from soundreel.errors import SoundreelError
 
 SCALE = ".scale"
 
 
-class MetricWeightsError(ValueError):
+class MetricWeightsError(SoundreelError):
     """The weights of a metric are absent, unreadable or of another network."""
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.padding import pad_same
 from soundreel.metrics.weights import load_weights
 
@@ -82,7 +83,7 @@ class YAMNet(nn.Module):
     ) -> Float[Tensor, "batch patch dim"]:
         """Embedding of every patch of 0.96 s, one each 0.48 s."""
         if waveform.shape[-1] < MIN_SAMPLES:
-            raise ValueError(
+            raise SoundreelError(
                 f"YAMNet needs {MIN_SAMPLES} samples ({MIN_SAMPLES / SAMPLE_RATE} s at 16 kHz), "
                 f"got {waveform.shape[-1]}: use longer clips"
             )

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.norms import group_norm
 
@@ -23,7 +24,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, head_width: int) -> None:
         super().__init__()
         if channels % head_width:
-            raise ValueError(
+            raise SoundreelError(
                 f"{channels} channels do not divide into heads of width {head_width}; "
                 "choose a head_width that divides every level's channels"
             )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.layout import channels_last
 
 SMALLEST_IMAGE = 32
@@ -109,7 +110,7 @@ class PerceptualLoss(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """Return the distance of images in [-1, 1], at least 32 pixels wide and high."""
         if min(image.shape[-2:]) < SMALLEST_IMAGE:
-            raise ValueError(
+            raise SoundreelError(
                 f"images of {image.shape[-2]}x{image.shape[-1]} pixels are too small for the "
                 f"perceptual distance, which needs {SMALLEST_IMAGE}; set its weight to 0"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.files import writing_folder
 from soundreel.media.framing import Framing
 from soundreel.study.design import ANSWER_FILE, CLIP_FOLDER, Study, StudyClip, clip_path, save_study
@@ -36,7 +37,7 @@ def write_study(
         advance: told how many clips are done, of how many.
 
     Raises:
-        ValueError: the folder is there already.
+        SoundreelError: the folder is there already.
         MediaError: a clip is damaged beyond its header, or cannot be written.
     """
     todo = [(system, clip.source) for system, clips in drawn.items() for clip in clips]
@@ -58,11 +59,11 @@ def write_study(
 
 
 def check_folder(folder: Path) -> None:
-    """Raises: ValueError if no study can be made there."""
+    """Raises: SoundreelError if no study can be made there."""
     if folder.exists():
-        raise ValueError(f"{folder} is there already; a study gets a folder of its own")
+        raise SoundreelError(f"{folder} is there already; a study gets a folder of its own")
     if not folder.parent.is_dir():
-        raise ValueError(f"{folder}: there is no folder {folder.parent}")
+        raise SoundreelError(f"{folder}: there is no folder {folder.parent}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from soundreel.errors import SoundreelError
 from soundreel.study.protocol import Test
 
 FORMAT_VERSION = 1
@@ -42,7 +43,7 @@ class StudyClip:
 
     def __post_init__(self) -> None:
         if not self.id.isalnum():  # it becomes a file name
-            raise ValueError(f"a clip's id is made of letters and digits, got {self.id!r}")
+            raise SoundreelError(f"a clip's id is made of letters and digits, got {self.id!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,15 +84,15 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.tests or len(set(self.tests)) != len(self.tests):
-            raise ValueError("a study has the test turing, mos, or each of them once")
+            raise SoundreelError("a study has the test turing, mos, or each of them once")
         if not self.title.strip() or not self.consent.strip():
-            raise ValueError("the title and the consent text must not be empty")
+            raise SoundreelError("the title and the consent text must not be empty")
         for name in ("mos_trials", "turing_trials", "max_raters"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("noise_checks", "instructed_checks", "allowed_failures"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -118,24 +119,28 @@ def save_study(folder: Path, study: Study) -> None:
 
 
 def load_study(folder: Path) -> Study:
-    """Raises: ValueError if the folder holds no complete study of this format."""
+    """Raises: SoundreelError if the folder holds no complete study of this format."""
     path = folder / STUDY_FILE
     if not path.is_file():
-        raise ValueError(f"{folder} is no study (no {STUDY_FILE}); make one with `study create`")
+        raise SoundreelError(
+            f"{folder} is no study (no {STUDY_FILE}); make one with `study create`"
+        )
     try:
         study = TypeAdapter(Study).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where}: {first['msg']}") from error
+        raise SoundreelError(f"{path}: {where}: {first['msg']}") from error
     if study.format_version != FORMAT_VERSION:
-        raise ValueError(
+        raise SoundreelError(
             f"{path}: format version {study.format_version}, this version of soundreel reads "
             f"{FORMAT_VERSION}"
         )
     missing = [c.id for c in study.clips if not clip_path(folder, c.id).is_file()]
     if missing:
-        raise ValueError(f"{folder}: {len(missing)} clips are missing, such as {missing[0]}.mp4")
+        raise SoundreelError(
+            f"{folder}: {len(missing)} clips are missing, such as {missing[0]}.mp4"
+        )
     return study
 
 

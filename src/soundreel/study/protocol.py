@@ -8,6 +8,8 @@ are theirs; "video/audio" is read as the one that is asked about.
 from dataclasses import dataclass
 from typing import Literal
 
+from soundreel.errors import SoundreelError
+
 Test = Literal["turing", "mos"]
 
 QUALITY = (
@@ -61,14 +63,14 @@ QUESTIONS: dict[Test, tuple[Question, ...]] = {
 
 
 def check_answers(test: Test, values: dict[str, int]) -> None:
-    """Raises: ValueError unless every question of the test has one of its answers, and no more."""
+    """Raise SoundreelError unless each question of the test, and no other, has one answer."""
     questions = QUESTIONS[test]
     if set(values) != {question.key for question in questions}:
         keys = ", ".join(question.key for question in questions)
-        raise ValueError(f"answers to {keys} are wanted")
+        raise SoundreelError(f"answers to {keys} are wanted")
     for question in questions:
         value = values[question.key]
         if isinstance(value, bool) or not 1 <= value <= len(question.descriptions):
-            raise ValueError(
+            raise SoundreelError(
                 f"{question.key} is a whole number from 1 to {len(question.descriptions)}"
             )

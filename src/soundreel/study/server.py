@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from soundreel.errors import SoundreelError
 from soundreel.study.ranges import UnsatisfiableRangeError, requested_range
 from soundreel.study.service import StudyService
 from soundreel.study.store import RefusedError
@@ -45,7 +46,7 @@ class StudyServer(ThreadingHTTPServer):
             port: 0 takes a free one; `url` tells which.
 
         Raises:
-            ValueError: the folder holds no study, or the address cannot be had.
+            SoundreelError: the folder holds no study, or the address cannot be had.
         """
         self.service = StudyService(folder)
         self.page = files("soundreel.study").joinpath("page.html").read_bytes()
@@ -57,7 +58,7 @@ class StudyServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             self.service.close()
             cause = getattr(error, "strerror", None) or str(error)
-            raise ValueError(f"cannot listen on {host}, port {port}: {cause}") from error
+            raise SoundreelError(f"cannot listen on {host}, port {port}: {cause}") from error
 
     @property
     def url(self) -> str:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from soundreel.errors import SoundreelError
 from soundreel.study.assignment import INSTRUCTED
 from soundreel.study.design import ANSWER_FILE, clip_path, load_study
 from soundreel.study.protocol import QUESTIONS
@@ -16,7 +17,7 @@ class StudyService:
     """An open study."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises: ValueError if the folder holds no complete study."""
+        """Raises: SoundreelError if the folder holds no complete study."""
         self.folder = folder
         self.study = load_study(folder)
         self.store = Store(folder / ANSWER_FILE)
@@ -90,7 +91,7 @@ class StudyService:
             raise RefusedError(400, "An answer has a trial, whole-number answers and num_plays.")
         try:
             self.store.answer(self.study, rater, trial_id, values, num_plays, time.time())
-        except ValueError as error:
+        except SoundreelError as error:
             raise RefusedError(400, str(error)) from error
         return self.state(token)
 

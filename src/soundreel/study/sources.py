@@ -9,6 +9,7 @@ from math import floor
 from pathlib import Path
 
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import AAC_RATES
 from soundreel.media.errors import MediaError
 from soundreel.media.framing import Framing
@@ -84,7 +85,7 @@ def draw_clips(
     What has no picture, no sound, is too short or damaged gives its place to another.
 
     Raises:
-        ValueError: nothing is left of a system.
+        SoundreelError: nothing is left of a system.
     """
     left_out: list[LeftOut] = []
     queues = {}
@@ -101,7 +102,7 @@ def draw_clips(
         found = _kept(system, queue, lambda clip: _decoded(clip, enough, wish), left_out, max_clips)
         if not found:
             reasons = [f"; {item.name} {item.reason}" for item in left_out if item.system == system]
-            raise ValueError(f"system {system!r} has no clip that can be shown{reasons[-1]}")
+            raise SoundreelError(f"system {system!r} has no clip that can be shown{reasons[-1]}")
         drawn[system] = sorted(found, key=lambda clip: clip.source.name)
     return drawn, left_out
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from soundreel.errors import SoundreelError
 from soundreel.study.assignment import AnsweredTrial, Trial, assign_trials
 from soundreel.study.design import Study
 from soundreel.study.protocol import Test, check_answers
@@ -73,15 +74,15 @@ class Store:
     """The open file. One connection for all threads, one transaction at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Raises: ValueError if there is no such file, or it is no store."""
+        """Raises: SoundreelError if there is no such file, or it is no store."""
         if not path.is_file():
-            raise ValueError(f"{path}: the study's answers are not there")
+            raise SoundreelError(f"{path}: the study's answers are not there")
         self._lock = threading.Lock()
         try:
             self._db = _connect(path)
             self._db.execute("SELECT count(*) FROM raters").fetchone()
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path}: no store of answers ({error})") from error
+            raise SoundreelError(f"{path}: no store of answers ({error})") from error
 
     def close(self) -> None:
         self._db.close()
@@ -158,7 +159,7 @@ class Store:
         The same answers again are taken as a repeated request, and change nothing.
 
         Raises:
-            ValueError: the answers do not fit the test.
+            SoundreelError: the answers do not fit the test.
             RefusedError: it is another trial's turn, or the clip cannot have been watched yet.
         """
         with self._transaction() as db:

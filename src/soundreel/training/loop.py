@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
+from soundreel.errors import SoundreelError
 from soundreel.training.meters import Meters, Tracker
 from soundreel.training.objectives import TrainingBatch
 from soundreel.training.parallel import Parallel
@@ -70,39 +71,39 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("total_samples", "global_batch_size", "micro_batch_size", "log_every"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("learning_rate", "save_every", "keep_checkpoints"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("warmup_samples", "decay_samples"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.global_batch_size % self.micro_batch_size:
-            raise ValueError(
+            raise SoundreelError(
                 f"global_batch_size {self.global_batch_size} must be a multiple of"
                 f" micro_batch_size {self.micro_batch_size}"
             )
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
+            raise SoundreelError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+            raise SoundreelError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
     def grad_accum_steps(self, world_size: int = 1) -> int:
         """Micro-batches per step and process.
 
         Raises:
-            ValueError: the global batch does not divide among the processes.
+            SoundreelError: the global batch does not divide among the processes.
         """
         at_once = self.micro_batch_size * world_size
         if self.global_batch_size % at_once:
-            raise ValueError(
+            raise SoundreelError(
                 f"global_batch_size {self.global_batch_size} must be a multiple of"
                 f" micro_batch_size {self.micro_batch_size} times {world_size} processes"
             )
         return self.global_batch_size // at_once
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(SoundreelError):
     """A loss or gradient became infinite or not a number; nothing was updated."""
 
 

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text, writing_file, writing_folder
+from soundreel.json_yaml import read_json
 from soundreel.training.trainee import Trainee
 
 FORMAT_VERSION = 2
@@ -60,7 +62,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_training_state(checkpoint: Path, trainees: list[Trainee]) -> int:
     """Restore the trainees from a checkpoint; return the samples seen."""
-    state = json.loads((checkpoint / STATE_FILE).read_text())
+    state = read_json(checkpoint / STATE_FILE, SoundreelError)
     by_module = state.get("format_version", 1) == 1
     for trainee in trainees:
         trainee.network.load_state_dict(load_file(checkpoint / f"{trainee.name}.safetensors"))

@@ -29,7 +29,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
+        except ValueError:
             break
     return lines
 

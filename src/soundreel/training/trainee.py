@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from soundreel.errors import SoundreelError
 from soundreel.training.ema import EMA
 from soundreel.training.objectives import Objective
 
@@ -50,11 +51,11 @@ def make_trainee(
             learning rate that their parameters learn at; all others learn at the rate itself.
 
     Raises:
-        ValueError: a part that does not exist, or no parameter requires a gradient.
+        SoundreelError: a part that does not exist, or no parameter requires a gradient.
     """
     trainable = _parameter_groups(network, rate_shares or {})
     if not trainable:
-        raise ValueError(f"{name}: no parameter requires a gradient, there is nothing to train")
+        raise SoundreelError(f"{name}: no parameter requires a gradient, there is nothing to train")
     return Trainee(
         name=name,
         network=network,
@@ -68,7 +69,7 @@ def _parameter_groups(network: nn.Module, shares: Mapping[str, float]) -> list[d
     """Return AdamW's groups, one per share of the learning rate, kept there as `rate_share`."""
     unknown = set(shares) - {name for name, _ in network.named_modules()}
     if unknown:
-        raise ValueError(f"the network has no part named {', '.join(sorted(unknown))}")
+        raise SoundreelError(f"the network has no part named {', '.join(sorted(unknown))}")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

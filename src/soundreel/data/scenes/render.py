@@ -23,6 +23,7 @@ from soundreel.data.scenes.scene import Event, Scene, Setting
 from soundreel.data.scenes.sky import Fireworks, Lightning
 from soundreel.data.scenes.sound import Sound
 from soundreel.data.scenes.water import Rain, WaterDrops, Waves
+from soundreel.errors import SoundreelError
 
 Plan = Callable[[np.random.Generator, Setting], Scene]
 
@@ -82,22 +83,22 @@ class RenderOptions:
         object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
         for name in ("num_frames", "height", "width", "frame_rate", "sample_rate"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
-            raise ValueError(
+            raise SoundreelError(
                 f"no scenes called {', '.join(unknown) or '(none given)'}; "
                 f"there are {', '.join(KINDS)}"
             )
         if not 0 <= self.camera_shake <= 0.2:
-            raise ValueError(
+            raise SoundreelError(
                 f"camera_shake is a share of the picture's height, 0 to 0.2, "
                 f"got {self.camera_shake}"
             )
         if min(self.num_distractors, self.num_offscreen_sounds) < 0:
-            raise ValueError("num_distractors and num_offscreen_sounds cannot be negative")
+            raise SoundreelError("num_distractors and num_offscreen_sounds cannot be negative")
         if self.thunder_delay_s is not None and not 0 <= self.thunder_delay_s < self.duration_s:
-            raise ValueError(
+            raise SoundreelError(
                 f"thunder_delay_s must lie within the clip's {self.duration_s} s, "
                 f"got {self.thunder_delay_s}"
             )

@@ -16,7 +16,7 @@ def options_for(spec: ClipSpec, **others: Any) -> RenderOptions:
         others: further options, or others in place of `spec`'s.
 
     Raises:
-        ValueError: an option is out of its range.
+        SoundreelError: an option is out of its range.
     """
     sizes: dict[str, Any] = {
         "num_frames": spec.num_frames,

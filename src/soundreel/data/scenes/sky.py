@@ -9,6 +9,7 @@ from soundreel.data.scenes.canvas import Array, Canvas, Colour, rgb
 from soundreel.data.scenes.palette import hsv, mix, scaled
 from soundreel.data.scenes.scene import DiscreteScene, Event, Setting, event_times
 from soundreel.data.scenes.sound import Sound
+from soundreel.errors import SoundreelError
 
 SHORTEST_LIGHTNING_S = 0.2  # for the bolt, and a thunder that is heard apart from it
 
@@ -115,7 +116,7 @@ class Lightning(DiscreteScene):
         delay = setting.thunder_delay_s
         if delay is None:
             if setting.duration_s < SHORTEST_LIGHTNING_S:
-                raise ValueError(
+                raise SoundreelError(
                     f"lightning and its thunder need clips of {SHORTEST_LIGHTNING_S} s or more, got"
                     f" {setting.duration_s:g} s; make them longer, or choose other kinds"
                 )

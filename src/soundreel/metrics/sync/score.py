@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Bool, Float
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.sync.signals import (
     Frames,
     MotionCurves,
@@ -181,11 +182,11 @@ def summarise(results: Iterable[Sync]) -> SyncSummary:
     """Summarise many clips; those without an offset are left out of the offsets.
 
     Raises:
-        ValueError: no results.
+        SoundreelError: no results.
     """
     results = list(results)
     if not results:
-        raise ValueError("no clip whose sync could be measured")
+        raise SoundreelError("no clip whose sync could be measured")
     offsets = np.array([r.offset_s for r in results if r.offset_s is not None])
     return SyncSummary(
         num_clips=len(results),

@@ -15,6 +15,8 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from soundreel.errors import SoundreelError
+
 Picture = UInt8[np.ndarray, "height width 3"]
 Frames = UInt8[np.ndarray, "frame height width 3"]
 Waveform = Float32[np.ndarray, "channel sample"]
@@ -35,7 +37,7 @@ MIN_FRAME_RATE = 8
 MIN_SAMPLE_RATE = 8_000
 
 
-class SyncError(ValueError):
+class SyncError(SoundreelError):
     """A clip whose sync cannot be measured: too short, too slow, or without one modality."""
 
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.norms import token_group_norm
 from soundreel.types import AV
 
@@ -36,7 +37,7 @@ class TokenGroupNorm(nn.Module):
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
         if channels % num_groups:
-            raise ValueError(f"{channels} channels do not divide into {num_groups} norm groups")
+            raise SoundreelError(f"{channels} channels do not divide into {num_groups} norm groups")
         self.num_groups = num_groups
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -52,7 +53,7 @@ class VideoConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kind: str = "2d+1d") -> None:
         super().__init__()
         if kind not in ("2d+1d", "3d"):
-            raise ValueError(f"video convolution is '2d+1d' or '3d', got {kind!r}")
+            raise SoundreelError(f"video convolution is '2d+1d' or '3d', got {kind!r}")
         self.kind = kind
         if kind == "3d":
             self.full = nn.Conv3d(in_channels, out_channels, 3, padding=1)
@@ -125,7 +126,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, num_groups: int) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+            raise SoundreelError(f"{channels} channels do not divide into {num_heads} heads")
         self.num_heads = num_heads
         self.norm = TokenGroupNorm(channels, num_groups)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -234,7 +235,7 @@ class CrossModalAttention(nn.Module):
     def __init__(self, channels: int, window: int, num_heads: int, num_groups: int) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+            raise SoundreelError(f"{channels} channels do not divide into {num_heads} heads")
         self.window, self.num_heads = window, num_heads
         self.video_norm = TokenGroupNorm(channels, num_groups)
         self.audio_norm = TokenGroupNorm(channels, num_groups)

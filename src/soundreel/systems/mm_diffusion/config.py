@@ -5,6 +5,7 @@ from typing import Literal
 
 from soundreel.config import DataConfig, PreviewConfig
 from soundreel.diffusion.config import DiffusionConfig
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
@@ -24,12 +25,12 @@ class MMDiffusionConfig:
 
     def __post_init__(self) -> None:
         if self.unet.num_frames != self.clip.num_frames:
-            raise ValueError(
+            raise SoundreelError(
                 f"unet.num_frames {self.unet.num_frames} must equal clip.num_frames"
                 f" {self.clip.num_frames}"
             )
         if self.unet.audio_channels != self.clip.num_channels:
-            raise ValueError(
+            raise SoundreelError(
                 f"unet.audio_channels {self.unet.audio_channels} must equal clip.num_channels"
                 f" {self.clip.num_channels}"
             )

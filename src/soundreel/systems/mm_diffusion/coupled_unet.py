@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.blocks import (
     AudioConv,
     CrossModalAttention,
@@ -70,18 +71,18 @@ class CoupledUNetConfig:
         for name in ("video", "audio", "cross"):
             given = getattr(self, f"{name}_attention_factors")
             if not set(given) <= factors:
-                raise ValueError(
+                raise SoundreelError(
                     f"{name}_attention_factors {given} must be among {sorted(factors)}, the"
                     f" downsampling factors of {len(self.channel_mult)} levels"
                 )
         if len(self.cross_attention_windows) != len(self.cross_attention_factors):
-            raise ValueError(
+            raise SoundreelError(
                 f"cross_attention_windows {self.cross_attention_windows} needs one window for each"
                 f" of cross_attention_factors {self.cross_attention_factors}"
             )
         for window in self.cross_attention_windows:
             if not 1 <= window <= self.num_frames:
-                raise ValueError(
+                raise SoundreelError(
                     f"cross_attention_windows: {window} is not within 1..{self.num_frames} frames"
                 )
         narrowest = min(
@@ -89,12 +90,12 @@ class CoupledUNetConfig:
             default=self.cross_head_width,
         )
         if narrowest < self.cross_head_width:
-            raise ValueError(
+            raise SoundreelError(
                 f"cross_head_width {self.cross_head_width} is more than the {narrowest} channels of"
                 " a level with cross-modal attention; lower it, or give 0 to use num_heads"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+            raise SoundreelError(f"dropout must be in [0, 1), got {self.dropout}")
 
     @property
     def _crossed(self) -> set[int]:
@@ -286,7 +287,7 @@ class CoupledUNet(nn.Module):
                 `draw_window_shifts`; None shifts nothing. The network itself never draws.
 
         Raises:
-            ValueError: wrong number of shifts, or sizes the network cannot halve.
+            SoundreelError: wrong number of shifts, or sizes the network cannot halve.
         """
         shifts = self._checked_shifts(window_shifts)
         self._check_sizes(xt)
@@ -339,7 +340,7 @@ class CoupledUNet(nn.Module):
         height, width = xt["video"].shape[-2:]
         samples = xt["audio"].shape[-1]
         if height % 2**levels or width % 2**levels or samples % 4**levels:
-            raise ValueError(
+            raise SoundreelError(
                 f"frames of {height}x{width} and {samples} samples: sizes must be multiples of"
                 f" {2**levels} pixels and {4**levels} samples for {levels + 1} levels"
             )

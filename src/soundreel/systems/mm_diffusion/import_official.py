@@ -22,6 +22,7 @@ from soundreel.checkpoints.store import (
     writing_folder,
 )
 from soundreel.checkpoints.unet_layout import unet_layout
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.official_keys import from_official
 from soundreel.systems.super_resolution.network import (
@@ -130,7 +131,9 @@ def recognise(
         raise CheckpointError(f"{where}: missing tensor {error.args[0]}") from error
     except IndexError as error:
         raise CheckpointError(f"{where}: a tensor has too few axes for its name") from error
-    except ValueError as error:
+    except CheckpointError:
+        raise
+    except SoundreelError as error:
         raise CheckpointError(f"{where}: {error}") from error
     raise CheckpointError(
         f"{where}: neither MM-Diffusion's base network nor its upsampler; its tensors are "

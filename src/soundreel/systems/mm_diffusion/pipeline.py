@@ -22,6 +22,7 @@ from soundreel.diffusion.denoiser import Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.samplers import sample
 from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNet,
     CoupledUNetConfig,
@@ -111,7 +112,7 @@ class MMDiffusionPipeline:
         A modality that the clip lacks is absent. Frames are cut to the centre square.
 
         Raises:
-            ValueError: the clip is shorter than a window.
+            SoundreelError: the clip is shorter than a window.
         """
         return self._fitted(clip).to_av(self.clip)
 
@@ -149,16 +150,16 @@ class MMDiffusionPipeline:
             batch_size: clips that are sampled at once.
 
         Raises:
-            ValueError: both modalities are given, the one asked for is not in the clip, or a
+            SoundreelError: both modalities are given, the one asked for is not in the clip, or a
                 setting is out of range.
 
         Source:
             Ruan et al. 2023, section 3.4 (zero-shot transfer to conditional generation).
         """
         if count < 1 or batch_size < 1:
-            raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
+            raise SoundreelError(f"count and batch_size start at 1, got {count} and {batch_size}")
         if guidance_weight < 0:
-            raise ValueError(f"guidance_weight starts at 0, got {guidance_weight}")
+            raise SoundreelError(f"guidance_weight starts at 0, got {guidance_weight}")
         given = self._given(video, audio)
         num_batches = -(-count // batch_size)
         clips: list[Clip] = []
@@ -190,13 +191,13 @@ class MMDiffusionPipeline:
     def _given(self, video: Clip | None, audio: Clip | None) -> AV:
         """The given modality as a batch of one; both absent for joint generation."""
         if video is not None and audio is not None:
-            raise ValueError("both modalities are given; leave one out")
+            raise SoundreelError("both modalities are given; leave one out")
         clip = video if video is not None else audio
         if clip is None:
             return AV(None, None)
         name = "audio" if video is None else "video"
         if (clip.waveform if name == "audio" else clip.frames) is None:
-            raise ValueError(f"the clip given as {name} has none")
+            raise SoundreelError(f"the clip given as {name} has none")
         return AV(None, None).replace(name, self.encode(clip)[name].to(self.device))
 
     def denoiser(self) -> Denoiser:

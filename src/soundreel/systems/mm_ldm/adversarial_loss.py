@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderInputs, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.autoencoder_loss import (
     AutoencoderLossConfig,
@@ -46,7 +47,9 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         if self.generator_loss not in ("hinge", "linear"):
-            raise ValueError(f"generator_loss is 'hinge' or 'linear', got {self.generator_loss!r}")
+            raise SoundreelError(
+                f"generator_loss is 'hinge' or 'linear', got {self.generator_loss!r}"
+            )
 
 
 class AutoencoderObjectives:
@@ -184,9 +187,9 @@ def _told_label(
         told = keep & (label >= 0)
         return torch.where(told, label, torch.full_like(label, decoder.null_class))
     if not bool(keep.all()):
-        raise ValueError("class_drop_probability needs a decoder with learned_null_class=True")
+        raise SoundreelError("class_drop_probability needs a decoder with learned_null_class=True")
     if bool((label < 0).any()):
-        raise ValueError(
+        raise SoundreelError(
             "a clip has no label, but the decoder needs one; set learned_null_class=True, or "
             "num_classes=0 for data without classes"
         )

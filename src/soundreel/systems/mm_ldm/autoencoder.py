@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from soundreel.diffusion.process import PredictionType
+from soundreel.errors import SoundreelError
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.systems.mm_ldm.perceptual_encoders import (
     AudioEncoder,
@@ -60,12 +61,12 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if not all(0 <= index < self.num_frames for index in self.key_frames):
-            raise ValueError(
+            raise SoundreelError(
                 f"key_frames {self.key_frames} must lie in [0, {self.num_frames}), the clip"
             )
         stacked = self.video_encoder.stacked_frames
         if stacked not in (0, len(self.key_frames)):
-            raise ValueError(
+            raise SoundreelError(
                 f"video_encoder.stacked_frames {stacked} must be 0 or the number of key frames; "
                 f"there are {len(self.key_frames)} key frames"
             )
@@ -96,23 +97,23 @@ def _check_parts(
 ) -> None:
     made = (encoder.latent_channels, encoder.latent_size, encoder.latent_size)
     if tuple(shape) != made or projector.latent_channels != made[0]:
-        raise ValueError(
+        raise SoundreelError(
             f"the {name} encoder makes latents {made}, but the decoder expects {tuple(shape)} and "
             f"the projector {projector.latent_channels} channels; set them alike"
         )
     if encoder.linear_shortcut != decoder.linear_shortcut:
-        raise ValueError(
+        raise SoundreelError(
             f"{name}_encoder.linear_shortcut and decoder.linear_shortcut are two ends of one path; "
             "set them alike"
         )
     if projector.semantic_dim != decoder.context_dim:
-        raise ValueError(
+        raise SoundreelError(
             f"{name}_projector.semantic_dim {projector.semantic_dim} must equal "
             f"decoder.context_dim {decoder.context_dim}"
         )
     features = list(zip(encoder.feature_channels, encoder.feature_factors, strict=True))
     if features != decoder.feature_blocks:
-        raise ValueError(
+        raise SoundreelError(
             f"the {name} encoder's features {features} do not fit the decoder's blocks "
             f"{decoder.feature_blocks}; set feature_channels and feature_factors from them"
         )

@@ -8,6 +8,7 @@ from soundreel.checkpoints.text_encoder import TextConfig
 from soundreel.config import DataConfig
 from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.diffusion.config import DiffusionConfig
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
@@ -52,11 +53,11 @@ class FirstStageRun:
 
     def __post_init__(self) -> None:
         if self.kind == "taef2" and not self.weights:
-            raise ValueError(
+            raise SoundreelError(
                 "first_stage.kind taef2 is ready-made: set first_stage.weights to its folder"
             )
         if self.kind == "kl-vae" and self.weights and self.model.linear_shortcut:
-            raise ValueError(
+            raise SoundreelError(
                 "first_stage.weights are of networks without a linear shortcut: set "
                 "first_stage.model.linear_shortcut=False"
             )
@@ -88,7 +89,7 @@ class AutoencoderRun:
 
     def __post_init__(self) -> None:
         if not 0 < self.semantic_rate_share <= 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"semantic_rate_share is a share within (0, 1], got {self.semantic_rate_share}"
             )
 
@@ -133,7 +134,7 @@ class DecoderRun:
 
     def __post_init__(self) -> None:
         if self.context_rate_factor <= 0:
-            raise ValueError(
+            raise SoundreelError(
                 f"context_rate_factor is a positive factor, got {self.context_rate_factor}"
             )
 
@@ -164,15 +165,15 @@ class GeneratorRun:
 
     def __post_init__(self) -> None:
         if self.num_axes < 0:
-            raise ValueError(f"num_axes is 0 or more, got {self.num_axes}")
+            raise SoundreelError(f"num_axes is 0 or more, got {self.num_axes}")
         if not 0 <= self.evening <= 1:
-            raise ValueError(f"evening lies within [0, 1], got {self.evening}")
+            raise SoundreelError(f"evening lies within [0, 1], got {self.evening}")
         if self.movement_axes < 0:
-            raise ValueError(f"movement_axes is 0 or more, got {self.movement_axes}")
+            raise SoundreelError(f"movement_axes is 0 or more, got {self.movement_axes}")
         if self.movement_axes and not self.num_axes:
-            raise ValueError("movement_axes stand beside those of the rest: set num_axes too")
+            raise SoundreelError("movement_axes stand beside those of the rest: set num_axes too")
         if self.activity < 0 or (self.activity and not self.movement_axes):
-            raise ValueError(
+            raise SoundreelError(
                 f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
             )
 
@@ -258,10 +259,10 @@ class MMLDMConfig:
         ]
         wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
         if wrong:
-            raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+            raise SoundreelError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
         per_frame = self.generator.movement_axes or self.generator.model.frame_tokens
         if per_frame and not self._holds_every_frame(self.generator.model.frame_tokens):
-            raise ValueError(
+            raise SoundreelError(
                 "generator.movement_axes and generator.model.frame_tokens need a z_v of all cosine "
                 "coefficients over time: set autoencoder.model.video_encoder.stacked_frames to the "
                 "number of key frames (frame_tokens too), its latent_channels to that many times "
@@ -269,17 +270,19 @@ class MMLDMConfig:
             )
         axes = self.latent_axes  # wrong ones stop here, not before the last stage
         if self.decoder.enabled and self.decoder.on_axes and axes is None:
-            raise ValueError("decoder.on_axes needs principal axes: set generator.num_axes too")
+            raise SoundreelError("decoder.on_axes needs principal axes: set generator.num_axes too")
         if self.captions and not self.text.folder:
-            raise ValueError("captions need a text encoder to read them: set text.folder too")
+            raise SoundreelError("captions need a text encoder to read them: set text.folder too")
         if self.autoencoder.cache_first_stage:
             if self.data.flip_probability:
-                raise ValueError(
+                raise SoundreelError(
                     "autoencoder.cache_first_stage encodes every frame once: set "
                     "data.flip_probability=0, or do not cache"
                 )
             if self.first_stage.kind != "kl-vae":
-                raise ValueError("autoencoder.cache_first_stage needs a first stage of kind kl-vae")
+                raise SoundreelError(
+                    "autoencoder.cache_first_stage needs a first stage of kind kl-vae"
+                )
 
     @property
     def latent_axes(self) -> LatentAxesConfig | None:

@@ -11,6 +11,7 @@ from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.denoiser import Callback, Denoiser
 from soundreel.diffusion.noise import NoiseSource
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.signal_decoder import DecoderCondition
 from soundreel.types import AV
@@ -35,7 +36,7 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.frame_chunk < 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"num_steps and frame_chunk must be positive, got {self.num_steps} and "
                 f"{self.frame_chunk}"
             )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.norms import group_norm
 from soundreel.systems.mm_ldm.trunk import ConvBlock, Trunk, TrunkConfig
 
@@ -71,7 +72,7 @@ class Discriminator(nn.Module):
         """Logits of triples (audio image, first frame, last frame) in [-1, 1]."""
         size, channels = self.config.image_size, self.config.image_channels
         if tuple(triple.shape[1:]) != (SLOTS, channels, size, size):
-            raise ValueError(
+            raise SoundreelError(
                 f"got triples of slot, channel, height, width {tuple(triple.shape[1:])}, expected "
                 f"{(SLOTS, channels, size, size)}"
             )

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.errors import SoundreelError
 from soundreel.nn.perceptual_loss import PerceptualLoss
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
@@ -46,9 +47,9 @@ class FirstStageLossConfig:
 
     def __post_init__(self) -> None:
         if self.reconstruction not in ("l1", "mse"):
-            raise ValueError(f"reconstruction is 'l1' or 'mse', got {self.reconstruction!r}")
+            raise SoundreelError(f"reconstruction is 'l1' or 'mse', got {self.reconstruction!r}")
         if self.num_frames < 1:
-            raise ValueError(f"num_frames must be positive, got {self.num_frames}")
+            raise SoundreelError(f"num_frames must be positive, got {self.num_frames}")
 
 
 def freeze_encoder(model: KLVAE) -> None:

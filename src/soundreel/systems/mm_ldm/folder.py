@@ -17,6 +17,7 @@ from soundreel.checkpoints.store import (
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
 from soundreel.data.latents import PerceptualStats
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
@@ -96,7 +97,11 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
         generator, _ = load_component(folder, "generator", Generator, GeneratorConfig)
     if "vocoder" in index.components:
         vocoder, _ = load_component(folder, "vocoder", Vocoder, VocoderConfig)
-    settings = {**config_to_json(MMLDMSettings()), **index.settings}
+    settings = config_from_json(
+        MMLDMSettings,
+        {**config_to_json(MMLDMSettings()), **index.settings},
+        f"{folder}: settings",
+    )
     try:
         return MMLDMPipeline(
             clip=index.clip,
@@ -105,9 +110,9 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
             generator=generator,
             stats=stats,
             vocoder=vocoder,
-            settings=config_from_json(MMLDMSettings, settings, f"{folder}: settings"),
+            settings=settings,
         )
-    except ValueError as error:
+    except SoundreelError as error:
         raise CheckpointError(f"{folder}: {error}") from None
 
 

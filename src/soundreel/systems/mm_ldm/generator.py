@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Prediction
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
 from soundreel.nn.layout import run
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
@@ -265,10 +266,10 @@ class Generator(nn.Module):
                 tokens, and what is added to the blocks' outputs.
 
         Raises:
-            ValueError: labels without classes in the configuration, or classes without labels.
+            SoundreelError: labels without classes in the configuration, or classes without labels.
         """
         if (label is not None) != bool(self.config.num_classes):
-            raise ValueError(
+            raise SoundreelError(
                 f"this generator has {self.config.num_classes} classes, "
                 f"got {'no labels' if label is None else 'labels'}"
             )
@@ -323,7 +324,7 @@ def _rename(key: str, *, to_published: bool) -> str:
     for pair in PUBLISHED_PREFIXES:
         if key.startswith(pair[source]):
             return pair[target] + key.removeprefix(pair[source])
-    raise ValueError(f"no name is known for the weight {key!r} of a joint transformer")
+    raise SoundreelError(f"no name is known for the weight {key!r} of a joint transformer")
 
 
 def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

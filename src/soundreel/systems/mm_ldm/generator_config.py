@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from soundreel.errors import SoundreelError
 from soundreel.types import LatentSpec
 
 
@@ -44,41 +45,43 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or self.width % 4:
-            raise ValueError(
+            raise SoundreelError(
                 f"width must be a multiple of 4 and of {self.num_heads} heads, got {self.width}"
             )
         if tuple(self.modalities) not in (("video", "audio"), ("video",), ("audio",)):
-            raise ValueError(
+            raise SoundreelError(
                 f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
             )
         for name in self.modalities:
             if self.latent_size(name) % self.patch_size(name):
-                raise ValueError(
+                raise SoundreelError(
                     f"{name}_size {self.latent_size(name)} is not a multiple of "
                     f"{name}_patch_size {self.patch_size(name)}"
                 )
         if self.frame_tokens == 1 or self.frame_tokens < 0:
-            raise ValueError(f"frame_tokens is 0 or at least 2, got {self.frame_tokens}")
+            raise SoundreelError(f"frame_tokens is 0 or at least 2, got {self.frame_tokens}")
         if self.frame_tokens and self.latents.video_channels % self.frame_tokens:
-            raise ValueError(
+            raise SoundreelError(
                 f"{self.latents.video_channels} channels of z_v are not divisible among "
                 f"frame_tokens={self.frame_tokens} coefficients"
             )
         if self.frame_tokens and self.learned_variance:
-            raise ValueError("frame_tokens have no head for a learned_variance; choose one of both")
+            raise SoundreelError(
+                "frame_tokens have no head for a learned_variance; choose one of both"
+            )
         if not 0 <= self.moment_heads <= self.num_heads:
-            raise ValueError(
+            raise SoundreelError(
                 f"moment_heads lies within 0 and {self.num_heads} heads, got {self.moment_heads}"
             )
         if self.moment_heads and not (self.frame_tokens and self.audio_token_rows):
-            raise ValueError(
+            raise SoundreelError(
                 "moment_heads need tokens of single moments: set frame_tokens and audio_token_rows"
             )
         if self.moment_heads and len(self.modalities) < 2:
-            raise ValueError(f"moment_heads need both modalities, got {self.modalities}")
+            raise SoundreelError(f"moment_heads need both modalities, got {self.modalities}")
         rows = self.audio_token_rows
         if rows < 0 or (rows and self.latents.audio_size % rows):
-            raise ValueError(
+            raise SoundreelError(
                 f"audio_token_rows divides z_a's {self.latents.audio_size} rows, got {rows}"
             )
 

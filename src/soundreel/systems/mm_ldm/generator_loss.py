@@ -20,6 +20,7 @@ from soundreel.diffusion.losses import LossTerms, diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss, log_means
 from soundreel.types import AV
@@ -52,7 +53,7 @@ class GeneratorObjective:
     def __post_init__(self) -> None:
         for name in ("context_drop", "audio_condition", "video_condition", "known_class_drop"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
+                raise SoundreelError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ def draw(latents: AV, schedule: Schedule, generators: Sequence[torch.Generator])
     A clip's draws do not depend on the batch it is in.
 
     Raises:
-        ValueError: not one generator per clip.
+        SoundreelError: not one generator per clip.
     """
     if len(generators) != latents.batch_size:
-        raise ValueError(
+        raise SoundreelError(
             f"{latents.batch_size} clips need as many generators, got {len(generators)}"
         )
     rows = [

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from soundreel.diffusion.denoiser import Prediction
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.systems.mm_ldm.generator import (
     Generator,
@@ -50,12 +51,14 @@ class LongGeneratorConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.history_depth <= self.generator.depth:
-            raise ValueError(
+            raise SoundreelError(
                 f"history_depth must be between 1 and the generator's depth "
                 f"{self.generator.depth}, got {self.history_depth}"
             )
         if len(self.generator.modalities) < 2:
-            raise ValueError(f"long video needs both modalities, got {self.generator.modalities}")
+            raise SoundreelError(
+                f"long video needs both modalities, got {self.generator.modalities}"
+            )
 
     @property
     def history(self) -> GeneratorConfig:

@@ -1,10 +1,11 @@
 """Read published HiFi-GAN generators: training checkpoints with weight norm, or converted files."""
 
-import json
 from pathlib import Path
 
 from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.checkpoints.import_torch import read_tensors
+from soundreel.errors import SoundreelError
+from soundreel.json_yaml import read_json
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig, vocoder_from_state
 
 
@@ -26,9 +27,10 @@ def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
         raise CheckpointError(f"{path}: no such file; give a HiFi-GAN generator checkpoint")
     if config is None:
         config = _read_config(path.with_name("config.json"))
+    tensors = read_tensors(path, wrappers=("generator",))
     try:
-        return vocoder_from_state(read_tensors(path, wrappers=("generator",)), config)
-    except ValueError as error:
+        return vocoder_from_state(tensors, config)
+    except SoundreelError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
@@ -48,7 +50,7 @@ def _read_config(path: Path) -> VocoderConfig:
     """The published `config.json` as ours; V1 if there is none."""
     if not path.is_file():
         return VocoderConfig()
-    published = json.loads(path.read_text())
+    published = read_json(path, CheckpointError)
     names = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
     missing = [n for n in (*names, "resblock_dilation_sizes") if n not in published]
     if missing:

@@ -20,6 +20,7 @@ from soundreel.checkpoints.store import (
     load_state,
     load_state_into,
 )
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import (
     KL_VAE_COMPVIS,
@@ -72,7 +73,7 @@ def load_kl_vae(model: KLVAE, source: str | Path) -> None:
         rules = KL_VAE_COMPVIS
     try:
         state = from_official(model, tensors, rules)
-    except ValueError as error:
+    except SoundreelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state)
 
@@ -102,7 +103,7 @@ def load_unet(decoder: SignalDecoder, source: str | Path) -> None:
     rules = (unet_diffusers_rules if is_diffusers else signal_decoder_rules)(decoder.config)
     try:
         state = from_official(decoder, tensors, rules, skip=own)
-    except ValueError as error:
+    except SoundreelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     decoder.load_state_dict({**state, **own})
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.gaussian import DiagonalGaussian
@@ -46,7 +47,7 @@ class KLVAEConfig:
 
     def __post_init__(self) -> None:
         if not self.channel_mult:
-            raise ValueError("KLVAEConfig.channel_mult is empty; give one multiple per level")
+            raise SoundreelError("KLVAEConfig.channel_mult is empty; give one multiple per level")
 
     @property
     def factor(self) -> int:
@@ -90,11 +91,11 @@ class KLVAE(nn.Module):
         """Distribution of the unscaled latent of images in [-1, 1].
 
         Raises:
-            ValueError: if height or width is not a multiple of the factor.
+            SoundreelError: if height or width is not a multiple of the factor.
         """
         factor = self.config.factor
         if image.shape[-1] % factor or image.shape[-2] % factor:
-            raise ValueError(
+            raise SoundreelError(
                 f"image of {image.shape[-2]}x{image.shape[-1]} pixels; this autoencoder needs "
                 f"multiples of {factor}: crop or resize"
             )

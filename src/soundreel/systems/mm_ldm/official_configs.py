@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
@@ -17,7 +18,7 @@ def kl_vae_config(published: Published) -> KLVAEConfig:
     """From the `ddconfig` of a latent diffusion first stage, flat or nested."""
     sizes = published.get("ddconfig", published)
     if sizes.get("attn_resolutions"):
-        raise ValueError(
+        raise SoundreelError(
             f"attn_resolutions {sizes['attn_resolutions']}: only first stages without attention "
             "outside the middle block are supported, as in Stable Diffusion"
         )

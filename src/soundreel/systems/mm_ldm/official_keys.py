@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 
 Rules = Sequence[tuple[str, str]]
@@ -164,11 +165,11 @@ def key_table(module: nn.Module, rules: Rules) -> dict[str, str]:
     """Our name to published name, for every entry of the module's state.
 
     Raises:
-        ValueError: if two of our names would share a published one.
+        SoundreelError: if two of our names would share a published one.
     """
     table = {key: official_key(key, rules) for key in module.state_dict()}
     if len(set(table.values())) != len(table):
-        raise ValueError("two parameters map to one published name; the rules are incomplete")
+        raise SoundreelError("two parameters map to one published name; the rules are incomplete")
     return table
 
 
@@ -181,21 +182,21 @@ def from_official(
         skip: names of ours that the file is not expected to hold.
 
     Raises:
-        ValueError: if a tensor is absent, left over or of another size; the message lists the
+        SoundreelError: if a tensor is absent, left over or of another size; the message lists the
             first few names.
     """
     table = {k: v for k, v in key_table(module, rules).items() if k not in skip}
     absent = sorted(set(table.values()) - set(state))
     extra = sorted(set(state) - set(table.values()))
     if absent or extra:
-        raise ValueError(
+        raise SoundreelError(
             f"the file lacks {len(absent)} tensors ({', '.join(absent[:3])}) and has {len(extra)} "
             f"unknown ones ({', '.join(extra[:3])}); it is of another architecture or size"
         )
     own = module.state_dict()
     for key, published in table.items():
         if _squeezed(own[key]) != _squeezed(state[published]):
-            raise ValueError(
+            raise SoundreelError(
                 f"{published}: shape {tuple(state[published].shape)} does not fit "
                 f"{tuple(own[key].shape)}; the configuration is of another size"
             )
@@ -214,7 +215,7 @@ def to_official(
 
 
 def load_official(module: nn.Module, state: Mapping[str, Tensor], rules: Rules) -> None:
-    """Copy published tensors into a module; raises `ValueError` as `from_official` does."""
+    """Copy published tensors into a module; raises `SoundreelError` as `from_official` does."""
     module.load_state_dict(from_official(module, state, rules))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding, zero_parameters
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import channels_last, run
@@ -66,12 +67,12 @@ class PerceptualEncoderConfig:
 
     def __post_init__(self) -> None:
         if len(self.feature_channels) != len(self.feature_factors):
-            raise ValueError(
+            raise SoundreelError(
                 f"{len(self.feature_channels)} feature_channels but {len(self.feature_factors)} "
                 "feature_factors; give one of each per decoder block"
             )
         if self.image_size % self.factor:
-            raise ValueError(
+            raise SoundreelError(
                 f"image_size {self.image_size} is not a multiple of the encoder's factor "
                 f"{self.factor}; use fewer levels or another size"
             )
@@ -134,7 +135,7 @@ class VideoEncoder(nn.Module):
         """Posterior of z_v given the first-stage latents of the key frames.
 
         Raises:
-            ValueError: latents of another size, or with `stacked_frames` another number of frames.
+            SoundreelError: latents of another size, or not as many frames as `stacked_frames`.
         """
         check_image(key_frames, self.config, "key_frames")
         content = repeat(self.content, "c h w -> b 1 c h w", b=key_frames.shape[0])
@@ -297,9 +298,9 @@ class TemporalStack(nn.Module):
     def forward(
         self, key_frames: Float[Tensor, "batch frame channel height width"]
     ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]:
-        """Raises `ValueError` for another number of frames."""
+        """Raise `SoundreelError` for another number of frames."""
         if key_frames.shape[1] != self.num_frames:
-            raise ValueError(
+            raise SoundreelError(
                 f"got {key_frames.shape[1]} key frames, but this encoder has weights for "
                 f"{self.num_frames} (stacked_frames)"
             )
@@ -380,10 +381,10 @@ class PyramidBlock(nn.Module):
 
 
 def check_image(x: Tensor, config: PerceptualEncoderConfig, name: str) -> None:
-    """Raise `ValueError` unless the last three axes are the latent image the encoder expects."""
+    """Raise `SoundreelError` unless the last three axes are the latent image expected."""
     expected = (config.image_channels, config.image_size, config.image_size)
     if tuple(x.shape[-3:]) != expected:
-        raise ValueError(
+        raise SoundreelError(
             f"{name}: got latents of channel, height, width {tuple(x.shape[-3:])}, expected "
             f"{expected}; encode them with the first stage this encoder was configured for"
         )

@@ -19,6 +19,7 @@ from soundreel.checkpoints.text_encoder import TextEncoder, load_text_encoder
 from soundreel.clip import Clip
 from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig, decode, starting_noise
 from soundreel.systems.mm_ldm.first_stage import clip_images
@@ -52,7 +53,7 @@ class MMLDMPipeline:
             settings name.
 
     Raises:
-        ValueError: two parts do not fit each other.
+        SoundreelError: two parts do not fit each other.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class MMLDMPipeline:
         """Latents of the clip's first window, as the generator sees them, with a batch of one.
 
         Raises:
-            ValueError: the clip is shorter than a window.
+            SoundreelError: the clip is shorter than a window.
         """
         return self.encode_av(fit_clip(clip, self.clip, self.settings.framing).to_av(self.clip))
 
@@ -172,11 +173,11 @@ class MMLDMPipeline:
         """The clip's first window through encoder and decoder.
 
         Raises:
-            ValueError: the clip lacks a modality, or is shorter than a window.
+            SoundreelError: the clip lacks a modality, or is shorter than a window.
         """
         latents = self.encode(clip)
         if len(latents.present) < 2:
-            raise ValueError(f"reconstruction needs frames and sound, got {latents.present}")
+            raise SoundreelError(f"reconstruction needs frames and sound, got {latents.present}")
         return self.decode(latents, seed=seed)[0]
 
     def generate(
@@ -210,12 +211,12 @@ class MMLDMPipeline:
             batch_size: clips that are sampled at once.
 
         Raises:
-            ValueError: both modalities are given, a setting is out of range, or a caption for a
+            SoundreelError: both modalities are given, a setting is out of range, or a caption for a
                 generator that was trained without.
             CheckpointError: the text encoder cannot be loaded.
         """
         if count < 1 or batch_size < 1:
-            raise ValueError(f"count and batch_size start at 1, got {count} and {batch_size}")
+            raise SoundreelError(f"count and batch_size start at 1, got {count} and {batch_size}")
         check_label(label, self.generator, self.autoencoder)
         settings = self.settings
         signal = known_signal(video, audio, self.clip, settings.framing)
@@ -265,7 +266,7 @@ class MMLDMPipeline:
     ) -> AV:
         """Standardised latents, one clip for each generator of the noise."""
         if self.generator is None:
-            raise ValueError("this pipeline has no generator; it can only encode and decode")
+            raise SoundreelError("this pipeline has no generator; it can only encode and decode")
         batch_size, shapes = len(noise.generators), self.generator.config.latents
         template = AV(
             torch.empty(batch_size, *shapes.video_shape, device=self.device),
@@ -296,7 +297,7 @@ class MMLDMPipeline:
         if not isinstance(text, str):
             return text
         if not config.sha256:
-            raise ValueError("this model was trained without captions; leave the text out")
+            raise SoundreelError("this model was trained without captions; leave the text out")
         if self.text_encoder is None:
             self.text_encoder = load_text_encoder(config)
         return self.text_encoder.to(self.device)([text])[0]

@@ -14,6 +14,7 @@ from soundreel.diffusion.denoiser import Callback, Prediction
 from soundreel.diffusion.guidance import classifier_free
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.types import AV
 
@@ -38,7 +39,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
-            raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+            raise SoundreelError(f"num_steps must be positive, got {self.num_steps}")
 
     def num_passes(self, known: AV) -> int:
         """Of all steps, where the latents of `known` are given."""

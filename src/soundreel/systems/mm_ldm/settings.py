@@ -14,6 +14,7 @@ from soundreel.checkpoints.text_encoder import TextConfig
 from soundreel.clip import Clip
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.errors import SoundreelError
 from soundreel.media.letterbox import letterbox
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
@@ -122,7 +123,7 @@ def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]
     """The clip at the model's rates and size, mono where the model is.
 
     Raises:
-        ValueError: the clip is shorter than one frame.
+        SoundreelError: the clip is shorter than one frame.
     """
     if framing == "letterbox" and clip.frames is not None:
         frames = torch.from_numpy(clip.frames).movedim(-1, 1)
@@ -142,27 +143,27 @@ def known_signal(
     """Pixels or waveform of the modality that is given, with a batch of one.
 
     Raises:
-        ValueError: both are given, the clip lacks the modality, or it is shorter than a window.
+        SoundreelError: both are given, the clip lacks the modality, or it is shorter than a window.
     """
     if video is not None and audio is not None:
-        raise ValueError("both modalities are given; leave one out, or use reconstruct()")
+        raise SoundreelError("both modalities are given; leave one out, or use reconstruct()")
     given = video if video is not None else audio
     if given is None:
         return AV(None, None)
     name = "audio" if video is None else "video"
     if (given.waveform if name == "audio" else given.frames) is None:
-        raise ValueError(f"the clip given as {name} has none")
+        raise SoundreelError(f"the clip given as {name} has none")
     return AV(None, None).replace(name, fit_clip(given, spec, framing).to_av(spec)[name])
 
 
 def check_label(
     label: int | None, generator: Generator | None, autoencoder: MultiModalAutoencoder
 ) -> None:
-    """Raise `ValueError` if neither network knows the class."""
+    """Raise `SoundreelError` if neither network knows the class."""
     own = 0 if generator is None else generator.config.num_classes
     num_classes = max(own, autoencoder.config.decoder.num_classes)
     if label is not None and label not in range(num_classes):
-        raise ValueError(f"label {label} is not among this model's {num_classes} classes")
+        raise SoundreelError(f"label {label} is not among this model's {num_classes} classes")
 
 
 def check_parts(
@@ -173,7 +174,7 @@ def check_parts(
     vocoder: Vocoder | None,
     settings: MMLDMSettings,
 ) -> None:
-    """Raise `ValueError` with both values where two parts do not fit."""
+    """Raise `SoundreelError` with both values where two parts do not fit."""
     config, mel = autoencoder.config, settings.mel_image
     factor = first_stage.config.factor
     pairs: list[tuple[str, object, str, object]] = [
@@ -215,7 +216,7 @@ def check_parts(
     if vocoder is not None:
         wrong += vocoder_mismatches(vocoder.config, mel.mel)
     if wrong:
-        raise ValueError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        raise SoundreelError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
 
 
 def vocoder_mismatches(vocoder: VocoderConfig, mel: MelConfig) -> list[str]:

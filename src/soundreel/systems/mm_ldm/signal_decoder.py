@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding, zero_parameters
 from soundreel.nn.layout import channels_last, run
 from soundreel.nn.norms import group_norm
@@ -62,12 +63,12 @@ class SignalDecoderConfig:
 
     def __post_init__(self) -> None:
         if self.latent_embedding not in ("pooled", "flattened"):
-            raise ValueError(
+            raise SoundreelError(
                 f"latent_embedding is 'pooled' or 'flattened', got {self.latent_embedding!r}"
             )
         factor = 2 ** (len(self.channel_mult) - 1)
         if self.image_size % factor:
-            raise ValueError(
+            raise SoundreelError(
                 f"image_size {self.image_size} is not a multiple of {factor}; "
                 "use fewer levels in channel_mult or another size"
             )
@@ -84,9 +85,9 @@ class SignalDecoderConfig:
 
     @property
     def null_class(self) -> int:
-        """Number of the class row that says nothing; `ValueError` without one."""
+        """Number of the class row that says nothing; `SoundreelError` without one."""
         if not self.learned_null_class:
-            raise ValueError("this decoder has no null class; set learned_null_class=True")
+            raise SoundreelError("this decoder has no null class; set learned_null_class=True")
         return self.num_classes
 
 
@@ -250,12 +251,12 @@ class SignalDecoder(nn.Module):
         size = self.config.image_size
         expected = (self.config.image_channels, size, size)
         if tuple(rows[-1].shape[1:]) != expected:
-            raise ValueError(
+            raise SoundreelError(
                 f"got latents of channel, height, width {tuple(rows[-1].shape[1:])}, expected "
                 f"{expected}; encode them with the first stage this decoder was configured for"
             )
         if self.class_embed is not None and condition.label is None:
-            raise ValueError(
+            raise SoundreelError(
                 f"this decoder knows {self.config.num_classes} classes; give one label per clip"
             )
 
@@ -265,7 +266,9 @@ def _stack(features: list[Sequence[Tensor] | None]) -> list[Tensor] | None:
     if not present:
         return None
     if len(present) < len(features):
-        raise ValueError("residual features are given for one modality only; give both or neither")
+        raise SoundreelError(
+            "residual features are given for one modality only; give both or neither"
+        )
     return [channels_last(torch.cat(parts)) for parts in zip(*present, strict=True)]
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.layout import channels_last
 
 WIDTH = 64
@@ -71,7 +72,7 @@ class TAEF2(nn.Module):
         """The network with the published weights.
 
         Raises:
-            ValueError: if a file cannot be read or holds another network.
+            SoundreelError: if a file cannot be read or holds another network.
         """
         model = cls(TAEF2Config())
         for half, path in ((model.encoder, encoder), (model.decoder, decoder)):
@@ -79,7 +80,7 @@ class TAEF2(nn.Module):
                 stored = load_file(path)
                 half.load_state_dict({key: value.float() for key, value in stored.items()})
             except (OSError, SafetensorError, RuntimeError) as error:
-                raise ValueError(f"{path}: not the weights of taef2 ({error})") from None
+                raise SoundreelError(f"{path}: not the weights of taef2 ({error})") from None
         return model
 
     def encode(

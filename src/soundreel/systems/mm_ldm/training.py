@@ -62,7 +62,7 @@ def train_mm_ldm(
     Raises:
         ConfigError, FolderInUseError: see `train_stages`.
         CheckpointError: weights, text encoder or vocoder that are named cannot be read.
-        DataError, ValueError: the data set does not fit the configuration.
+        SoundreelError: the data set does not fit the configuration.
     """
     config = with_text_encoder_hash(config)
     return train_stages(

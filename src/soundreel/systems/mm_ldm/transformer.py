@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.layout import channels_last
@@ -24,7 +25,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, channels: int, num_heads: int, context_dim: int, depth: int) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(
+            raise SoundreelError(
                 f"{channels} channels do not divide into {num_heads} heads; "
                 "choose a width divisible by num_heads"
             )

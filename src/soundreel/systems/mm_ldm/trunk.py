@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.attention import SelfAttention
 from soundreel.nn.layout import channels_last, run
 from soundreel.nn.residual import ResidualBlock
@@ -43,7 +44,7 @@ class TrunkConfig:
         factors = {2**level for level in range(len(self.channel_mult))}
         asked = {*self.spatial_attention, *self.temporal_attention, *self.joint_attention}
         if asked - factors:
-            raise ValueError(
+            raise SoundreelError(
                 f"attention at down-factors {sorted(asked - factors)}, but the levels have "
                 f"{sorted(factors)}; name factors of existing levels"
             )

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
+
 LEAKY_SLOPE = 0.1
 # The published network uses PyTorch's default slope before its last convolution only.
 LAST_LEAKY_SLOPE = 0.01
@@ -43,12 +45,12 @@ class VocoderConfig:
 
     def __post_init__(self) -> None:
         if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
-            raise ValueError(
+            raise SoundreelError(
                 f"upsample_rates and upsample_kernel_sizes must be equally long, got "
                 f"{self.upsample_rates} and {self.upsample_kernel_sizes}"
             )
         if self.width % 2 ** len(self.upsample_rates):
-            raise ValueError(
+            raise SoundreelError(
                 f"width must be a multiple of {2 ** len(self.upsample_rates)}, got {self.width}"
             )
 
@@ -150,14 +152,14 @@ def vocoder_from_state(state: Mapping[str, Tensor], config: VocoderConfig | None
         config: V1 if it is not given.
 
     Raises:
-        ValueError: the weights do not fit the configuration.
+        SoundreelError: the weights do not fit the configuration.
     """
     network = Vocoder(VocoderConfig() if config is None else config)
     try:
         network.load_state_dict(fold_weight_norm(state))
     except RuntimeError as error:
         first_lines = " ".join(str(error).split())[:300]
-        raise ValueError(
+        raise SoundreelError(
             f"these weights are not a HiFi-GAN generator of {network.config}: {first_lines}"
         ) from None
     return network.eval()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from soundreel.config import DataConfig, PreviewConfig
+from soundreel.errors import SoundreelError
 from soundreel.systems.super_resolution.degradation import DegradationConfig
 from soundreel.systems.super_resolution.network import SuperResolutionConfig
 from soundreel.training.loop import TrainConfig
@@ -27,7 +28,7 @@ class SuperResolutionRunConfig:
 
     def __post_init__(self) -> None:
         if self.network.low_res_size != self.degradation.low_res_size:
-            raise ValueError(
+            raise SoundreelError(
                 f"network.low_res_size {self.network.low_res_size} must equal "
                 f"degradation.low_res_size {self.degradation.low_res_size}"
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.data.loader import Batch, sample_generator
+from soundreel.errors import SoundreelError
 from soundreel.media.jpeg import jpeg_round_trip
 from soundreel.types import AV
 
@@ -45,10 +46,12 @@ class DegradationConfig:
     def __post_init__(self) -> None:
         for name in ("noise_probability", "jpeg_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name, (low, high) in (("noise", self.noise_sigma), ("jpeg", self.jpeg_quality)):
             if not 0 <= low <= high:
-                raise ValueError(f"the {name} range must be ascending from 0, got {(low, high)}")
+                raise SoundreelError(
+                    f"the {name} range must be ascending from 0, got {(low, high)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +78,7 @@ def reduce_images(
     height, width = images.shape[2:]
     factor, rest = divmod(min(height, width), config.low_res_size)
     if rest or not factor or max(height, width) % factor:
-        raise ValueError(
+        raise SoundreelError(
             f"images of {height}x{width} do not reduce to {config.low_res_size} pixels by a whole "
             "factor; prepare the data set at a multiple of low_res_size"
         )
@@ -122,12 +125,12 @@ def image_pairs(
     resumed run repeats an uninterrupted one.
 
     Raises:
-        ValueError: windows of more than one frame, or of a size that does not reduce evenly.
+        SoundreelError: windows of more than one frame, or of a size that does not reduce evenly.
     """
     for batch in batches:
         video = batch.av["video"]
         if video.shape[1] != 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"super-resolution learns from single frames, got windows of {video.shape[1]}; "
                 "use a ClipSpec with num_frames=1"
             )

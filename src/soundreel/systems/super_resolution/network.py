@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Denoiser, Prediction
 from soundreel.diffusion.process import PredictionType
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import sinusoidal_embedding, zero_parameters
 from soundreel.nn.layout import channels_last, run, to_channels_last
 from soundreel.types import AV
@@ -67,29 +68,29 @@ class SuperResolutionConfig:
     def __post_init__(self) -> None:
         factors = [2**level for level in range(len(self.channel_mult))]
         if not set(self.attention_factors) <= set(factors):
-            raise ValueError(
+            raise SoundreelError(
                 f"attention_factors {self.attention_factors} must be among {factors}, the "
                 f"downsampling factors of {len(factors)} levels"
             )
         if self.size % self.low_res_size or self.size % factors[-1]:
-            raise ValueError(
+            raise SoundreelError(
                 f"size {self.size} must be a multiple of low_res_size {self.low_res_size} and of "
                 f"{factors[-1]}, the factor of the deepest level"
             )
         for channels in {self.width * mult for mult in self.channel_mult}:
             if channels % self.num_groups or channels % self.heads(channels):
-                raise ValueError(
+                raise SoundreelError(
                     f"{channels} channels must divide into {self.num_groups} norm groups and "
                     f"{self.heads(channels)} heads; change width, channel_mult, num_groups or "
                     "num_heads"
                 )
         if self.residual_scale < 0 or (self.residual_scale and self.learned_variance):
-            raise ValueError(
+            raise SoundreelError(
                 "residual_scale starts at 0 and, above it, needs learned_variance=False, got "
                 f"{self.residual_scale} and {self.learned_variance}"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+            raise SoundreelError(f"dropout must be in [0, 1), got {self.dropout}")
 
     @property
     def out_channels(self) -> int:

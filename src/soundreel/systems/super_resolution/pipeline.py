@@ -21,6 +21,7 @@ from soundreel.checkpoints.store import load_component, load_model_index
 from soundreel.clip import Clip
 from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.schedules import linear_schedule, respace
+from soundreel.errors import SoundreelError
 from soundreel.media.pixels import frames_to_video, video_to_frames
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
@@ -59,10 +60,10 @@ class UpscaleConfig:
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_frames"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         stride = math.ceil(_NUM_TRAIN_TIMESTEPS / self.num_steps)
         if self.num_steps == 1 or len(range(0, _NUM_TRAIN_TIMESTEPS, stride)) != self.num_steps:
-            raise ValueError(
+            raise SoundreelError(
                 f"no stride cuts the chain of {_NUM_TRAIN_TIMESTEPS} steps to {self.num_steps}; "
                 "use a number from 2 to 32, or 50, 100, 200"
             )
@@ -113,10 +114,10 @@ class SuperResolutionPipeline:
             seed: of the noise image that all frames share.
 
         Raises:
-            ValueError: the clip has no frames.
+            SoundreelError: the clip has no frames.
         """
         if clip.frames is None:
-            raise ValueError("a clip without frames cannot be enlarged; give one with video")
+            raise SoundreelError("a clip without frames cannot be enlarged; give one with video")
         low_res = frames_to_video(clip.frames)
         batches = self._batches(low_res, seed, config or UpscaleConfig(), progress)
         frames = np.concatenate([video_to_frames(video) for video in batches])

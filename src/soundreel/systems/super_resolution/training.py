@@ -13,6 +13,7 @@ from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import DatasetInfo
 from soundreel.diffusion.schedules import linear_schedule
+from soundreel.errors import SoundreelError
 from soundreel.media.encode import write_mkv
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
@@ -156,7 +157,7 @@ def _frames(config: SuperResolutionRunConfig, data: Path, split: str) -> Prepare
     spec = DatasetInfo.load(data).spec(1)
     size = config.network.size
     if (spec.height, spec.width) != (size, size):
-        raise ValueError(
+        raise SoundreelError(
             f"{data} has frames of {spec.height}x{spec.width}, the network learns to make "
             f"{size}x{size}; prepare the data set at that size"
         )

@@ -192,6 +192,27 @@ def test_pickles_are_read_only_on_import_and_never_with_code(sources):
             assert is_safe, f"{file}:{line}: torch.load without weights_only=True"
 
 
+def runs_code(text: str) -> list[int]:
+    """Return the lines that could run code from data: eval, exec, pickle, a shell."""
+    forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+    lines = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            has_shell = any(keyword.arg == "shell" for keyword in node.keywords)
+            is_pickle = name.split(".")[0] in ("pickle", "marshal", "shelve", "dill")
+            if name in forbidden or has_shell or is_pickle:
+                lines.append(node.lineno)
+    return lines
+
+
+def test_nothing_runs_code_from_data(sources):
+    assert {str(f): lines for f, text in sources.items() if (lines := runs_code(text))} == {}
+    for bad in ("eval(x)", "pickle.load(f)", "import os\nos.system(x)", "run(x, shell=True)"):
+        assert runs_code(bad), bad
+    assert not runs_code("network.eval()\nre.compile(x)")
+
+
 def test_house_rules_that_only_text_shows(sources):
     for file, text in sources.items():
         assert text.isascii(), f"{file} is not ASCII"

@@ -5,8 +5,10 @@ Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate
 What reads, writes or resamples imports PyAV when it is called: models can make clips without it.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from math import floor
 from pathlib import Path
 
@@ -20,10 +22,14 @@ from soundreel.media.framing import Framing
 from soundreel.media.pixels import clip_full_scale, frames_to_video, video_to_frames
 from soundreel.types import AV, ClipSpec, frame_to_sample
 
+logger = logging.getLogger(__name__)
+
 Seconds = Fraction | float | int
 
 DEFAULT_FRAME_RATE = Fraction(25)
 DEFAULT_SAMPLE_RATE = 16_000
+MAX_EARLY_SOUND_S = 0.1
+"""Sound before the first picture is left out; of more than this the log tells."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,68 +107,118 @@ class Clip:
         sample_rate: int | None = None,
         num_channels: int | None = None,
         framing: Framing | None = None,
+        video_track: int | None = None,
+        audio_track: int | None = None,
     ) -> "Clip":
         """Read a piece of a media file, of any container FFmpeg knows.
+
+        Its clock starts at the first picture that can be shown; sound before that is left out.
 
         Args:
             source: a path, or a seekable file open for reading bytes.
             start, duration: the piece in seconds; None reads to the end (of the video, where there
                 is one; sound that ends before is followed by silence).
             frame_rate, sample_rate, num_channels: None keeps the file's.
-            framing: how to cut and scale the pictures; None keeps their size.
+            framing: how to cut and scale the pictures; None keeps the size of the first, upright
+                and with square pixels.
+            video_track, audio_track: their number in the file, from 1; None takes the one that is
+                marked as default, else the first.
 
         Raises:
-            MediaError: if the file cannot be read, or the piece reaches beyond its end.
+            MediaError: if the file cannot be read, the piece reaches beyond its end, or there is no
+                such track.
             SoundreelError: if the duration holds no frame.
         """
-        from soundreel.media.decode import read_audio, read_frames, stack_frames
-        from soundreel.media.probe import probe
-
-        start = Fraction(start)
         wanted = None if duration is None else Fraction(duration)
         if wanted is not None and wanted <= 0:
             raise SoundreelError(f"duration must be positive, got {duration} s")
-        info = probe(source)
-        frame_rate = Fraction(frame_rate or info.frame_rate or DEFAULT_FRAME_RATE)
-        sample_rate = sample_rate or info.sample_rate or DEFAULT_SAMPLE_RATE
-        frames = waveform = None
+        return cls._read(
+            source,
+            Fraction(start),
+            wanted,
+            rates=(frame_rate, sample_rate, num_channels),
+            framing=framing,
+            numbers=(video_track, audio_track),
+        )
+
+    @classmethod
+    def load_beginning(
+        cls,
+        source: Source,
+        duration: Seconds,
+        *,
+        framing: Framing | None = None,
+        video_track: int | None = None,
+        audio_track: int | None = None,
+    ) -> "Clip":
+        """Read the first `duration` seconds of a media file, or all of it where it is shorter.
+
+        No more than that is decoded, and what the file says of its length does not matter.
+
+        Raises:
+            MediaError: if the file cannot be read.
+        """
+        return cls._read(
+            source,
+            Fraction(0),
+            Fraction(duration),
+            rates=(None, None, None),
+            framing=framing,
+            numbers=(video_track, audio_track),
+            is_limit=True,
+        )
+
+    @classmethod
+    def _read(
+        cls,
+        source: Source,
+        start: Fraction,
+        duration: Fraction | None,
+        *,
+        rates: tuple[Fraction | int | None, int | None, int | None],
+        framing: Framing | None,
+        numbers: tuple[int | None, int | None],
+        is_limit: bool = False,
+    ) -> "Clip":
+        """Read a piece; with `is_limit` the file may be shorter than the duration."""
+        from soundreel.media.container import Tracks
+        from soundreel.media.decode import read_audio, read_frames, stack_frames
+        from soundreel.media.probe import probe
+
+        tracks = Tracks(video=numbers[0], audio=numbers[1])
+        info = probe(source, tracks)
+        frame_rate = Fraction(rates[0] or info.frame_rate or DEFAULT_FRAME_RATE)
+        sample_rate = rates[1] or info.sample_rate or DEFAULT_SAMPLE_RATE
+        frames = waveform = num_frames = num_samples = None
+        if duration is not None:
+            num_frames, num_samples = round(duration * frame_rate), round(duration * sample_rate)
         if info.has_video:
-            num_frames = None if wanted is None else round(wanted * frame_rate)
             pictures = read_frames(
-                source, frame_rate=frame_rate, start=start, num_frames=num_frames, framing=framing
+                source,
+                frame_rate=frame_rate,
+                start=start,
+                num_frames=None if is_limit else num_frames,
+                framing=framing,
+                tracks=tracks,
             )
-            frames = stack_frames(pictures, source)
+            frames = stack_frames(islice(pictures, num_frames), source)
             num_samples = max(1, frame_to_sample(len(frames), frame_rate, sample_rate))
-        else:
-            num_samples = None if wanted is None else round(wanted * sample_rate)
         if info.has_audio:
             waveform = read_audio(
                 source,
                 sample_rate=sample_rate,
                 start=start,
                 num_samples=num_samples,
-                num_channels=num_channels,
+                num_channels=rates[2],
+                tracks=tracks,
+                is_limit=is_limit and not info.has_video,
             )
+            early_s = -float(info.audio_start or 0)
+            if info.has_video and start == 0 and early_s > MAX_EARLY_SOUND_S:
+                logger.warning(
+                    "%s: left out %.2f s of sound before the picture", info.path, early_s
+                )
         return cls(frames, waveform, frame_rate, sample_rate)
-
-    @classmethod
-    def load_beginning(
-        cls, source: Source, duration: Seconds, *, framing: Framing | None = None
-    ) -> "Clip":
-        """The first `duration` seconds of a media file, or all of it where it is shorter.
-
-        Of a file that says it is longer no more than that is decoded.
-
-        Raises:
-            MediaError: if the file cannot be read.
-        """
-        from soundreel.media.probe import probe
-
-        known = probe(source).duration
-        if known is not None and known > Fraction(duration):
-            return cls.load(source, duration=duration, framing=framing)
-        clip = cls.load(source, framing=framing)
-        return clip.cut(0, duration) if clip.duration > Fraction(duration) else clip
 
     def save(self, path: str | Path) -> None:
         """Write a file of the kind its name ends in; it appears only when complete.
@@ -188,7 +244,7 @@ class Clip:
             raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 
     def cut(self, start_s: Seconds, duration_s: Seconds) -> "Clip":
-        """A piece of the clip, to the nearest frame (without frames: to the nearest sample).
+        """Cut out a piece, to the nearest frame (without frames: to the nearest sample).
 
         Frames a to b own the samples `frame_to_sample(a)` to `frame_to_sample(b)`, so that pieces
         that follow each other share no sample and leave none out.
@@ -224,7 +280,7 @@ class Clip:
         size: tuple[int, int] | None = None,
         num_channels: int | None = None,
     ) -> "Clip":
-        """The same clip at other rates or sizes; what is None stays.
+        """Return the same clip at other rates or sizes; what is None stays.
 
         A frame of the new rate is the old frame shown at its time; frames whose display time is not
         wholly within the clip are dropped, with their sound.
@@ -272,7 +328,7 @@ class Clip:
         return type(self)(frames, waveform, frame_rate, sample_rate)
 
     def to_av(self, spec: ClipSpec) -> AV:
-        """The first `spec.num_frames` frames and their sound as model tensors with a batch of one.
+        """Return the first `spec.num_frames` frames and their sound as tensors with a batch of one.
 
         The clip must have the rates, size and channels of `spec` (`resample` gives them) and at
         least its length. Video becomes `1 frame channel height width`, audio `1 channel sample`,
@@ -297,7 +353,7 @@ class Clip:
 
     @classmethod
     def from_av(cls, av: AV, frame_rate: Fraction | int, sample_rate: int) -> "list[Clip]":
-        """One clip per batch entry of model tensors; values beyond [-1, 1] are clipped.
+        """Make one clip of each batch entry of model tensors; values beyond [-1, 1] are clipped.
 
         Video bytes are `round((x + 1) * 127.5)`: what `to_av` was given comes back.
         """

@@ -143,8 +143,8 @@ def describe_media(media: MediaInfo) -> dict[str, str]:
         lines["sound"] = (
             f"{media.sample_rate} Hz, {media.num_channels} channel{plural}, {media.audio_codec}"
         )
-    if media.video_start is not None and media.audio_start is not None:
-        lead = float(media.audio_start - media.video_start)
+    if media.has_video and media.audio_start is not None:
+        lead = float(media.audio_start)
         if lead:
             lines["sound begins"] = f"{abs(lead):.3f} s {'after' if lead > 0 else 'before'} picture"
     return lines

@@ -98,12 +98,8 @@ def framing_of(options: PrepareOptions) -> Framing:
 
 
 def _start(source: Source, info: MediaInfo) -> Fraction:
-    """Where both picture and sound have begun, so that nothing has to be made up."""
-    return max(
-        source.start_s or Fraction(0),
-        info.video_start or Fraction(0),
-        info.audio_start or Fraction(0),
-    )
+    """Return where both picture and sound have begun, so that nothing has to be made up."""
+    return max(source.start_s or Fraction(0), info.audio_start or Fraction(0), Fraction(0))
 
 
 def _header_problem(info: MediaInfo, options: PrepareOptions, framing: Framing) -> str:

@@ -1,4 +1,4 @@
-"""Decoded sound in the file's own rate, each block with its place on the file's clock."""
+"""Decoded sound in the track's own rate, each block with its place on the file's clock."""
 
 import logging
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from itertools import chain
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from jaxtyping import Float32
 
-from soundreel.media.container import MAX_GAP, seek, tick_of, time_jump
+from soundreel.media.container import MAX_GAP, name_of, seek, tick_of, time_jump
+from soundreel.media.sound_converter import Samples, SoundConverter
 
 logger = logging.getLogger(__name__)
 
@@ -26,36 +26,27 @@ MAX_JITTER = Fraction(1, 20)
 MAX_PADDING = 4096
 """Samples by which the last block of a codec may exceed the track."""
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-
-Samples = Float32[np.ndarray, "channel sample"]
 Block = tuple[int, Samples]
 
 
-def native_format(stream: AudioStream) -> tuple[int, str]:
-    """Sample rate and channel layout; unnamed channels are taken for the usual layout."""
-    layout = stream.codec_context.layout
-    named = all(channel.name not in ("NONE", "UNK", "") for channel in layout.channels)
-    if named and layout.name in LAYOUTS.values():
-        return stream.codec_context.sample_rate, layout.name
-    return stream.codec_context.sample_rate, LAYOUTS.get(layout.nb_channels, layout.name)
-
-
-def unpacked(frame: av.AudioFrame) -> Samples:
-    """Samples of a frame of packed float32. (PyAV's planar arrays break at eight channels.)"""
-    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
-
-
 def native_blocks(
-    container: InputContainer, stream: AudioStream, zero: Fraction, first: int
+    container: InputContainer,
+    stream: AudioStream,
+    zero: Fraction,
+    first: int,
+    num_channels: int | None,
 ) -> Iterator[Block]:
-    """Blocks as (index of their first sample, samples), from at or before sample `first` on.
+    """Yield blocks as (index of their first sample, samples), from at or before `first` on.
 
     Sample n lies at `n / rate` on the file's clock. Blocks do not overlap; between two there may be
     a gap. Block follows block without regard to their times, unless these disagree by more than
     50 ms: Matroska rounds them to 1 ms, and gives Vorbis blocks up to 20 ms late for seconds on
     end. So Vorbis is always decoded from its beginning. After a seek the place of other codecs is
     exact in MP4 and Ogg and to a millisecond in Matroska.
+
+    Args:
+        zero: container time that the file's clock calls 0; blocks before it have negative indices.
+        num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the header's.
     """
     stream.codec_context.thread_count = 1  # callers decode many files side by side
     rate = stream.codec_context.sample_rate
@@ -63,22 +54,27 @@ def native_blocks(
         for lead in SEEK_LEADS:
             if not seek(container, stream, zero + Fraction(first, rate) - lead):
                 break
-            blocks = _placed(container, stream, zero, settle=lead)
+            blocks = _placed(container, stream, zero, num_channels, settle=lead)
             head = next(blocks, None)
             if head is not None and head[0] <= first:
                 yield head
                 yield from blocks
                 return
         seek(container, stream, zero)
-    yield from _placed(container, stream, zero, settle=Fraction(0))
+    yield from _placed(container, stream, zero, num_channels, settle=Fraction(0))
 
 
 def _placed(
-    container: InputContainer, stream: AudioStream, zero: Fraction, *, settle: Fraction
+    container: InputContainer,
+    stream: AudioStream,
+    zero: Fraction,
+    num_channels: int | None,
+    *,
+    settle: Fraction,
 ) -> Iterator[Block]:
     rate = stream.codec_context.sample_rate
     end = _padding_start(container, stream, zero)
-    stamped = _stamped(container, stream, zero)
+    stamped = _stamped(container, stream, zero, num_channels)
     head, length = [], 0
     while length < settle * rate and (block := next(stamped, None)) is not None:
         head.append(block)
@@ -87,7 +83,7 @@ def _placed(
     for stamp, samples in chain(head, stamped):
         if stamp is not None:
             if position is not None and stamp - position > MAX_GAP * rate:
-                raise time_jump(container.name, Fraction(position, rate), Fraction(stamp, rate))
+                raise time_jump(name_of(container), Fraction(position, rate), Fraction(stamp, rate))
             if position is None or stamp - position > MAX_JITTER * rate:
                 position = stamp
             elif position - stamp > MAX_JITTER * rate:
@@ -101,13 +97,13 @@ def _placed(
 
 
 def _stamped(
-    container: InputContainer, stream: AudioStream, zero: Fraction
+    container: InputContainer, stream: AudioStream, zero: Fraction, num_channels: int | None
 ) -> Iterator[tuple[int | None, Samples]]:
-    """Blocks with the place that their own time gives them, if they have one."""
-    rate = stream.codec_context.sample_rate
-    for frame in _frames(container, stream):
-        time = None if frame.pts is None else frame.pts * (frame.time_base or tick_of(stream))
-        yield None if time is None else round((time - zero) * rate), unpacked(frame)
+    """Yield blocks with the place that their own time gives them, if they have one."""
+    converter = SoundConverter(stream, num_channels)
+    converted = chain.from_iterable(map(converter.push, _frames(container, stream)))
+    for time, samples in chain(converted, converter.flush()):
+        yield None if time is None else round((time - zero) * converter.rate), samples
 
 
 def _steady_start(
@@ -115,7 +111,7 @@ def _steady_start(
     rate: int,
     tick: Fraction,
 ) -> int | None:
-    """Place of the first block after a seek, from the earliest that its successors allow.
+    """Return the place of the first block after a seek: the earliest its successors allow.
 
     Single times may be late, but not early beyond rounding by half a tick.
     """
@@ -131,7 +127,7 @@ def _steady_start(
 
 
 def _padding_start(container: InputContainer, stream: AudioStream, zero: Fraction) -> int | None:
-    """Sample at which a codec's filling of its last block begins; only MP4's header tells it."""
+    """Return the sample at which a codec's filling of its last block begins; only MP4 tells it."""
     if "mp4" not in container.format.name or not stream.duration:
         return None
     end = ((stream.start_time or 0) + stream.duration) * tick_of(stream) - zero
@@ -139,11 +135,8 @@ def _padding_start(container: InputContainer, stream: AudioStream, zero: Fractio
 
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
-    """Decoded frames as packed float32 in the stream's rate; damaged packets left out."""
+    """Yield decoded frames; damaged packets are left out and counted in the log."""
     damaged = 0
-    rate = stream.codec_context.sample_rate
-    converter = AudioResampler(format="flt", rate=rate)
-    kind: tuple[str, str, int] | None = None
     packets = container.demux(stream)
     while True:
         try:
@@ -156,10 +149,6 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.Audio
             continue
         if packet is None:
             break
-        for frame in frames:
-            if (frame.format.name, frame.layout.name, frame.sample_rate) != kind:
-                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-                converter = AudioResampler(format="flt", rate=rate)
-            yield from converter.resample(frame)
+        yield from frames
     if damaged:
-        logger.warning("%s: %d damaged pieces of sound left out", container.name, damaged)
+        logger.warning("%s: %d damaged pieces of sound left out", name_of(container), damaged)

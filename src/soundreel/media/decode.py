@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from soundreel.errors import SoundreelError
-from soundreel.media.audio_track import native_blocks, native_format
+from soundreel.media.audio_track import native_blocks
+from soundreel.media.clock import clock_zero
 from soundreel.media.container import (
+    DEFAULT_TRACKS,
     MAX_GAP,
-    clock_zero,
+    Tracks,
     open_media,
     require_audio,
     require_video,
@@ -26,6 +28,7 @@ from soundreel.media.errors import MediaError, Source
 from soundreel.media.framing import Framing
 from soundreel.media.picture import Picture, PictureConverter
 from soundreel.media.resample import AlignedResampler, resample_blocks
+from soundreel.media.sound_converter import LAYOUTS, Samples, usual_layout
 from soundreel.media.video_track import TimedFrame, timed_frames
 
 MAX_HOLD = Fraction(1, 2)
@@ -44,19 +47,21 @@ def read_frames(
     start: Fraction | int = 0,
     num_frames: int | None = None,
     framing: Framing | None = None,
+    tracks: Tracks = DEFAULT_TRACKS,
 ) -> Iterator[Picture]:
-    """Frames shown at `start + k / frame_rate`, one after the other, each decoded when asked for.
+    """Yield the frames shown at `start + k / frame_rate`, each decoded when asked for.
 
-    The frame shown at a time is the last one that begins at or before it (half a tick of the
-    container's time base is allowed for rounding). The first good frame also stands for the time
-    before it; the last one for up to half a second after the end.
+    The frame shown at a time is the last one that begins at or before it (a tick of the container's
+    time base is allowed for rounding). The file's clock starts at the first picture that can be
+    shown. The last one also stands for up to half a second after the end.
 
     Args:
         source: a path, or a seekable file open for reading bytes.
         start: seconds from the start of the file's clock.
         num_frames: how many; None for all whose whole display time lies within the video (at least
             one).
-        framing: how to cut and scale; None keeps the upright picture's size.
+        framing: how to cut and scale; None keeps the size of the first picture, upright and with
+            square pixels.
 
     Yields:
         uint8 arrays `height width 3`, RGB.
@@ -71,7 +76,7 @@ def read_frames(
             "frame_rate and num_frames must be positive and start not negative, got "
             f"frame_rate {frame_rate}, num_frames {num_frames}, start {start}"
         )
-    return _read_frames(source, frame_rate, start, num_frames, PictureConverter(framing))
+    return _read_frames(source, frame_rate, start, num_frames, PictureConverter(framing), tracks)
 
 
 def _read_frames(
@@ -80,19 +85,21 @@ def _read_frames(
     start: Fraction,
     num_frames: int | None,
     convert: PictureConverter,
+    tracks: Tracks,
 ) -> Iterator[Picture]:
     count = 0
     held: Picture | None = None
+    zero = clock_zero(source, tracks)
     with open_media(source) as container:
-        stream = require_video(container, source)
-        frames = timed_frames(container, stream, clock_zero(container), start)
+        stream = require_video(container, source, tracks)
+        frames = timed_frames(container, stream, zero, start)
         for frame, until in _spans(frames, source):
             end = until or frame.end
             hold = MAX_HOLD if until is None and num_frames is not None and start < end else 0
             while count != num_frames and start + count / frame_rate < end + hold:
                 if held is not None:
                     yield held
-                held = convert(frame.picture)
+                held = convert(frame.picture, frame.pixel_aspect)
                 count += 1
             if count == num_frames:
                 break
@@ -111,7 +118,7 @@ def _read_frames(
 def _spans(
     frames: Iterator[TimedFrame], source: Source
 ) -> Iterator[tuple[TimedFrame, Fraction | None]]:
-    """Each frame with the time up to which it is shown; None for the last one."""
+    """Pair each frame with the time up to which it is shown; None for the last one."""
     shown = next(frames, None)
     if shown is None:
         raise MediaError(source, "has no frame that can be decoded", "leave it out")
@@ -130,24 +137,29 @@ def read_audio(
     start: Fraction | int = 0,
     num_samples: int | None = None,
     num_channels: int | None = None,
+    tracks: Tracks = DEFAULT_TRACKS,
+    is_limit: bool = False,
 ) -> Waveform:
-    """Samples from `floor(start * sample_rate)` on, zero before and after the track.
+    """Return samples from `floor(start * sample_rate)` on, zero before and after the track.
 
-    Args: as for `iter_audio`; with `num_samples` None all samples to the end of the track.
+    Args: as for `iter_audio`; with `num_samples` None all samples to the end of the track, with
+        `is_limit` at most `num_samples` up to there.
 
     Raises:
         MediaError: if the file cannot be read or has no sound.
         SoundreelError: if a rate or count is not positive.
     """
-    blocks = list(
-        iter_audio(
-            source,
-            sample_rate=sample_rate,
-            start=start,
-            num_samples=num_samples,
-            num_channels=num_channels,
-        )
+    parts = iter_audio(
+        source,
+        sample_rate=sample_rate,
+        start=start,
+        num_samples=None if is_limit else num_samples,
+        num_channels=num_channels,
+        tracks=tracks,
     )
+    if is_limit and num_samples is not None:
+        parts = _cut(parts, num_samples)
+    blocks = list(parts)
     if not blocks:
         raise MediaError(
             source, f"sound ends before {float(start):.3f} s", "ask for an earlier piece"
@@ -163,8 +175,9 @@ def iter_audio(
     num_samples: int | None = None,
     num_channels: int | None = None,
     block_samples: int = 1 << 16,
+    tracks: Tracks = DEFAULT_TRACKS,
 ) -> Iterator[Waveform]:
-    """The same samples as `read_audio` in blocks, so that a track of any length can be read.
+    """Yield the same samples as `read_audio` in blocks: a track of any length can be read.
 
     Args:
         source: a path, or a seekable file open for reading bytes.
@@ -172,10 +185,12 @@ def iter_audio(
         start: seconds from the start of the file's clock.
         num_samples: how many; None for all to the end of the track.
         num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the track's
-            channels. block_samples: length of all blocks but the last.
+            channels. A track whose number of channels changes keeps that of its header.
+        block_samples: length of all blocks but the last.
 
     Yields:
         float32 arrays `channel sample`, as decoded: full scale is 1, lossy codecs may exceed it.
+        Samples that are no number, or beyond all scale, are silence; their number is logged.
     """
     start = Fraction(start)
     if sample_rate <= 0 or start < 0 or (num_samples is not None and num_samples <= 0):
@@ -188,50 +203,65 @@ def iter_audio(
             f"num_channels must be 1, 2 or None (as in the file), got {num_channels}"
         )
     first = start.numerator * sample_rate // start.denominator
-    return _iter_audio(source, sample_rate, first, num_samples, num_channels, block_samples)
+    samples = _iter_samples(source, sample_rate, first, num_samples, num_channels, tracks)
+    return _in_blocks(samples, block_samples)
 
 
-def _iter_audio(
+def _iter_samples(
     source: Source,
     sample_rate: int,
     first: int,
     num_samples: int | None,
     num_channels: int | None,
-    block_samples: int,
+    tracks: Tracks,
 ) -> Iterator[Waveform]:
+    zero = clock_zero(source, tracks)
     with open_media(source) as container:
-        stream = require_audio(container, source)
-        native_rate, native_layout = native_format(stream)
+        stream = require_audio(container, source, tracks)
+        kept = usual_layout(stream.codec_context.layout)
         resampler = AlignedResampler(
-            native_rate=native_rate,
-            native_layout=native_layout,
+            native_rate=stream.codec_context.sample_rate,
             sample_rate=sample_rate,
-            num_channels=num_channels,
+            num_channels=num_channels or stream.codec_context.layout.nb_channels,
+            layout=kept if num_channels is None else LAYOUTS[num_channels],
         )
         native_first = resampler.native_start(first)
-        blocks = native_blocks(container, stream, clock_zero(container), native_first)
+        blocks = native_blocks(container, stream, zero, native_first, num_channels)
         head = next(blocks, None)
         if head is None:
             raise MediaError(source, "has no sound that can be decoded", "leave it out")
-        blocks = chain([head], blocks)
-        pending: list[Waveform] = []
-        held = 0
-        for samples in resample_blocks(blocks, resampler, first, num_samples):
-            pending.append(samples)
-            held += samples.shape[1]
-            if held >= block_samples:
-                joined = np.concatenate(pending, axis=1)
-                whole = held - held % block_samples
-                yield from np.split(joined[:, :whole], whole // block_samples, axis=1)
-                pending, held = [joined[:, whole:]], held - whole
-        if held:
-            yield np.concatenate(pending, axis=1)
+        yield from resample_blocks(chain([head], blocks), resampler, first, num_samples)
+
+
+def _cut(parts: Iterator[Samples], length: int) -> Iterator[Waveform]:
+    """End a track after `length` samples, where it is that long."""
+    for samples in parts:
+        yield samples[:, :length]
+        length -= samples.shape[1]
+        if length <= 0:
+            return
+
+
+def _in_blocks(parts: Iterator[Samples], length: int) -> Iterator[Waveform]:
+    """Join and cut samples so that all blocks but the last have one length."""
+    pending: list[Waveform] = []
+    held = 0
+    for samples in parts:
+        pending.append(samples)
+        held += samples.shape[1]
+        if held >= length:
+            joined = np.concatenate(pending, axis=1)
+            whole = held - held % length
+            yield from np.split(joined[:, :whole], whole // length, axis=1)
+            pending, held = [joined[:, whole:]], held - whole
+    if held:
+        yield np.concatenate(pending, axis=1)
 
 
 def stack_frames(
     pictures: Iterator[Picture], source: Source
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """All pictures as one array.
+    """Stack all pictures into one array.
 
     Raises:
         MediaError: if they take more memory than a clip may, naming the source they come from.

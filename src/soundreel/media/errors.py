@@ -1,5 +1,6 @@
 """The one exception of everything that reads or writes media files."""
 
+import os
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ class MediaError(SoundreelError):
 
 
 def source_name(source: Source) -> str:
-    """How to call a path or an open file in a message."""
+    """Return how to call a path or an open file in a message; see `printable`."""
     if isinstance(source, str | Path):
-        return str(source)
-    return str(getattr(source, "name", None) or "<bytes>")
+        return printable(source)
+    return printable(str(getattr(source, "name", None) or "<bytes>"))
+
+
+def printable(path: str | Path) -> str:
+    """Return a path as text that every encoding of Unicode can hold.
+
+    The bytes of a name that are no UTF-8 become `\\xNN`; all other names stay as they are.
+    """
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")

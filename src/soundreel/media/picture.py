@@ -15,36 +15,52 @@ from av.filter import Graph
 from jaxtyping import UInt8
 
 from soundreel.media.framing import Framing
+from soundreel.media.orientation import Orientation, orientation_of
 
 FLAGS = "bicubic+accurate_rnd+full_chroma_int"
 Picture = UInt8[np.ndarray, "height width 3"]
-_UPRIGHT = {
-    0: (),
-    90: (("transpose", "cclock"),),
-    180: (("hflip", None), ("vflip", None)),
-    270: (("transpose", "clock"),),
-}
+Size = tuple[int, int]
+Steps = list[tuple[str, str | None]]
+
+UNSPECIFIED = 2
+"""Code of a picture that does not tell its colour matrix (ITU-T H.273)."""
+HD_HEIGHT, HD_WIDTH = 720, 1280
+"""From this size on pictures that tell no colour matrix are BT.709, as players take them; smaller
+ones are BT.601."""
 
 
 class PictureConverter:
-    """Turns decoded pictures into RGB arrays; keeps one filter graph per kind of picture."""
+    """Turns decoded pictures into RGB arrays; keeps one filter graph per kind of picture.
+
+    Pixels that are not square are made so by scaling the width. Pictures that differ in size from
+    the first one are fitted whole into its size, with black beside them, where the framing does not
+    give all frames one size or names a box in the first picture's pixels.
+    """
 
     def __init__(self, framing: Framing | None) -> None:
         self.framing = framing
+        self._first: Size | None = None
         self._key: tuple[object, ...] | None = None
         self._graph: Graph | None = None
 
-    def __call__(self, frame: av.VideoFrame) -> Picture:
-        """The picture, turned upright, cut and scaled.
+    def __call__(self, frame: av.VideoFrame, pixel_aspect: Fraction | int = 1) -> Picture:
+        """Return the picture, turned upright, cut and scaled.
+
+        Args:
+            pixel_aspect: width of a pixel of the stored picture over its height.
 
         Raises:
             SoundreelError: if the framing's box leaves the picture.
         """
-        turn = upright_turn(frame.rotation)
+        orientation = orientation_of(frame)
         colour = (frame.colorspace, frame.color_range)
-        key = (frame.width, frame.height, frame.format.name, colour, turn)
+        size = (frame.width, frame.height)
+        key = (size, frame.format.name, colour, orientation, pixel_aspect)
         if key != self._key or self._graph is None:
-            self._graph = _build_graph(frame, turn, self.framing)
+            shown = upright_size(frame.height, frame.width, pixel_aspect, orientation)
+            self._first = self._first or shown
+            steps = _steps(frame, orientation, shown, self._first, self.framing)
+            self._graph = filter_chain(frame, steps)
             self._key = key
         self._graph.push(frame)
         return self._graph.pull().to_ndarray()
@@ -59,36 +75,66 @@ def reframe(
     return PictureConverter(framing)(frame)
 
 
-def upright_turn(rotation: float | int) -> int:
-    """Degrees counter-clockwise that a picture must be turned, to the nearest quarter."""
-    return round(rotation / 90) * 90 % 360
+def upright_size(
+    height: int, width: int, pixel_aspect: Fraction | int, orientation: Orientation
+) -> Size:
+    """Return height and width at which a stored picture is shown, upright and of square pixels."""
+    wide = max(1, round(width * pixel_aspect))
+    return (wide, height) if orientation.swaps_sides else (height, wide)
 
 
-def _build_graph(frame: av.VideoFrame, turn: int, framing: Framing | None) -> Graph:
-    steps: list[tuple[str, str | None]] = list(_UPRIGHT[turn])
-    size = (frame.width, frame.height) if turn % 180 == 90 else (frame.height, frame.width)
+def _steps(
+    frame: av.VideoFrame,
+    orientation: Orientation,
+    shown: Size,
+    first: Size,
+    framing: Framing | None,
+) -> Steps:
+    """List the filters from a decoded picture to the wanted frame.
+
+    Args:
+        shown: height and width of the upright picture in square pixels.
+        first: the same of the file's first picture.
+    """
+    scale = f"flags={FLAGS}{_colour_option(frame)}"
+    steps: Steps = list(orientation.filters)
+    stored = (frame.height, frame.width)
+    stored = stored[::-1] if orientation.swaps_sides else stored
+    if shown != first and (framing is None or framing.kind == "box"):
+        fitted = Framing(kind="letterbox", height=first[0], width=first[1])
+        steps += _framing_steps(fitted, stored, shown, scale)
+        stored, shown, scale = first, first, f"flags={FLAGS}"
     if framing is None:
-        steps.append(("scale", f"flags={FLAGS}"))
-    else:
-        steps += _framing_steps(framing, *size)
-    steps.append(("format", "rgb24"))
-    if framing is not None and framing.kind == "letterbox":
-        left, top, _, _ = framing.scaled(*size)
-        steps.append(("pad", f"{framing.width}:{framing.height}:{left}:{top}:black"))
-    return filter_chain(frame, steps)
+        framing = Framing(height=first[0], width=first[1])
+    return steps + _framing_steps(framing, stored, shown, scale)
 
 
-def _framing_steps(framing: Framing, height: int, width: int) -> list[tuple[str, str | None]]:
-    left, top, kept_width, kept_height = framing.crop(height, width)
-    _, _, scaled_width, scaled_height = framing.scaled(height, width)
-    steps: list[tuple[str, str | None]] = []
-    if (kept_width, kept_height) != (width, height):
+def _framing_steps(framing: Framing, stored: Size, shown: Size, scale: str) -> Steps:
+    """List the filters that cut and scale an upright picture, in stored pixels, and make it RGB."""
+    left, top, width, height = framing.crop(*shown)
+    tall, wide = (Fraction(stored[axis], shown[axis]) for axis in (0, 1))
+    kept_width, kept_height = max(1, round(width * wide)), max(1, round(height * tall))
+    left = min(round(left * wide), stored[1] - kept_width)
+    top = min(round(top * tall), stored[0] - kept_height)
+    steps: Steps = []
+    if (kept_height, kept_width) != stored:
         steps.append(("crop", f"{kept_width}:{kept_height}:{left}:{top}:exact=1"))
-    return [*steps, ("scale", f"{scaled_width}:{scaled_height}:flags={FLAGS}")]
+    left, top, scaled_width, scaled_height = framing.scaled(*shown)
+    steps += [("scale", f"{scaled_width}:{scaled_height}:{scale}"), ("format", "rgb24")]
+    if framing.kind == "letterbox":
+        steps.append(("pad", f"{framing.width}:{framing.height}:{left}:{top}:black"))
+    return steps
+
+
+def _colour_option(frame: av.VideoFrame) -> str:
+    """Return the scaler's option for large pictures that do not tell their colour matrix."""
+    is_large = frame.height >= HD_HEIGHT or frame.width >= HD_WIDTH
+    is_told = int(frame.colorspace) != UNSPECIFIED or frame.format.is_rgb
+    return ":in_color_matrix=bt709" if is_large and not is_told else ""
 
 
 def filter_chain(frame: av.VideoFrame, steps: Sequence[tuple[str, str | None]]) -> Graph:
-    """Filters of libavfilter, one after the other, for pictures like `frame`."""
+    """Return filters of libavfilter, one after the other, for pictures like `frame`."""
     graph = Graph()
     graph.threads = 1  # small pictures gain nothing, and callers work on many files side by side
     last = graph.add_buffer(

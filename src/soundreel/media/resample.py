@@ -1,4 +1,4 @@
-"""Sample-rate and channel conversion by libswresample, independent of where reading begins.
+"""Sample-rate conversion by libswresample, independent of where reading begins.
 
 A converter started in the middle of a track must give the same samples as one started at its
 beginning. So it is started on a native sample whose time is also the time of a wanted sample, early
@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import gcd
 
-import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from jaxtyping import Float32
 
 from soundreel.errors import SoundreelError
-from soundreel.media.audio_track import LAYOUTS, Block, Samples, unpacked
+from soundreel.media.audio_track import Block
+from soundreel.media.sound_converter import OPTIONS, Samples, packed, unpacked
 
-OPTIONS = {"filter_size": "64", "rematrix_maxval": "1.0"}
-"""Twice the default filter length: a tone is off by 1e-6 instead of 2e-5. Mixes stay in scale."""
 SETTLE = 64
 """Native samples of lead per wanted one: the filter's reach."""
 MAX_FILL = 1 << 16
@@ -28,36 +26,26 @@ class AlignedResampler:
     """Converts a stream of native samples, fed without gaps from `native_start` on."""
 
     def __init__(
-        self,
-        *,
-        native_rate: int,
-        native_layout: str,
-        sample_rate: int,
-        num_channels: int | None = None,
+        self, *, native_rate: int, sample_rate: int, num_channels: int = 1, layout: str = "mono"
     ) -> None:
         self.native_rate = native_rate
         self.sample_rate = sample_rate
-        self.layout = native_layout
-        self.num_native_channels = av.AudioLayout(native_layout).nb_channels
-        self.num_channels = num_channels or self.num_native_channels
+        self.layout = layout
+        self.num_channels = num_channels
         self._common = gcd(native_rate, sample_rate)
         self._fed = 0
-        self._converter = self._make_converter()
-
-    def _make_converter(self) -> AudioResampler | None:
-        """None where the samples pass unchanged (mono becomes stereo by repetition)."""
-        mixes = self.num_native_channels not in (1, self.num_channels)
-        if not mixes and self.native_rate == self.sample_rate:
-            return None
-        layout = LAYOUTS[self.num_channels] if mixes else self.layout
-        return AudioResampler(format="flt", layout=layout, rate=self.sample_rate, options=OPTIONS)
+        self._converter: AudioResampler | None = None
+        if native_rate != sample_rate:
+            self._converter = AudioResampler(
+                format="flt", layout=layout, rate=sample_rate, options=OPTIONS
+            )
 
     def native_start(self, first: int) -> int:
-        """Native sample to start on so that wanted sample `first` comes out settled."""
+        """Return the native sample to start on so that wanted sample `first` comes out settled."""
         return self._start_block(first) * (self.native_rate // self._common)
 
     def output_start(self, first: int) -> int:
-        """Index of the first sample that comes out when fed from `native_start(first)`."""
+        """Return the first sample that comes out when fed from `native_start(first)`."""
         return self._start_block(first) * (self.sample_rate // self._common)
 
     def _start_block(self, first: int) -> int:
@@ -68,41 +56,31 @@ class AlignedResampler:
         return native // (self.native_rate // self._common)
 
     def output_index(self, native: int) -> int:
-        """First wanted sample at or after the time of a native one."""
+        """Return the first wanted sample at or after the time of a native one."""
         return -(-native * self.sample_rate // self.native_rate)
 
     def push(self, samples: Samples) -> Iterator[Samples]:
         """Feed native samples and take what is ready."""
         if self._converter is None:
-            yield self._spread(samples)
+            yield samples
             return
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples.T).reshape(1, -1), format="flt", layout=self.layout
-        )
-        frame.sample_rate = self.native_rate
-        frame.time_base = Fraction(1, self.native_rate)
-        frame.pts = self._fed
+        frame = packed(samples, self.layout, self.native_rate, self._fed)
         self._fed += samples.shape[1]
-        yield from (self._spread(unpacked(out)) for out in self._converter.resample(frame))
+        yield from map(unpacked, self._converter.resample(frame))
 
     def flush(self) -> Iterator[Samples]:
-        """What remains when the stream goes on in silence."""
+        """Yield what remains when the stream goes on in silence."""
         if self._converter is None:
             return
         lead = 2 * SETTLE * max(1, -(-self.native_rate // self.sample_rate))
-        yield from self.push(np.zeros((self.num_native_channels, lead), np.float32))
-        yield from (self._spread(unpacked(out)) for out in self._converter.resample(None))
-
-    def _spread(self, samples: Samples) -> Float32[np.ndarray, "spread sample"]:
-        if samples.shape[0] == self.num_channels:
-            return samples
-        return np.repeat(samples, self.num_channels, axis=0)
+        yield from self.push(np.zeros((self.num_channels, lead), np.float32))
+        yield from map(unpacked, self._converter.resample(None))
 
 
 def resample_blocks(
     blocks: Iterator[Block], resampler: AlignedResampler, first: int, count: int | None
 ) -> Iterator[Samples]:
-    """Wanted samples `first` to `first + count` of a track of native blocks; silence around it.
+    """Yield wanted samples `first` to `first + count` of a track of blocks; silence around it.
 
     Args:
         count: None for all to the end of the track.
@@ -127,13 +105,13 @@ def resample_blocks(
 def _converted(
     blocks: Iterator[Block], resampler: AlignedResampler, first: int
 ) -> Iterator[Samples]:
-    """Everything the converter gives, cut where the track ends."""
+    """Yield everything that the converter gives, cut where the track ends."""
     position = resampler.native_start(first)
     given = resampler.output_start(first)
     for index, samples in blocks:
         while position < index:
             length = min(MAX_FILL, index - position)
-            silence = np.zeros((resampler.num_native_channels, length), np.float32)
+            silence = np.zeros((resampler.num_channels, length), np.float32)
             for out in resampler.push(silence):
                 given += out.shape[1]
                 yield out
@@ -154,12 +132,10 @@ def _converted(
 def resample_waveform(
     waveform: Samples, *, native_rate: int, sample_rate: int, num_samples: int
 ) -> Float32[np.ndarray, "channel resampled"]:
-    """A whole waveform at another rate, silence beyond its end; each channel by itself."""
+    """Resample a whole waveform, silence beyond its end; each channel by itself."""
     channels = []
     for channel in waveform:
-        resampler = AlignedResampler(
-            native_rate=native_rate, native_layout="mono", sample_rate=sample_rate
-        )
+        resampler = AlignedResampler(native_rate=native_rate, sample_rate=sample_rate)
         blocks = iter([(0, channel[None])])
         channels.append(np.concatenate(list(resample_blocks(blocks, resampler, 0, num_samples)), 1))
     return np.concatenate(channels)
@@ -168,7 +144,7 @@ def resample_waveform(
 def with_channels(
     waveform: Samples, num_channels: int
 ) -> Float32[np.ndarray, "wanted_channel sample"]:
-    """The mean of all channels as one, or one channel repeated.
+    """Return the mean of all channels as one, or one channel repeated.
 
     Raises:
         SoundreelError: for any other change of their number.

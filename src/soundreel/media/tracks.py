@@ -15,9 +15,9 @@ from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
 from soundreel.errors import SoundreelError
-from soundreel.media.audio_track import LAYOUTS
 from soundreel.media.picture import filter_chain
 from soundreel.media.probe import FRAME_RATE_TAG
+from soundreel.media.sound_converter import LAYOUTS
 
 logger = logging.getLogger(__name__)
 

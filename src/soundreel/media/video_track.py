@@ -10,7 +10,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from soundreel.media.container import seek, tick_of
+from soundreel.media.container import name_of, seek, start_of, tick_of
 
 logger = logging.getLogger(__name__)
 
@@ -19,26 +19,52 @@ DECODE_FROM_START = Fraction(2)
 SEEK_LEADS = (Fraction(0), Fraction(2), Fraction(20))
 """How far before the wanted time a seek aims, tried in turn until a key frame lies before it."""
 MAX_GREY_LEAD = Fraction(1)
+MAX_LEAD = Fraction(10)
+"""Seconds of pictures among which the first key frame is searched; some codecs mark none."""
+MAX_PIXEL_ASPECT = 16
+"""Pixels told to be longer than this in one direction are taken for square."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedFrame:
-    """A picture shown from `start` to `end`, seconds on the file's clock.
+    """A picture shown from `begin` to `end`, seconds on the file's clock.
 
-    Both are widened (start by half a tick of the time base, end by two), because containers round
-    times and durations: Matroska's tick is a millisecond.
+    Attributes:
+        tick: seconds of a unit of its timestamps, to which containers round.
+        pixel_aspect: width of a pixel of the stored picture over its height.
     """
 
     picture: av.VideoFrame
-    start: Fraction
-    end: Fraction
+    begin: Fraction
+    duration: Fraction
+    tick: Fraction
+    pixel_aspect: Fraction
+
+    @property
+    def start(self) -> Fraction:
+        """The earliest time for which it is the picture wanted.
+
+        Its own time and that of the first picture, which is the clock's 0, are both rounded to a
+        tick (Matroska's and Flash's is a millisecond).
+        """
+        half = self.tick / 2
+        return self.begin - min(half, Fraction(1, 200)) - min(half, Fraction(1, 2000))
+
+    @property
+    def end(self) -> Fraction:
+        """The time up to which it is shown if none follows, widened by two ticks of rounding."""
+        return self.begin + self.duration + 2 * self.tick
 
 
 def timed_frames(
     container: InputContainer, stream: VideoStream, zero: Fraction, start: Fraction
 ) -> Iterator[TimedFrame]:
-    """The pictures of a stream, the first one at or before `start` where there is one."""
-    stream.codec_context.thread_count = 1
+    """Yield the pictures of a stream, the first one at or before `start` where there is one.
+
+    Args:
+        zero: container time that the file's clock calls 0; pictures before it are left out.
+    """
+    stream.codec_context.thread_count = 1  # callers decode many files side by side
     if start > DECODE_FROM_START:
         for lead in SEEK_LEADS:
             if lead >= start or not seek(container, stream, zero + start - lead):
@@ -50,13 +76,32 @@ def timed_frames(
                 yield from frames
                 return
         seek(container, stream, zero)
-    yield from _without_grey_lead(_decode(container, stream, zero), container.name)
+    frames = (frame for frame in _decode(container, stream, zero) if frame.begin >= 0)
+    yield from _without_grey_lead(frames, name_of(container))
+
+
+def first_shown(container: InputContainer, stream: VideoStream) -> TimedFrame | None:
+    """Decode up to the first picture that needs no other; None if there is none at all.
+
+    Pictures before the first key frame refer to others that the file does not hold, and some
+    decoders make them up. Times are on the container's own clock.
+    """
+    stream.codec_context.thread_count = 1
+    frames = _decode(container, stream, Fraction(0))
+    first = next(frames, None)
+    frame = first
+    while first is not None and frame is not None and frame.begin - first.begin <= MAX_LEAD:
+        if frame.picture.key_frame:
+            return frame
+        frame = next(frames, None)
+    return first
 
 
 def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> Iterator[TimedFrame]:
     damaged = 0
     default_duration = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
-    previous_end = Fraction(0)
+    previous_end = start_of(stream) - zero
+    told = _PixelAspect(stream)
     for picture in _pictures(container, stream):
         if picture is None or picture.is_corrupt:
             damaged += 1
@@ -65,13 +110,32 @@ def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> I
         begin = previous_end if picture.pts is None else picture.pts * tick - zero
         duration = picture.duration * tick if picture.duration else default_duration
         previous_end = begin + duration
-        yield TimedFrame(picture, begin - tick / 2, previous_end + 2 * tick)
+        yield TimedFrame(picture, begin, duration, tick, told.now())
     if damaged:
-        logger.warning("%s: %d damaged pictures left out", container.name, damaged)
+        logger.warning("%s: %d damaged pictures left out", name_of(container), damaged)
+
+
+class _PixelAspect:
+    """The shape of a stream's pixels: the container's word, until the codec changes its own."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._stream = stream
+        self._first = stream.codec_context.sample_aspect_ratio
+        self._told = stream.sample_aspect_ratio or self._first
+
+    def now(self) -> Fraction:
+        """Return width over height of a pixel; 1 where nothing sensible is told."""
+        coded = self._stream.codec_context.sample_aspect_ratio
+        if self._first is None and self._told is None:
+            self._first = self._told = coded
+        aspect = self._told if coded == self._first else coded
+        if not aspect or not Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT:
+            return Fraction(1)
+        return Fraction(aspect)
 
 
 def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Decoded pictures, None for every packet that cannot be decoded; a broken tail ends it."""
+    """Yield decoded pictures, None for every packet that cannot be; a broken tail ends it."""
     packets = container.demux(stream)
     while True:
         try:
@@ -90,7 +154,7 @@ def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[av.Vid
 
 
 def _from_key_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-    """After a seek, pictures before the first key frame refer to others that were not decoded."""
+    """Leave out, after a seek, pictures that refer to others which were not decoded."""
     for frame in frames:
         if frame.picture.key_frame:
             yield frame
@@ -99,7 +163,7 @@ def _from_key_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 
 
 def _without_grey_lead(frames: Iterator[TimedFrame], name: str) -> Iterator[TimedFrame]:
-    """Leave out a start that was encoded from a decoder without its first reference picture.
+    """Leave out a start that was encoded without its first reference picture.
 
     Such files (GRID has some, and copies of them) begin with an evenly grey picture on which
     patches of the scene appear, until all of it shows at once. If that does not happen within a
@@ -119,13 +183,13 @@ def _without_grey_lead(frames: Iterator[TimedFrame], name: str) -> Iterator[Time
             lead = [frame]
             break
         lead.append(frame)
-        if frame.start - first.start > MAX_GREY_LEAD:
+        if frame.begin - first.begin > MAX_GREY_LEAD:
             break
     yield from lead
     yield from frames
 
 
 def _grey_share(picture: av.VideoFrame) -> float:
-    """Share of the picture that is the mid grey of an absent reference (luma and chroma 128)."""
+    """Return the share of mid grey, as of an absent reference (luma and chroma 128)."""
     small = picture.reformat(width=64, height=64, format="rgb24", interpolation="POINT", threads=1)
     return float((np.abs(small.to_ndarray().astype(np.int16) - 130) <= 4).all(axis=-1).mean())

@@ -1,20 +1,27 @@
 """`soundreel evaluate` on rendered folders."""
 
 import json
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from soundreel.cli.clip_sources import MEDIA_SUFFIXES, clip_items, set_sha256
 from soundreel.cli.evaluate import EvaluateArguments, evaluate
+from soundreel.cli.main import run
 from soundreel.cli.render import RenderArguments, render
+from soundreel.clip import Clip
+from soundreel.data.shards import ShardReader
 from soundreel.diffusion.config import DiffusionConfig
+from soundreel.media.errors import MediaError
 from soundreel.metrics.extractors import PACKAGED_WEIGHTS
 from soundreel.metrics.measure import measure_set
+from soundreel.metrics.report import _player as report_player
 from soundreel.metrics.weights import file_sha256
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
@@ -207,3 +214,70 @@ def test_the_reference_subset_is_drawn_by_the_seed(folders):
     assert [i.name for i in chosen[0]] != [i.name for i in chosen[2]]
     assert set_sha256(chosen[0]) == set_sha256(chosen[1]) != set_sha256(chosen[2])
     assert {i.label for i in chosen[0]} == {"bells", "rain"}
+
+
+def test_small_and_unequal_sets_are_warned_of_and_the_folder_is_made(folders, tmp_path, capsys):
+    out = tmp_path / "new" / "reports" / "report.html"
+    few = tmp_path / "few"
+    shutil.copytree(folders / "generated" / "bells", few)
+    (few / "broken.mkv").unlink()
+    arguments = EvaluateArguments(
+        ref=folders / "real", gen=few, out=out, metrics=("fad/yamnet",), num_shown=0
+    )
+    assert evaluate(arguments) == 0
+    notes = capsys.readouterr().err
+    assert "3 generated and 6 real clips" in notes
+    assert "--max-clips 3" in notes
+    assert "3 rows are too few for the covariance of 1024 features" in notes
+    assert "3 clips on a side are few" in notes
+    assert len(json.loads(out.with_suffix(".json").read_text())["warnings"]) == 3
+    assert "3 generated and 6 real clips" in out.read_text()
+
+
+def test_fewer_clips_than_an_interval_needs_are_refused_before_they_are_measured(folders, tmp_path):
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for name in ("a.mkv", "b.mkv"):
+        (pair / name).write_bytes(b"never opened")
+    arguments = EvaluateArguments(
+        ref=folders / "real", gen=pair, out=tmp_path / "new" / "r.html", metrics=()
+    )
+    with pytest.raises(ValueError, match="GEN has 2 clips to measure; intervals need at least 3"):
+        evaluate(arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_is_not_utf8_is_left_out_by_name(folders, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folders / "real" / "bells", mixed)
+    source = next(path for path in sorted(mixed.iterdir()) if path.suffix in MEDIA_SUFFIXES)
+    odd = os.fsencode(mixed) + b"/caf\xe9.mkv"
+    try:
+        shutil.copy(source, odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    arguments = EvaluateArguments(
+        ref=folders / "real", gen=mixed, out=tmp_path / "r.html", metrics=(), num_shown=1
+    )
+    assert evaluate(arguments) == 0
+    (skipped,) = json.loads((tmp_path / "r.json").read_text())["skipped_generated"]
+    assert skipped["name"] == r"caf\xe9.mkv"
+    assert "not UTF-8" in skipped["reason"]
+    assert run(["sync", os.fsdecode(odd)]) == 0
+    assert r"caf\xe9.mkv: score" in capsys.readouterr().out
+
+
+def test_warnings_name_the_users_clip(small_dataset, caplog, monkeypatch):
+    loud = Clip(
+        np.zeros((20, 16, 16, 3), np.uint8),
+        np.full((1, 16_000), 1.5, np.float32),
+        Fraction(10),
+        8000,
+    )
+    with caplog.at_level("WARNING"):
+        report_player(loud)
+    assert caplog.text == ""  # nothing about a file in a temporary folder
+    item = clip_items(small_dataset, "", None, 0)[0]
+    monkeypatch.setattr(ShardReader, "read", lambda self, record: b"nothing")
+    with pytest.raises(MediaError, match=item.name):
+        item.open(9.0)

@@ -14,6 +14,7 @@ from soundreel.study.sources import (
     SourceClip,
     choose_format,
     draw_clips,
+    shape_differences,
     telling_differences,
 )
 
@@ -165,3 +166,38 @@ def test_missing_clips_are_noticed(study_folder):
     clip_path(study_folder, study.clips[0].id).unlink()
     with pytest.raises(ValueError, match="1 clips are missing"):
         load_study(study_folder)
+
+
+def test_pictures_of_another_shape_are_shown_whole_and_that_is_said(tmp_path, make_clips):
+    wide = make_clips(tmp_path / "wide", 2, 0.4)
+    (tmp_path / "tall").mkdir()
+    frames = np.zeros((4, 128, 32, 3), np.uint8)
+    frames[:, :16] = (250, 0, 0)  # what a cut to the centre would take away
+    frames[:, -16:] = (0, 0, 250)
+    sound = np.full((1, 6400), 0.1, np.float32)
+    Clip(frames, sound, Fraction(10), 16_000).save(tmp_path / "tall" / "a.mkv")
+    wish = FormatWish(size=(96, 128), min_duration=Fraction(1, 5))
+    drawn, chosen, _ = prepared({"wide": sources(wide), "tall": sources(tmp_path / "tall")}, wish)
+    (note,) = shape_differences(drawn, chosen)
+    assert note.startswith("1 of 1 clips of tall have another shape than 96x128 (the first 128x32)")
+    folder = tmp_path / "new" / "study"
+
+    def described(clips):
+        return Study(
+            duration_s=0.4,
+            height=96,
+            width=128,
+            frame_rate="10",
+            sample_rate=16_000,
+            num_channels=1,
+            clips=clips,
+        )
+
+    made = write_study(folder, described, drawn, chosen, 0)
+    (tall,) = [clip for clip in made.clips if clip.system == "tall"]
+    shown = Clip.load(clip_path(folder, tall.id)).frames[1].astype(int)
+    shown = shown[:, 16:-16] if shown.shape[1] > 128 else shown
+    height, width = shown.shape[:2]
+    assert shown[height // 20, width // 2, 0] > 180  # red above
+    assert shown[-height // 20, width // 2, 2] > 180  # blue below
+    assert shown[height // 2, : width // 4].max() < 30  # bars beside it

@@ -14,6 +14,7 @@ from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_manifest
 from soundreel.data.shards import ShardReader
 from soundreel.errors import SoundreelError
+from soundreel.media.errors import printable
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
 
@@ -41,10 +42,20 @@ class MediaFile:
         return file_sha256(self.path)
 
     def open(self, duration_s: float) -> ClipStream:
+        if printable(str(self.path)) != str(self.path):
+            raise ValueError("its name is not UTF-8; rename the file")
         return open_stream(self.path, duration_s)
 
     def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
         return load_to_show(self.path, duration_s, start_s)
+
+
+class _NamedBytes(io.BytesIO):
+    """A file in memory that warnings and errors can name."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        super().__init__(content)
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +72,12 @@ class PreparedClip:
         return self.record.sha256
 
     def open(self, duration_s: float) -> ClipStream:
-        return open_stream(io.BytesIO(self.reader.read(self.record)), duration_s)
+        return open_stream(_NamedBytes(self.name, self.reader.read(self.record)), duration_s)
 
     def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
-        return load_to_show(io.BytesIO(self.reader.read(self.record)), duration_s, start_s)
+        return load_to_show(
+            _NamedBytes(self.name, self.reader.read(self.record)), duration_s, start_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +152,8 @@ def media_files(folder: Path) -> list[Item]:
     )
     return [
         MediaFile(
-            name=str(path.relative_to(folder)),
-            label=path.parent.name if path.parent != folder else "",
+            name=printable(str(path.relative_to(folder))),
+            label=printable(path.parent.name) if path.parent != folder else "",
             path=path,
         )
         for path in found

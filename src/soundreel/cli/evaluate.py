@@ -23,7 +23,7 @@ from soundreel.data.manifest import DATASET_FILE
 from soundreel.errors import SoundreelError
 from soundreel.files import write_text
 from soundreel.metrics.copies import copies_of_training
-from soundreel.metrics.evaluation import Evaluation, evaluate_sets
+from soundreel.metrics.evaluation import Evaluation, check_counts, evaluate_sets
 from soundreel.metrics.extractors import Extractor, build_extractors
 from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.metrics.memorisation import Memorisation
@@ -69,6 +69,8 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
     _check(arguments)
     extractors = build_extractors(arguments.metrics, arguments.weights)
     sources = _sources(arguments)
+    check_counts(len(sources["real"]), len(sources["generated"]))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar("real clips") as advance:
         real = _measure(sources["real"], extractors, arguments, advance)
     with progress_bar("generated clips") as advance:
@@ -99,7 +101,7 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
 
 
 def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
-    """The clips of each side by its name."""
+    """Find the clips of each side by its name."""
     sources = {
         name: clip_items(
             source, arguments.split, arguments.max_clips, arguments.seed, arguments.duration_s
@@ -132,8 +134,6 @@ def _check(arguments: EvaluateArguments) -> None:
         raise SoundreelError("--duration-s must be positive and --num-shown not negative")
     if arguments.max_clips is not None and arguments.max_clips < 3:
         raise SoundreelError(f"--max-clips must be at least 3, got {arguments.max_clips}")
-    if not arguments.out.parent.is_dir():
-        raise SoundreelError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
     if arguments.out.suffix != ".html":
         raise SoundreelError(f"--out must end in .html, got {arguments.out}")
 
@@ -156,7 +156,7 @@ def _shown(
     arguments: EvaluateArguments,
     advance: Callable[[int, int], None],
 ) -> Shown:
-    """The clips to play: some spread evenly over each set, and the nearest neighbours."""
+    """Load the clips to play: some spread evenly over each set, and the nearest neighbours."""
     items = {name: {item.name: item for item in found} for name, found in sources.items()}
     pairs = min(PAIRS_SHOWN, arguments.num_shown)
     total = sum(min(arguments.num_shown, len(own.names)) for own in (real, generated)) + 2 * pairs
@@ -192,7 +192,7 @@ def _shown(
 
 
 def _spread(total: int, wanted: int) -> list[int]:
-    """Indices spread evenly, so that every class has a chance to be seen."""
+    """Return indices spread evenly, so that every class has a chance to be seen."""
     number = min(wanted, total)
     return [round(k * (total - 1) / max(number - 1, 1)) for k in range(number)]
 
@@ -242,5 +242,7 @@ def _print(result: Evaluation, out: Path) -> None:
             f"{near:<32} {copies.median_distance:10.2f}  (1 is ordinary), "
             f"suspiciously near {copies.share_suspicious:.0%}"
         )
+    for warning in result.warnings:
+        write(f"note: {warning}", error=True)
     left_out = len(result.skipped_real) + len(result.skipped_generated)
     write(f"{result.num_generated} generated, {result.num_real} real, {left_out} left out; {out}")

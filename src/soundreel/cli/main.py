@@ -79,7 +79,8 @@ def fail(message: str) -> int:
 
 
 def write(text: str, *, error: bool = False) -> None:
-    """A line for the user."""
+    """Write a line for the user; of file names in it, bytes that are not UTF-8 as \\xHH."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     (sys.stderr if error else sys.stdout).write(text + "\n")
 
 

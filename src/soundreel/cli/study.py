@@ -119,7 +119,12 @@ def _create(arguments: CreateArguments) -> None:
     # Heavy, and only needed here.
     from soundreel.cli.progress import progress_bar
     from soundreel.study.create import check_folder, write_study
-    from soundreel.study.sources import choose_format, draw_clips, telling_differences
+    from soundreel.study.sources import (
+        choose_format,
+        draw_clips,
+        shape_differences,
+        telling_differences,
+    )
 
     check_folder(arguments.folder)
     folders, wish, consent = _systems(arguments), _wish(arguments), _consent(arguments)
@@ -135,7 +140,7 @@ def _create(arguments: CreateArguments) -> None:
     with progress_bar("clips") as advance:
         made = write_study(arguments.folder, made_of, drawn, chosen, num_noise, advance)
     _print_created(arguments.folder, made, left_out)
-    for note in telling_differences(drawn, chosen):
+    for note in telling_differences(drawn, chosen) + shape_differences(drawn, chosen):
         write(f"note: {note}", error=True)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from soundreel.data.audioset import audioset_rows, is_audioset
 from soundreel.data.manifest import DataError
 from soundreel.data.options import PrepareOptions
+from soundreel.media.errors import printable
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,12 @@ def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
 def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
     sources = []
     for path in _files(origin, exclude):
-        name = path.relative_to(origin).as_posix()
+        given = path.relative_to(origin).as_posix()
+        name = printable(given)
         label, problem = _label(name, "", options)
-        if path.suffix.lower() in TEXTS:
+        if name != given:
+            problem = "its name is not UTF-8; rename the file"
+        elif path.suffix.lower() in TEXTS:
             problem = "is a text by its name"
         sources.append(
             Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)

@@ -15,6 +15,8 @@ from soundreel.metrics.measure import MeasuredSet, Skipped
 from soundreel.metrics.sync.score import Sync, SyncSummary, summarise
 
 MIN_PER_CLASS = 8
+MIN_CLIPS = 3
+"""Of each set: with fewer, neither an interval nor an ordinary distance between clips exists."""
 NUM_FRECHET_RESAMPLES = 50
 
 
@@ -53,10 +55,11 @@ class Evaluation:
     num_generated: int
     skipped_real: tuple[Skipped, ...]
     skipped_generated: tuple[Skipped, ...]
+    warnings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a number that does not exist, such as the offset of silence, is None."""
+        """Return plain values; a number that does not exist (an offset of silence) is None."""
         return _without_nan(asdict(self))
 
 
@@ -76,7 +79,11 @@ def evaluate_sets(
         weights_sha256: of each extractor's weights.
         seed: of the intervals.
         copies: what a search in the training set found; None looks among the real clips.
+
+    Raises:
+        ValueError: fewer clips in a set than intervals need.
     """
+    check_counts(len(real.names), len(generated.names))
     return Evaluation(
         metrics=tuple(
             _metric(METRICS[name], real, generated, weights_sha256, seed) for name in metrics
@@ -88,8 +95,45 @@ def evaluate_sets(
         num_generated=len(generated.names),
         skipped_real=tuple(real.skipped),
         skipped_generated=tuple(generated.skipped),
+        warnings=tuple(_warnings(real, generated, metrics)),
         provenance=provenance,
     )
+
+
+def check_counts(num_real: int, num_generated: int) -> None:
+    """Raise `ValueError` if a set has fewer clips than the bootstrap intervals need."""
+    for name, count in (("REF", num_real), ("GEN", num_generated)):
+        if count < MIN_CLIPS:
+            raise ValueError(
+                f"{name} has {count} clip{'' if count == 1 else 's'} to measure; intervals need at "
+                f"least {MIN_CLIPS}: give more clips"
+            )
+
+
+def _warnings(real: MeasuredSet, generated: MeasuredSet, metrics: Sequence[str]) -> list[str]:
+    """Say where the sets are too small or too unequal for their numbers to be compared."""
+    found = []
+    counts = (len(real.names), len(generated.names))
+    if min(counts) < MIN_PER_CLASS:
+        found.append(
+            f"{min(counts)} clips on a side are few: intervals are rough below {MIN_PER_CLASS}"
+        )
+    frechet = [METRICS[name] for name in metrics if METRICS[name].distance == "frechet"]
+    if frechet and counts[0] != counts[1]:
+        found.append(
+            f"{counts[1]} generated and {counts[0]} real clips: a Frechet distance is biased by "
+            f"the counts, so compare it only with figures of these counts, or draw equal sets "
+            f"(--max-clips {min(counts)})"
+        )
+    for metric in frechet:
+        rows = min(len(one.features[metric.extractor]) for one in (real, generated))
+        dim = real.features[metric.extractor].shape[1]
+        if rows <= dim:
+            found.append(
+                f"{metric.name}: {rows} rows are too few for the covariance of {dim} features; "
+                "compare its value only with figures of the same counts"
+            )
+    return found
 
 
 def _metric(

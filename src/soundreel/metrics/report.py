@@ -6,11 +6,13 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from soundreel.clip import Clip
 from soundreel.files import write_text
@@ -35,6 +37,7 @@ figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem}
 video{width:100%;border-radius:.3rem;image-rendering:pixelated}
 figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;display:block}
 img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
+.warning{border-left:.25rem solid #c2410c;padding-left:.6rem}
 .wide{overflow-x:auto}.wide+.clips{margin-top:1rem}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
 """
@@ -83,6 +86,7 @@ def report_html(evaluation: Evaluation, shown: Shown) -> str:
         "</head><body>",
         "<h1>Evaluation of generated clips</h1>",
         f"<p>{evaluation.num_generated} generated clips, {evaluation.num_real} real ones.</p>",
+        *(f"<p class='warning'>{escape(warning)}</p>" for warning in evaluation.warnings),
         _distances(evaluation),
         _sync_tables(evaluation),
         _clips("Generated", shown.generated),
@@ -204,7 +208,8 @@ def _player(clip: Clip) -> str:
 def _mp4_uri(clip: Clip) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        clip.save(path)
+        within = None if clip.waveform is None else np.clip(clip.waveform, -1, 1)
+        replace(clip, waveform=within).save(path)  # else a warning would name this file
         data = base64.b64encode(path.read_bytes()).decode()
     return f"data:video/mp4;base64,{data}"
 

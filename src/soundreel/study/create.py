@@ -59,11 +59,9 @@ def write_study(
 
 
 def check_folder(folder: Path) -> None:
-    """Raises: SoundreelError if no study can be made there."""
+    """Raise `SoundreelError` if there is something already."""
     if folder.exists():
         raise SoundreelError(f"{folder} is there already; a study gets a folder of its own")
-    if not folder.parent.is_dir():
-        raise SoundreelError(f"{folder}: there is no folder {folder.parent}")
 
 
 @contextmanager
@@ -75,14 +73,14 @@ def _complete_folder(folder: Path) -> Iterator[Path]:
 
 
 def _load(source: SourceClip, chosen: ClipFormat) -> Clip:
-    """The first seconds of a clip, in the study's format."""
+    """Load the first seconds of a clip in the study's format, its pictures whole."""
     clip = Clip.load(
         source.open(),
         duration=chosen.duration,
         frame_rate=chosen.frame_rate,
         sample_rate=chosen.sample_rate,
         num_channels=chosen.num_channels,
-        framing=Framing(height=chosen.height, width=chosen.width),
+        framing=Framing(kind="letterbox", height=chosen.height, width=chosen.width),
     )
     assert clip.waveform is not None
     # Sound beyond full scale would be clipped, and named in the log.
@@ -90,7 +88,7 @@ def _load(source: SourceClip, chosen: ClipFormat) -> Clip:
 
 
 def _noise(chosen: ClipFormat, rng: np.random.Generator) -> Clip:
-    """Pure noise, for which the scale of the protocol has a number: picture, and quiet sound."""
+    """Make pure noise, which has a number on the protocol's scale: picture, and quiet sound."""
     num_frames = round(chosen.duration * chosen.frame_rate)
     coarse = rng.integers(0, 256, (num_frames, NOISE_SIDE, NOISE_SIDE, 3), dtype=np.uint8)
     rows = np.arange(chosen.height) * NOISE_SIDE // chosen.height

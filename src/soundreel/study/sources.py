@@ -80,7 +80,7 @@ class Usable:
 def draw_clips(
     systems: Mapping[str, Sequence[SourceClip]], max_clips: int, seed: int, wish: FormatWish
 ) -> tuple[dict[str, list[Usable]], list[LeftOut]]:
-    """Up to `max_clips` of each system, the same ones for the same seed, decoded once to be sure.
+    """Draw up to `max_clips` of each system, the same for the same seed, decoded once to be sure.
 
     What has no picture, no sound, is too short or damaged gives its place to another.
 
@@ -114,7 +114,7 @@ def _kept(
     left_out: list[LeftOut],
     limit: int | None = None,
 ) -> list[Usable]:
-    """What `look` makes of the items, up to `limit`; those it refuses go to `left_out`."""
+    """Return what `look` makes of the items, up to `limit`; what it refuses goes to `left_out`."""
     kept: list[Usable] = []
     for item in items:
         if len(kept) == limit:
@@ -147,7 +147,7 @@ def _unfit(source: SourceClip, problem: str) -> MediaError:
 
 
 def _decoded(clip: Usable, enough: Fraction, wish: FormatWish) -> Usable:
-    """The clip with the length it really has, up to `enough` seconds."""
+    """Return the clip with the length it really has, up to `enough` seconds."""
     wanted = enough if clip.duration > enough or wish.duration is not None else None
     duration = Clip.load(clip.source.open(), duration=wanted, framing=TINY).duration
     if duration < wish.needed:
@@ -156,10 +156,10 @@ def _decoded(clip: Usable, enough: Fraction, wish: FormatWish) -> Usable:
 
 
 def choose_format(drawn: Mapping[str, Sequence[Usable]], wish: FormatWish) -> ClipFormat:
-    """The largest picture and the highest rates, so that nothing is taken from any system.
+    """Choose the largest picture and the highest rates, so that nothing is taken from any system.
 
-    The shape is that of the largest picture; the others are cut to it. The length is that of the
-    shortest clip, for none can be made longer.
+    The shape is that of the largest picture; the others are fitted into it as a whole. The length
+    is that of the shortest clip, for none can be made longer.
     """
     every = [clip for clips in drawn.values() for clip in clips]
     infos = [clip.info for clip in every]
@@ -178,14 +178,14 @@ def choose_format(drawn: Mapping[str, Sequence[Usable]], wish: FormatWish) -> Cl
 
 
 def _shown_size(infos: Sequence[MediaInfo]) -> tuple[int, int]:
-    """Height and width of the largest picture, scaled down where it is very large."""
+    """Return height and width of the largest picture, scaled down where it is very large."""
     largest = max(infos, key=lambda info: info.height * info.width)
     scale = min(Fraction(1), Fraction(MAX_SHORTER_SIDE, min(largest.height, largest.width)))
     return round(largest.height * scale), round(largest.width * scale)
 
 
 def telling_differences(drawn: Mapping[str, Sequence[Usable]], chosen: ClipFormat) -> list[str]:
-    """Differences between systems that could tell them apart whatever they show.
+    """Say what differs between systems and could tell them apart whatever they show.
 
     A system whose clips fall short of the format in one respect, while another's do not, looks or
     sounds coarser for that alone.
@@ -201,4 +201,24 @@ def telling_differences(drawn: Mapping[str, Sequence[Usable]], chosen: ClipForma
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{system} {float(value):g}" for system, value in values.items())
             notes.append(f"the systems differ in {what} ({listed}); {flag} makes them equal")
+    return notes
+
+
+def shape_differences(drawn: Mapping[str, Sequence[Usable]], chosen: ClipFormat) -> list[str]:
+    """Say which systems' pictures have another shape than the study's, and get black bars."""
+    fitting = Framing(kind="letterbox", height=chosen.height, width=chosen.width)
+    notes = []
+    for system, clips in drawn.items():
+        barred = [
+            f"{clip.info.height}x{clip.info.width}"
+            for clip in clips
+            if fitting.scaled(clip.info.height, clip.info.width)[2:]
+            != (chosen.width, chosen.height)
+        ]
+        if barred:
+            notes.append(
+                f"{len(barred)} of {len(clips)} clips of {system} have another shape than "
+                f"{chosen.height}x{chosen.width} (the first {barred[0]}): they are shown whole, "
+                "with black bars; cut them before if raters must not see bars"
+            )
     return notes

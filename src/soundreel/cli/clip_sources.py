@@ -43,7 +43,7 @@ class MediaFile:
 
     def open(self, duration_s: float) -> ClipStream:
         if printable(str(self.path)) != str(self.path):
-            raise ValueError("its name is not UTF-8; rename the file")
+            raise SoundreelError("its name is not UTF-8; rename the file")
         return open_stream(self.path, duration_s)
 
     def load(self, duration_s: float, start_s: float = 0.0) -> Clip:

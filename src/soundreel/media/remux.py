@@ -94,7 +94,11 @@ def _copy(
 
 def _like(copy: OutputContainer, stream: Stream) -> Stream:
     """Add a track that takes the packets of a track of another file."""
-    made = copy.add_stream_from_template(stream)
+    try:
+        made = copy.add_stream_from_template(stream)
+    except ValueError as error:
+        problem = f"{stream.type} track {stream.index} cannot be copied ({error})"
+        raise MediaError(copy.name, problem, "convert the file to .mkv first") from error
     made.metadata.update(stream.metadata)
     made.disposition = stream.disposition
     return made

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from soundreel.errors import SoundreelError
 from soundreel.metrics.copies import Copies, copies_among_real
 from soundreel.metrics.extractors import METRICS, MetricDefinition
 from soundreel.metrics.frechet import Estimate, frechet_interval
@@ -81,7 +82,7 @@ def evaluate_sets(
         copies: what a search in the training set found; None looks among the real clips.
 
     Raises:
-        ValueError: fewer clips in a set than intervals need.
+        SoundreelError: fewer clips in a set than intervals need.
     """
     check_counts(len(real.names), len(generated.names))
     return Evaluation(
@@ -101,10 +102,10 @@ def evaluate_sets(
 
 
 def check_counts(num_real: int, num_generated: int) -> None:
-    """Raise `ValueError` if a set has fewer clips than the bootstrap intervals need."""
+    """Raise `SoundreelError` if a set has fewer clips than the bootstrap intervals need."""
     for name, count in (("REF", num_real), ("GEN", num_generated)):
         if count < MIN_CLIPS:
-            raise ValueError(
+            raise SoundreelError(
                 f"{name} has {count} clip{'' if count == 1 else 's'} to measure; intervals need at "
                 f"least {MIN_CLIPS}: give more clips"
             )

@@ -262,6 +262,8 @@ def block_changes(pictures: Iterable[Picture]) -> Float[np.ndarray, "interval bl
     step = max(1, PICTURE_BYTES_AT_ONCE // first.nbytes)
     rows, last = [], _grey(first[None])
     while batch := list(islice(rest, step)):
+        if any(picture.shape != first.shape for picture in batch):
+            raise SyncError("the size of the pictures changes; cut the video there")
         grey = np.concatenate([last, _grey(np.stack(batch))])
         rows.append(_block_means(np.abs(np.diff(grey, axis=0))))
         last = grey[-1:]

@@ -5,13 +5,18 @@ from soundreel.systems.joint_flow.transformer import (
     Clock,
     JointTransformer,
     JointTransformerConfig,
+    TransformerSizes,
     clock_of,
     rotated,
 )
 from soundreel.types import AV
 
 SMALL = JointTransformerConfig(
-    video_tokens=5, video_dim=16, audio_dim=6, width=32, depth=2, num_heads=4, num_classes=3
+    video_tokens=5,
+    video_dim=16,
+    audio_dim=6,
+    num_classes=3,
+    sizes=TransformerSizes(width=32, depth=2, num_heads=4),
 )
 
 
@@ -80,7 +85,7 @@ def test_rotated_scores_depend_on_the_difference_of_the_times_alone():
     query, key = (torch.randn(1, 1, 1, 8, generator=generator) for _ in range(2))
 
     def score(query_time, key_time):
-        clocks = [clock_of(torch.tensor([t]), SMALL, query) for t in (query_time, key_time)]
+        clocks = [clock_of(torch.tensor([t]), SMALL.sizes, query) for t in (query_time, key_time)]
         return float((rotated(query, clocks[0]) * rotated(key, clocks[1])).sum())
 
     assert score(0.5, 0.25) == pytest.approx(score(3.5, 3.25), abs=1e-5)
@@ -101,6 +106,6 @@ def test_half_of_the_heads_prefer_the_same_moment(network):
 
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="divide into num_heads"):
-        JointTransformerConfig(width=250)
+        TransformerSizes(width=250)
     with pytest.raises(ValueError, match="even"):
-        JointTransformerConfig(width=240, num_heads=5)
+        TransformerSizes(width=240, num_heads=5)

@@ -7,7 +7,7 @@ clip may be given and the rest sampled.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -25,30 +25,20 @@ LEVEL_DIM = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JointTransformerConfig:
-    """Sizes of the joint transformer.
+class TransformerSizes:
+    """Sizes of the joint transformer that do not follow from the latents.
 
     Attributes:
-        video_tokens, audio_tokens: tokens of a group; the last video token is the layout.
-        video_dim, audio_dim: numbers of a token.
-        group_s: seconds from one group to the next.
         width: channels of a token inside; a multiple of `num_heads`.
         depth: blocks.
         num_heads: the first half attends freely, the others near in time.
         slopes: penalties a second of the heads that attend near in time, repeated as needed.
-        num_classes: classes besides "any".
     """
 
-    video_tokens: int = 17
-    audio_tokens: int = 4
-    video_dim: int = 192
-    audio_dim: int = 48
-    group_s: float = 0.25
     width: int = 256
     depth: int = 6
     num_heads: int = 8
     slopes: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)
-    num_classes: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
@@ -57,6 +47,26 @@ class JointTransformerConfig:
             )
         if self.num_heads % 2 or not self.slopes:
             raise ValueError("num_heads must be even, and slopes not empty")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointTransformerConfig:
+    """What the joint transformer is built from.
+
+    Attributes:
+        video_tokens, audio_tokens: tokens of a group; the last video token is the layout.
+        video_dim, audio_dim: numbers of a token.
+        group_s: seconds from one group to the next.
+        num_classes: classes besides "any".
+    """
+
+    video_tokens: int = 17
+    audio_tokens: int = 4
+    video_dim: int = 192
+    audio_dim: int = 48
+    group_s: float = 0.25
+    num_classes: int = 0
+    sizes: TransformerSizes = field(default_factory=TransformerSizes)
 
 
 class JointTransformer(nn.Module):
@@ -70,7 +80,7 @@ class JointTransformer(nn.Module):
     def __init__(self, config: JointTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
+        width, depth = config.sizes.width, config.sizes.depth
         self.layout_in = nn.Linear(config.video_dim, width, bias=False)
         self.layout_out = zero_parameters(nn.Linear(width, config.video_dim, bias=False))
         self.tokens_in = _each(lambda m: nn.Linear(_dims(config)[m], width, bias=False))
@@ -83,10 +93,10 @@ class JointTransformer(nn.Module):
         self.level_in = _each(lambda m: TwoLayerMLP(2 * LEVEL_DIM, width, width))
         self.classes = nn.Embedding(config.num_classes + 1, width)
         self.modulation = _each(lambda m: zero_parameters(nn.Linear(width, 6 * width)))
-        offsets = torch.zeros(config.depth, 6, width)
+        offsets = torch.zeros(depth, 6, width)
         offsets[:, [2, 5]] = 1.0  # the gates are open; what they let through starts at zero
         self.offsets = nn.ParameterDict({m: nn.Parameter(offsets.clone()) for m in MODALITIES})
-        self.blocks = nn.ModuleList([JointBlock(config) for _ in range(config.depth)])
+        self.blocks = nn.ModuleList([JointBlock(config.sizes) for _ in range(depth)])
         self.register_buffer("audio_mean", torch.zeros(config.audio_dim))
         self.register_buffer("audio_std", torch.ones(config.audio_dim))
         for modality, count in _tokens(config).items():
@@ -103,6 +113,16 @@ class JointTransformer(nn.Module):
     def correlation(self) -> AV:
         """Correlation of latents from one group to the next, `token dim` each."""
         return AV(*(self.get_buffer(f"{m}_correlation") for m in MODALITIES))
+
+    def scaled(self, latents: AV) -> AV:
+        """Return the codecs' latents as the network works on them."""
+        mean, std = self.get_buffer("audio_mean"), self.get_buffer("audio_std")
+        return latents.replace("audio", (latents["audio"] - mean) / std)
+
+    def restored(self, latents: AV) -> AV:
+        """Return what the codecs decode; the inverse of `scaled`."""
+        mean, std = self.get_buffer("audio_mean"), self.get_buffer("audio_std")
+        return latents.replace("audio", latents["audio"] * std + mean)
 
     def forward(self, xt: AV, level: AV, label: Int[Tensor, " batch"]) -> AV:
         """Return the network's answer to scaled latents.
@@ -159,7 +179,7 @@ class JointTransformer(nn.Module):
                 (group[:, None] + within).flatten(),
             ]
         )
-        return clock_of(time * config.group_s, config, like)
+        return clock_of(time * config.group_s, config.sizes, like)
 
 
 class Clock(NamedTuple):
@@ -175,19 +195,17 @@ class Clock(NamedTuple):
     bias: Float[Tensor, "head token token"]
 
 
-def clock_of(
-    time_s: Float[Tensor, " token"], config: JointTransformerConfig, like: Tensor
-) -> Clock:
+def clock_of(time_s: Float[Tensor, " token"], sizes: TransformerSizes, like: Tensor) -> Clock:
     """Return the clock of tokens at these times.
 
     Source:
         Su et al. 2021 (rotations), here of seconds; Press et al. 2022 (linear penalties).
     """
-    count = config.width // config.num_heads // 4
+    count = sizes.width // sizes.num_heads // 4
     frequency = torch.logspace(math.log10(0.15), math.log10(4.0), count, device=like.device)
     angle = 2 * math.pi * time_s[:, None] * frequency
-    half = config.num_heads // 2
-    slopes = [config.slopes[i % len(config.slopes)] for i in range(half)]
+    half = sizes.num_heads // 2
+    slopes = [sizes.slopes[i % len(sizes.slopes)] for i in range(half)]
     slope = torch.tensor([0.0] * half + slopes, device=like.device)
     apart = (time_s[:, None] - time_s[None]).abs()
     bias = -slope[:, None, None] * apart
@@ -197,10 +215,10 @@ def clock_of(
 class JointBlock(nn.Module):
     """Attention of all tokens to all, then a feed-forward layer; both modulated and gated."""
 
-    def __init__(self, config: JointTransformerConfig) -> None:
+    def __init__(self, sizes: TransformerSizes) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        width, head = config.width, config.width // config.num_heads
+        self.num_heads = sizes.num_heads
+        width, head = sizes.width, sizes.width // sizes.num_heads
         hidden = width * 8 // 3 // 16 * 16
         self.qkv = _each(lambda m: nn.Linear(width, 3 * width, bias=False))
         self.out = _each(lambda m: zero_parameters(nn.Linear(width, width, bias=False)))

@@ -154,11 +154,18 @@ class VideoEncoder(nn.Module):
         return enlarged(shaped, self.config.layout_cell)
 
     @torch.no_grad()
-    def fit(self, batches: Callable[[], Iterable[Float[Tensor, "batch frame 3 h w"]]]) -> None:
+    def fit(
+        self,
+        batches: Callable[[], Iterable[Float[Tensor, "batch frame 3 height width"]]],
+        *,
+        patch_stride: int = 1,
+    ) -> None:
         """Fit both levels in closed form from two passes over the frames.
 
         Args:
             batches: gives the same batches of frames each time it is called.
+            patch_stride: use every so manyth patch; one that shares no factor with the patches of a
+                picture takes from all places alike.
 
         Raises:
             ValueError: fewer samples than components, or a component that never changes.
@@ -169,7 +176,8 @@ class VideoEncoder(nn.Module):
         )
         # In pixels: the mean of `cell` x `cell` equal pixels is 1 / cell of their length.
         layout_std = layout_std * cell
-        detail_std = self._fit_level("detail", (self._remainders(x) for x in batches()))
+        remainders = (self._remainders(x)[::patch_stride] for x in batches())
+        detail_std = self._fit_level("detail", remainders)
         common = detail_std.log().mean().mul(0.5).exp()
         for name, std, pixels in (("layout", layout_std, cell), ("detail", detail_std, 1)):
             self.get_buffer(f"{name}_scale").copy_(std.sqrt() * common / pixels)

@@ -1,0 +1,242 @@
+"""Latents of a data set, computed once, in half precision; and what is measured on them.
+
+    cache.json                     what made it, and how many windows there are
+    latents-000000.safetensors ... `video`, `audio`, `label`; keys and first frames as metadata
+
+Shards appear whole, so that an interrupted caching goes on where it stopped.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from soundreel.data.dataset import Sample
+from soundreel.data.latents import Windows
+from soundreel.data.manifest import DataError
+from soundreel.files import write_text, writing_file
+from soundreel.systems.joint_flow.audio_codec import AudioCodec
+from soundreel.systems.joint_flow.lapped import HOP
+from soundreel.systems.joint_flow.transformer import MODALITIES, JointTransformer
+from soundreel.systems.joint_flow.video_encoder import VideoEncoder
+from soundreel.types import AV
+
+FORMAT_VERSION = 1
+SHARD_ROWS = 512
+MAX_CORRELATION = 0.98
+"""Of noise from one group to the next; a channel that never changes still gets some fresh noise."""
+
+
+def encode_inner(av: AV, encoder: VideoEncoder, codec: AudioCodec) -> AV:
+    """Return the latents of every whole group: video under whole windows, sound around them.
+
+    Group g lies around the border between hops g and g + 1 of the frames given: its window is these
+    two hops, its sound the half hop on either side of the border.
+
+    Args:
+        av: `batch frame channel height width` in hops of four frames, and the sound of the same
+            time, `batch channel sample`.
+
+    Returns:
+        `batch group token dim` each, one group fewer than hops.
+    """
+    audio = codec.encode(av["audio"].mean(1))[:, HOP // 2 : -(HOP // 2)]
+    grouped = rearrange(audio, "b (group token) dim -> b group token dim", token=HOP)
+    return AV(encoder.encode(av["video"]), grouped)
+
+
+def cache_latents(
+    encode: Callable[[AV], AV],
+    windows: Windows,
+    folder: Path,
+    *,
+    fingerprint: str,
+    mirrored: bool = True,
+    batch_size: int = 8,
+    callback: Callable[[int, int], None] | None = None,
+) -> "CachedLatents":
+    """Encode every window once; what is done already is kept.
+
+    Args:
+        fingerprint: of the networks and the data set; a cache is used for these only.
+        mirrored: encode each window mirrored left to right as well, in the second half.
+        callback: `callback(num_done, num_all)` after each batch.
+
+    Raises:
+        DataError: the folder holds the latents of other networks or another data set.
+    """
+    copies = 2 if mirrored else 1
+    about = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "num_windows": len(windows) * copies,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "cache.json").is_file():
+        write_text(folder / "cache.json", json.dumps(about, indent=2))
+    elif _about(folder) != about:
+        raise DataError(
+            f"{folder} holds latents of other networks or another data set; use an empty folder, or"
+            " remove this one"
+        )
+    count = len(windows) * copies
+    for first in range(0, count, SHARD_ROWS):
+        rows = range(first, min(first + SHARD_ROWS, count))
+        path = _shard(folder, first // SHARD_ROWS)
+        if not path.is_file():
+            _write_shard(path, encode, windows, rows, batch_size, callback)
+        elif callback is not None:
+            callback(rows.stop, count)
+    return CachedLatents(folder)
+
+
+class CachedLatents(Dataset):
+    """Cached latents as samples to draw; nothing about them is random.
+
+    Raises:
+        DataError: no complete cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Path(folder)
+        self._count = int(_about(self._folder)["num_windows"])
+        if not _shard(self._folder, (self._count - 1) // SHARD_ROWS).is_file():
+            raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
+        self._shards: dict[int, tuple[Any, list[tuple[str, int]]]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return latents `group token dim` in single precision, as the codecs gave them."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a cache of {len(self)} windows")
+        number, row = divmod(index, SHARD_ROWS)
+        if number not in self._shards:
+            shard = safe_open(_shard(self._folder, number), "pt")
+            self._shards[number] = (shard, json.loads(shard.metadata()["keys"]))
+        shard, keys = self._shards[number]
+        video, audio = (shard.get_slice(name)[row].float() for name in MODALITIES)
+        key, start_frame = keys[row]
+        label = int(shard.get_slice("label")[row])
+        return Sample(av=AV(video, audio), label=label, key=key, start_frame=start_frame)
+
+    def draw(self, index: int, generator: torch.Generator) -> Sample:
+        """Return `dataset[index]`: the loader's interface, which nothing random needs here."""
+        del generator
+        return self[index]
+
+    def rows(self, indices: list[int]) -> tuple[AV, Tensor]:
+        """Return latents with a batch axis, and labels."""
+        samples = [self[index] for index in indices]
+        av = samples[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in samples[1:]))
+        return av, torch.tensor([sample.label for sample in samples])
+
+
+@torch.no_grad()
+def measure(transformer: JointTransformer, latents: CachedLatents, video: VideoEncoder) -> None:
+    """Set a transformer's scales from the latents that it is going to learn.
+
+    Raises:
+        ValueError: an audio channel never changes.
+    """
+    sums: dict[str, Tensor] = {}
+    for first in range(0, len(latents), SHARD_ROWS):
+        av, _ = latents.rows(list(range(first, min(first + SHARD_ROWS, len(latents)))))
+        for modality in MODALITIES:
+            x = av[modality].double()
+            # Number of groups, sum, squares; pairs of neighbours, and the ends of the pairs.
+            ones = torch.ones_like(x[0, 0])
+            moments = torch.stack(
+                [
+                    ones * x.shape[0] * x.shape[1],
+                    x.sum((0, 1)),
+                    x.square().sum((0, 1)),
+                    ones * x.shape[0] * (x.shape[1] - 1),
+                    (x[:, 1:] * x[:, :-1]).sum((0, 1)),
+                    x[:, 1:].sum((0, 1)),
+                    x[:, :-1].sum((0, 1)),
+                ]
+            )
+            sums[modality] = sums.get(modality, torch.zeros_like(moments)) + moments
+    for modality in MODALITIES:
+        correlation = _correlation(sums[modality])
+        transformer.get_buffer(f"{modality}_correlation").copy_(correlation)
+    count, total, squares = (sums["audio"][i].sum(0) for i in range(3))
+    mean = total / count
+    variance = squares / count - mean.square()
+    if bool((variance <= 1e-8).any()):
+        still = (variance <= 1e-8).nonzero().flatten().tolist()
+        raise ValueError(f"audio latent channels {still} never change; is there sound in the data?")
+    transformer.get_buffer("audio_mean").copy_(mean)
+    transformer.get_buffer("audio_std").copy_(variance.sqrt())
+    transformer.get_buffer("video_deviation").copy_(video.deviation)
+
+
+def _correlation(sums: Tensor) -> Tensor:
+    count, total, squares, pairs, products, later, earlier = sums.unbind(0)
+    mean = total / count
+    variance = squares / count - mean.square()
+    covariance = (products - mean * (later + earlier)) / pairs.clamp(min=1) + mean.square()
+    ratio = torch.where(variance > 0, covariance / variance.clamp(min=1e-12), 0.0)
+    return ratio.clamp(0.0, MAX_CORRELATION)
+
+
+def _write_shard(
+    path: Path,
+    encode: Callable[[AV], AV],
+    windows: Windows,
+    rows: range,
+    batch_size: int,
+    callback: Callable[[int, int], None] | None,
+) -> None:
+    parts, samples = [], []
+    for first in range(rows.start, rows.stop, batch_size):
+        numbers = range(first, min(first + batch_size, rows.stop))
+        batch = [_maybe_mirrored(windows, number) for number in numbers]
+        av = batch[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in batch[1:]))
+        parts.append(encode(av).map(lambda x: x.detach().half().cpu()))
+        samples += [(sample.key, sample.start_frame, sample.label) for sample in batch]
+        if callback is not None:
+            callback(numbers.stop, rows.stop)
+    latents = AV.cat(parts)
+    tensors = {name: latents[name].contiguous() for name in MODALITIES}
+    tensors["label"] = torch.tensor([label for _, _, label in samples])
+    keys = json.dumps([(key, start) for key, start, _ in samples])
+    with writing_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"keys": keys})
+
+
+def _maybe_mirrored(windows: Windows, number: int) -> Sample:
+    """Return a window; mirrored in the second round."""
+    copy, index = divmod(number, len(windows))
+    sample = windows[index]
+    if not copy:
+        return sample
+    return Sample(
+        av=sample.av.replace("video", sample.av["video"].flip(-1)),
+        label=sample.label,
+        key=sample.key,
+        start_frame=sample.start_frame,
+    )
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"latents-{number:06d}.safetensors"
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / "cache.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
+    value = json.loads(path.read_text())
+    if value.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{path}: another format version; cache the latents again")
+    return value

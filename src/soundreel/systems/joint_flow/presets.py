@@ -1,0 +1,177 @@
+"""Presets of joint_flow: for rendered scenes, one's own clips, large machines, and tests."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+from soundreel.config import DataConfig, PreviewConfig
+from soundreel.systems.joint_flow.audio_codec import AudioCodecConfig
+from soundreel.systems.joint_flow.audio_objective import AudioLossConfig
+from soundreel.systems.joint_flow.config import (
+    AudioStage,
+    JointFlowConfig,
+    TransformerStage,
+    VideoStage,
+)
+from soundreel.systems.joint_flow.transformer import TransformerSizes
+from soundreel.systems.joint_flow.video_decoder import VideoDecoderConfig
+from soundreel.systems.joint_flow.video_encoder import VideoEncoderConfig
+from soundreel.training.loop import TrainConfig
+from soundreel.types import ClipSpec
+
+
+def scenes() -> JointFlowConfig:
+    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz."""
+    return JointFlowConfig(
+        video=VideoStage(
+            train=TrainConfig(
+                total_samples=24_000,
+                global_batch_size=4,
+                micro_batch_size=4,
+                learning_rate=1e-3,
+                weight_decay=1e-3,
+                warmup_samples=400,
+                decay_samples=14_000,
+                ema_decay=0.995,
+                max_grad_norm=1.0,
+                log_every=400,
+                save_every=2_000,
+                preview_every=0,
+            )
+        ),
+        audio=AudioStage(
+            train=TrainConfig(
+                total_samples=24_000,
+                global_batch_size=8,
+                micro_batch_size=8,
+                learning_rate=8e-4,
+                weight_decay=1e-3,
+                warmup_samples=800,
+                decay_samples=14_000,
+                ema_decay=0.995,
+                max_grad_norm=1.0,
+                log_every=400,
+                save_every=2_000,
+                preview_every=0,
+            )
+        ),
+        transformer=TransformerStage(
+            train=TrainConfig(
+                total_samples=600_000,
+                global_batch_size=32,
+                micro_batch_size=32,
+                learning_rate=1.5e-3,
+                weight_decay=0.01,
+                warmup_samples=9_600,
+                decay_samples=240_000,
+                ema_decay=0.999,
+                max_grad_norm=1.0,
+                log_every=1_600,
+                save_every=8_000,
+                preview_every=64_000,
+            )
+        ),
+    )
+
+
+def small() -> JointFlowConfig:
+    """Return settings for a folder of one's own clips, on one GPU or a patient CPU."""
+    base = scenes()
+    return replace(
+        base,
+        transformer=replace(base.transformer, sizes=TransformerSizes(width=320, depth=8)),
+    )
+
+
+def large() -> JointFlowConfig:
+    """Return the settings of a large model: 256 px, 16 frames/s, 4 s, 24 kHz; for GPUs."""
+    base = scenes()
+    return replace(
+        base,
+        clip=ClipSpec(
+            num_frames=64, height=256, width=256, frame_rate=Fraction(16), sample_rate=24_000
+        ),
+        video=VideoStage(
+            encoder=VideoEncoderConfig(height=256, width=256, layout_cell=16, detail_dim=64),
+            decoder=VideoDecoderConfig(widths=(512, 256, 128), depths=(4, 4, 4)),
+            train=replace(base.video.train, total_samples=400_000, decay_samples=160_000),
+        ),
+        audio=AudioStage(
+            codec=AudioCodecConfig(
+                sample_rate=24_000,
+                samples_per_latent=1500,
+                hop_length=375,
+                fft_size=1500,
+                latent_dim=64,
+                encoder_width=512,
+                decoder_width=640,
+                encoder_depth=(4, 4),
+                decoder_depth=(4, 8),
+            ),
+            train=replace(base.audio.train, total_samples=400_000, decay_samples=160_000),
+        ),
+        transformer=TransformerStage(
+            sizes=TransformerSizes(width=1024, depth=20, num_heads=16),
+            train=replace(
+                base.transformer.train,
+                total_samples=25_600_000,
+                global_batch_size=256,
+                micro_batch_size=16,
+                learning_rate=4e-4,
+                decay_samples=5_000_000,
+                precision="bfloat16",
+            ),
+        ),
+    )
+
+
+def tiny() -> JointFlowConfig:
+    """Return settings that train all stages within a minute on two CPU cores; for tests."""
+    train = TrainConfig(
+        total_samples=64,
+        global_batch_size=4,
+        micro_batch_size=4,
+        learning_rate=2e-3,
+        ema_decay=0.9,
+        max_grad_norm=1.0,
+        log_every=16,
+        save_every=32,
+        preview_every=0,
+    )
+    return JointFlowConfig(
+        clip=ClipSpec(num_frames=8, height=32, width=32, frame_rate=Fraction(10)),
+        video=VideoStage(
+            encoder=VideoEncoderConfig(
+                height=32, width=32, patch_size=8, layout_cell=4, detail_dim=4
+            ),
+            decoder=VideoDecoderConfig(widths=(16, 12, 8), depths=(1, 1, 1)),
+            train=train,
+            fit_clips=64,
+            fit_patch_stride=1,
+            num_groups=3,
+        ),
+        audio=AudioStage(
+            codec=AudioCodecConfig(
+                samples_per_latent=1600,
+                hop_length=400,
+                fft_size=1600,
+                num_mels=40,
+                latent_dim=8,
+                encoder_width=32,
+                decoder_width=32,
+                encoder_depth=(1, 1),
+                decoder_depth=(1, 1),
+                noise_channels=2,
+            ),
+            loss=AudioLossConfig(windows=(256, 512), num_mels=40),
+            train=train,
+            num_frames=8,
+        ),
+        transformer=TransformerStage(
+            sizes=TransformerSizes(width=32, depth=2, num_heads=2),
+            train=replace(train, total_samples=128, preview_every=128),
+            watch_clips=8,
+            watch_every=64,
+        ),
+        data=DataConfig(stride=4),
+        preview=PreviewConfig(count=1, num_steps=2),
+    )

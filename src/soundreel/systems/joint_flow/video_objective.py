@@ -1,0 +1,61 @@
+"""Training the video decoder on the latents of the linear codec."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.systems.joint_flow.lapped import HOP
+from soundreel.systems.joint_flow.video_decoder import VideoDecoder
+from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoLossConfig:
+    """How the video decoder is trained.
+
+    Attributes:
+        latent_noise: deviation of the noise on the latents that the decoder learns from.
+        motion: weight of the differences from frame to frame; the pixels' own is 1.
+        edges: weight of the differences from pixel to pixel, down and across.
+        squared: weight of the squared error.
+    """
+
+    latent_noise: float = 0.05
+    motion: float = 0.5
+    edges: float = 0.25
+    squared: float = 1.0
+
+
+def video_decoder_objective(config: VideoLossConfig) -> Objective:
+    """Return the loss of `VideoDecoder` on the frames of a batch that lie under two windows."""
+
+    def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
+        decoder, frames = cast(VideoDecoder, network), batch.av["video"]
+        with torch.no_grad():
+            latents = decoder.linear.encode(frames)
+            rows = [torch.randn(latents.shape[1:], generator=g) for g in noise.generators]
+            latents = latents + config.latent_noise * torch.stack(rows).to(latents)
+        error = decoder(latents) - frames[:, HOP:-HOP]
+        loss = picture_loss(error, config)
+        square = error.detach().square().flatten(1).mean(1)
+        psnr_db = float((10 * torch.log10(4 / square.clamp(min=1e-10))).mean())
+        count = len(frames)
+        return TrainingLoss(
+            loss, {"loss": (float(loss.detach()), count), "psnr_db": (psnr_db, count)}
+        )
+
+    return objective
+
+
+def picture_loss(
+    error: Float[Tensor, "batch frame channel height width"], config: VideoLossConfig
+) -> Float[Tensor, ""]:
+    """Return the absolute error of pixels and of their differences, and the squared error."""
+    loss = error.abs().mean() + config.squared * error.square().mean()
+    loss = loss + config.motion * error.diff(dim=1).abs().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return loss + config.edges * edges

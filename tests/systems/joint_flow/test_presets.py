@@ -1,0 +1,64 @@
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from soundreel.config_io import config_from_json, config_to_json
+from soundreel.systems.joint_flow import presets
+from soundreel.systems.joint_flow.audio_codec import AudioCodec
+from soundreel.systems.joint_flow.config import JointFlowConfig
+from soundreel.systems.joint_flow.transformer import JointTransformer
+from soundreel.systems.joint_flow.video_decoder import VideoDecoder
+from soundreel.systems.joint_flow.video_encoder import VideoEncoder
+
+COUNTS = {
+    presets.tiny: (18_804, 92_586, 82_464),
+    presets.scenes: (3_677_664, 9_373_722, 10_640_384),
+    presets.small: (3_677_664, 9_373_722, 21_500_480),
+    presets.large: (26_626_496, 46_207_390, 518_739_968),
+}
+"""Parameters of video decoder, audio codec and transformer (for eleven classes)."""
+
+
+@pytest.mark.parametrize("preset", COUNTS, ids=lambda preset: preset.__name__)
+def test_parameters_of_each_network(preset):
+    config = preset()
+    with torch.device("meta"):
+        networks = (
+            VideoDecoder(config.video.decoder, VideoEncoder(config.video.encoder)),
+            AudioCodec(config.audio.codec),
+            JointTransformer(config.transformer_config(num_classes=11)),
+        )
+    counts = tuple(sum(p.numel() for p in network.parameters()) for network in networks)
+    assert counts == COUNTS[preset]
+
+
+@pytest.mark.parametrize("preset", COUNTS, ids=lambda preset: preset.__name__)
+def test_a_preset_survives_being_written_and_read(preset):
+    config = preset()
+    assert config_from_json(JointFlowConfig, config_to_json(config), "here") == config
+
+
+def test_groups_and_tokens_follow_from_the_clip():
+    config = presets.scenes()
+    assert config.num_groups == 9
+    built = config.transformer_config(0)
+    assert (built.video_tokens, built.audio_tokens, built.group_s) == (17, 4, 0.25)
+    assert presets.large().transformer_config(0).video_tokens == 65
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_frames": 30}, "multiple of 4"),
+        ({"height": 64}, "video.encoder is for 128x128"),
+        ({"sample_rate": 24_000}, "audio.codec.sample_rate"),
+        ({"frame_rate": Fraction(10)}, "samples of a frame, 1600"),
+        ({"num_channels": 2}, "num_channels must be 1"),
+    ],
+)
+def test_a_clip_that_the_codecs_do_not_fit_is_refused(change, message):
+    base = presets.scenes()
+    with pytest.raises(ValueError, match=message):
+        replace(base, clip=replace(base.clip, **change))

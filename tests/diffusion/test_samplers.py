@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from soundreel.diffusion.process import (
 from soundreel.diffusion.samplers import SAMPLERS, sample
 from soundreel.diffusion.schedules import linear_schedule, respace
 from soundreel.diffusion.vp_time import VPTime
+from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
 SCHEDULE = linear_schedule()
@@ -88,6 +91,48 @@ def test_the_official_adaptive_sampler_shares_its_steps_over_the_batch():
     together = generate(BATCH_SHARES_STEPS, [11, 12, 13, 14])
     alone = generate(BATCH_SHARES_STEPS, [11])
     assert_close(alone, together.rows(slice(0, 1)), 0.1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("sampler", ["dpm-solver++-adaptive", "dpm-solver++-official"])
+def test_the_adaptive_sampler_ends_when_the_network_answers_nothing_finite(sampler, value):
+    """Only the second sample, and only after a while; the whole batch is refused."""
+
+    def broken(xt, timestep):
+        is_late = (timestep < 500) & (torch.arange(len(timestep)) == 1)
+        shift = torch.where(is_late, value, 0.0)
+        return Coupled()(xt, timestep).map(lambda x: x + per_sample(shift, x))
+
+    noise = PerSampleNoise([1, 2])
+    with pytest.raises(SoundreelError, match="not finite"):
+        sample(broken, noise(template(2)), SCHEDULE, noise=noise, sampler=sampler, clip_x0=False)
+
+
+@pytest.mark.parametrize("sampler", ["dpm-solver++-adaptive", "dpm-solver++-official"])
+def test_the_adaptive_sampler_ends_where_no_step_is_short_enough(sampler):
+    signs = torch.Generator().manual_seed(0)
+
+    def jumping(xt, timestep):
+        return xt.map(lambda x: 1e30 * torch.randn(x.shape, generator=signs))
+
+    noise = PerSampleNoise([1])
+    with pytest.raises(SoundreelError, match="fallen to nothing"):
+        sample(jumping, noise(template(1)), SCHEDULE, noise=noise, sampler=sampler, clip_x0=False)
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_impossible_numbers_of_steps_are_refused(sampler, num_steps):
+    noise = PerSampleNoise([1])
+    with pytest.raises(SoundreelError, match="num_steps must be at least 1"):
+        sample(
+            Coupled(),
+            noise(template(1)),
+            SCHEDULE,
+            noise=noise,
+            sampler=sampler,
+            num_steps=num_steps,
+        )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

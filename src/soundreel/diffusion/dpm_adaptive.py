@@ -11,6 +11,7 @@ from soundreel.diffusion.dpm_update import Evaluation, Solver, Time
 from soundreel.diffusion.process import per_sample
 from soundreel.diffusion.schedules import Schedule
 from soundreel.diffusion.vp_time import VPTime
+from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
 
@@ -57,6 +58,10 @@ def dpm_solver_adaptive(
     Returns:
         The sample at the noise level of the first training step, of the shapes of `xt`.
 
+    Raises:
+        SoundreelError: the network's answers are not finite, or so steep that no step is short
+            enough.
+
     Source:
         Lu et al. 2022a, appendix C (DPM-Solver-12 and -23).
     """
@@ -102,6 +107,7 @@ class _Run:
         end = torch.where(self.active, time.time_of(position + self.step), self.now)
         lower, higher = self._both_orders(end)
         error = self._error(lower, higher)
+        self._check_progress(end, error)
         accepted = self.active & (error <= 1)
         self.xt = _where(accepted, higher, self.xt)
         self.lower_before = _where(accepted, lower, self.lower_before)
@@ -113,6 +119,19 @@ class _Run:
         left = left - time.half_log_snr(self.now)
         self.step = torch.minimum(allowed, left)
         self.active = (self.now - time.first).abs() > 1e-5
+
+    def _check_progress(self, end: Time, error: Time) -> None:
+        """Raise `SoundreelError` where further attempts would never end."""
+        if not error[self.active].isfinite().all():
+            raise SoundreelError(
+                "the network's answers are not finite: its weights are damaged, or its precision "
+                "is too low"
+            )
+        if (end >= self.now)[self.active].any():
+            raise SoundreelError(
+                "the step size has fallen to nothing: no step is short enough for the tolerance; "
+                "choose a sampler with a given number of steps"
+            )
 
     def _both_orders(self, end: Time) -> tuple[AV, AV]:
         solver, xt, now = self.solver, self.xt, self.now

@@ -32,11 +32,13 @@ class Stage:
         name: as in `soundreel train --stages NAME`.
         total_samples: training samples that finish it; 0 for a stage that is not trained.
         folder: where its log and checkpoints lie within the run; "" is the run's own folder.
+        component: name in a model folder of the network it trains, which `--init` starts it from.
     """
 
     name: str
     total_samples: int
     folder: str = ""
+    component: str = ""
 
 
 @runtime_checkable
@@ -51,12 +53,14 @@ class TrainFunction(Protocol):
         *,
         resume: bool = False,
         stages: Sequence[str] = (),
+        init: str = "",
         trackers: Callable[[], list[Tracker]] = list,
     ) -> bool:
         """Return whether all stages that were asked for are finished; False after a stop.
 
         Args:
             stages: names of the stages to run; empty runs all of them in order.
+            init: model folder or Hub name whose networks the run starts from; empty for none.
             trackers: makes receivers of the logged numbers, once the run is known to start.
         """
         ...

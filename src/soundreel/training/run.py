@@ -15,6 +15,7 @@ from soundreel.data.loader import Batch, Drawable, Loader
 from soundreel.diffusion.noise import derived_seed
 from soundreel.nn.layout import recompute_activations, to_channels_last
 from soundreel.protocols import Stage, Tracker
+from soundreel.training.init import InitialModel
 from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import Objective, TrainingBatch
 from soundreel.training.parallel import Parallel
@@ -72,6 +73,7 @@ class Run:
         system: name of the system, for the components that stages leave.
         num_workers: processes that read data ahead.
         trackers: makes further receivers of a stage's logged numbers.
+        init: earlier model that networks start from.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Run:
         parallel: Parallel,
         stop: StopRequest,
         trackers: Callable[[], list[Tracker]],
+        init: InitialModel | None = None,
     ) -> None:
         self.out = out
+        self.init = init
         self.parallel = parallel
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._system = system
@@ -107,12 +111,23 @@ class Run:
         return bool(stage.folder) and (self.component(stage.name) / "model_index.json").is_file()
 
     def seeded(
-        self, build: Callable[[], Network], train: TrainConfig, *, channels_last: bool = True
+        self,
+        build: Callable[[], Network],
+        train: TrainConfig,
+        *,
+        component: str = "",
+        channels_last: bool = True,
     ) -> Network:
-        """Return a new network on the device whose initial weights follow from the seed."""
+        """Return a new network on the device whose initial weights follow from the seed.
+
+        Args:
+            component: its name in a model folder; it starts from `init` where there is one.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(train.seed))
             network = build()
+        if self.init is not None and component:
+            self.init.load_into(network, component)
         return (to_channels_last(network) if channels_last else network).to(self.device)
 
     def trainee(

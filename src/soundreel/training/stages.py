@@ -18,9 +18,10 @@ import torch
 from soundreel.config_io import ConfigError, save_json
 from soundreel.files import locked
 from soundreel.protocols import Stage, Tracker
+from soundreel.training.init import initial_model
 from soundreel.training.loop import TrainConfig
 from soundreel.training.parallel import start_parallel
-from soundreel.training.run import Run, StageWork, StoppedError
+from soundreel.training.run import COMPONENT, Run, StageWork, StoppedError
 from soundreel.training.run_folder import check_out, machine_restored, prepare_machine
 from soundreel.training.signals import StopRequest
 
@@ -46,6 +47,7 @@ def train_stages(
     train_configs: Mapping[str, TrainConfig],
     recipe: Callable[[Run], Recipe],
     only: Sequence[str] = (),
+    init: str = "",
     resume: bool = False,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
@@ -59,7 +61,9 @@ def train_stages(
         train_configs: how each stage that has samples is trained.
         recipe: makes the system's recipe; reads the data set.
         only: names of the stages to run, whose predecessors must be finished; empty runs all.
-        resume: go on where the run in `out` stopped.
+        init: model folder or Hub name whose networks the run starts from. Stages that `only` leaves
+            out before those to run are then taken from there as they are.
+        resume: go on where the run in `out` stopped, with the same `init` if it had one.
         trackers: makes further receivers of the logged numbers, once the run is known to start.
 
     Returns:
@@ -74,6 +78,7 @@ def train_stages(
     trained = [stage for stage in stages if stage.total_samples]
     wanted = _wanted(trained, only)
     check_out(config, out, resume=resume)
+    initial = initial_model(out, init)
     parallel = start_parallel()
     threads = torch.get_num_threads()
     with StopRequest() as stop:
@@ -84,8 +89,9 @@ def train_stages(
             parallel=parallel,
             stop=stop,
             trackers=trackers,
+            init=initial,
         )
-        todo = _todo(trained, wanted, run)
+        todo, taken = _todo(trained, wanted, run)
         for stage in todo:
             try:
                 train_configs[stage.name].grad_accum_steps(parallel.world_size)
@@ -95,6 +101,10 @@ def train_stages(
         with locked(out) if parallel.is_main else nullcontext():
             if parallel.is_main:
                 save_json(config, out / "config.json")
+                if initial is not None:
+                    initial.remember(out)
+                    for stage in taken:
+                        initial.copy(stage.component, run.component(stage.name), COMPONENT)
             parallel.barrier()
             try:
                 finished = all(
@@ -134,12 +144,18 @@ def _wanted(trained: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
     return [stage for stage in trained if not only or stage.name in only]
 
 
-def _todo(trained: Sequence[Stage], wanted: Sequence[Stage], run: Run) -> list[Stage]:
-    """Return what of the wanted stages is left to do."""
+def _todo(
+    trained: Sequence[Stage], wanted: Sequence[Stage], run: Run
+) -> tuple[list[Stage], list[Stage]]:
+    """Return what of the wanted stages is left to do, and the stages taken from `run.init`."""
+    taken = []
     for index, stage in enumerate(trained):
         later = [other for other in trained[index:] if other in wanted]
-        if stage not in wanted and later and not run.is_finished(stage):
+        if stage in wanted or not later or run.is_finished(stage):
+            continue
+        if run.init is None or not run.init.has(stage.component):
             raise ConfigError(
                 f"{run.out}: stage {later[0].name} needs {stage.name}, which is not finished"
             )
-    return [stage for stage in wanted if not run.is_finished(stage)]
+        taken.append(stage)
+    return [stage for stage in wanted if not run.is_finished(stage)], taken

@@ -215,3 +215,20 @@ def test_bfloat16_and_recomputation_train(data, tmp_path):
     assert all(
         np.isfinite(v) for line in read_log(tmp_path / "run" / "log.jsonl") for v in line.values()
     )
+
+
+def test_training_starts_from_an_earlier_model_and_resumes_so(data, tmp_path):
+    first = tmp_path / "first"
+    assert train_mm_diffusion(micro_config(), data, first)
+    model = first / "model"
+    still = micro_config(learning_rate=1e-12, ema_decay=0.0, total_samples=4)
+    assert train_mm_diffusion(still, data, tmp_path / "tuned", init=str(model))
+    before, after = (
+        load_file(folder / "unet" / "model.safetensors")
+        for folder in (model, tmp_path / "tuned" / "model")
+    )
+    assert all(torch.allclose(after[key], before[key], atol=1e-9) for key in before)
+    more = replace(still, train=replace(still.train, total_samples=8))
+    assert train_mm_diffusion(more, data, tmp_path / "tuned", resume=True)
+    with pytest.raises(ConfigError, match="was begun from nothing"):
+        train_mm_diffusion(micro_config(total_samples=20), data, first, resume=True, init="x")

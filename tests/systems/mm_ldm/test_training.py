@@ -234,6 +234,23 @@ def sd_part(decoder, rules):
 
 
 @pytest.mark.slow
+def test_a_generator_is_fine_tuned_on_the_other_networks_of_its_model(finished, data, tmp_path):
+    model, base = finished / "model", small_run()
+    still = replace(base.generator.train, learning_rate=1e-12, ema_decay=0.0)
+    config = replace(base, generator=replace(base.generator, train=still))
+    out = tmp_path / "tuned"
+    assert train_mm_ldm(config, data, out, stages=["generator"], init=str(model))
+    for name in ("first_stage", "autoencoder", "latent_stats", "generator"):
+        before, after = (
+            load_file(folder / name / "model.safetensors") for folder in (model, out / "model")
+        )
+        for key, value in before.items():
+            assert torch.allclose(after[key], value, atol=1e-9), f"{name} {key}"
+    with pytest.raises(ConfigError, match=r"was begun from .*model, not from elsewhere"):
+        train_mm_ldm(config, data, out, resume=True, init="elsewhere")
+
+
+@pytest.mark.slow
 def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
     config = small_run()
     half = replace(

@@ -20,7 +20,7 @@ STAGE = "unet"
 
 def stages_of(config: MMDiffusionConfig) -> tuple[Stage, ...]:
     """Return the single stage, whose folder is that of the run."""
-    return (Stage(name=STAGE, total_samples=config.train.total_samples),)
+    return (Stage(name=STAGE, total_samples=config.train.total_samples, component=STAGE),)
 
 
 def train_mm_diffusion(
@@ -30,6 +30,7 @@ def train_mm_diffusion(
     *,
     resume: bool = False,
     stages: Sequence[str] = (),
+    init: str = "",
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder that `soundreel.load` opens.
@@ -49,6 +50,7 @@ def train_mm_diffusion(
         train_configs={STAGE: config.train},
         recipe=lambda run: MMDiffusionRecipe(config, data, run),
         only=stages,
+        init=init,
         resume=resume,
         trackers=trackers,
     )
@@ -72,7 +74,7 @@ class MMDiffusionRecipe(Recipe):
     def begin(self, stage: str) -> StageWork[CoupledUNet]:
         """Return the network, its objective and its previews."""
         config = self._config
-        network = self._run.seeded(self._build, config.train, channels_last=False)
+        network = self._run.seeded(self._build, config.train, component=STAGE, channels_last=False)
         objective = mm_diffusion_objective(
             config.diffusion.build(),
             prediction_type=config.diffusion.prediction_type,

@@ -16,7 +16,7 @@ from soundreel.checkpoints.store import (
 )
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
-from soundreel.data.latents import PerceptualStats
+from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
@@ -114,6 +114,15 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
         )
     except SoundreelError as error:
         raise CheckpointError(f"{folder}: {error}") from None
+
+
+def load_scaling(folder: Path) -> LatentScaling:
+    """Return how a model folder standardises latents.
+
+    Raises:
+        CheckpointError: the folder does not say it, or is damaged.
+    """
+    return _load_kind(folder, load_model_index(folder), "latent_stats", SCALINGS)
 
 
 def _kind(part: nn.Module, kinds: dict[str, tuple[type, type]]) -> str:

@@ -12,7 +12,7 @@ from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
-from soundreel.data.latents import LatentDataset
+from soundreel.data.latents import LatentDataset, LatentScaling
 from soundreel.nn.layout import to_channels_last
 from soundreel.systems.mm_ldm.adversarial_loss import AutoencoderObjectives
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
@@ -29,7 +29,7 @@ from soundreel.systems.mm_ldm.conditions import (
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.discriminator import Discriminator
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageObjectives, freeze_encoder
-from soundreel.systems.mm_ldm.folder import save_mm_ldm
+from soundreel.systems.mm_ldm.folder import load_scaling, save_mm_ldm
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.generator_loss import mm_ldm_generator_objective
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
@@ -82,7 +82,7 @@ class MMLDMRecipe(Recipe):
         def build() -> KLVAE:
             return KLVAE(stage.model)
 
-        model = self._run.seeded(build, stage.train)
+        model = self._run.seeded(build, stage.train, component="first_stage")
         if stage.weights:
             load_kl_vae(model, Path(stage.weights))
             if stage.loss.freeze_encoder:
@@ -130,7 +130,9 @@ class MMLDMRecipe(Recipe):
 
     def _begin_autoencoder(self) -> StageWork[MultiModalAutoencoder]:
         stage = self._config.autoencoder
-        model = self._run.seeded(lambda: MultiModalAutoencoder(stage.model), stage.train)
+        model = self._run.seeded(
+            lambda: MultiModalAutoencoder(stage.model), stage.train, component="autoencoder"
+        )
         if stage.unet_weights:
             load_unet(model.decoder, Path(stage.unet_weights))
         shares = self._semantic_shares(model)
@@ -176,7 +178,7 @@ class MMLDMRecipe(Recipe):
         config = self._config.autoencoder.model
         through = None
         if latents is not None:
-            axes = latents.stats.to(self._run.device)
+            axes = self._scaling(latents)
             assert isinstance(axes, PerceptualAxes)  # the configuration has been checked
             through = axes.project
         first_stage = self.first_stage()
@@ -212,12 +214,12 @@ class MMLDMRecipe(Recipe):
         latents = self._latents.perceptual(
             first_stage, autoencoder, self._pipeline(first_stage, autoencoder).encode_av
         )
-        model = self._run.seeded(lambda: Generator(stage.model), stage.train)
+        model = self._run.seeded(lambda: Generator(stage.model), stage.train, component="generator")
         states = None
         if self._captions is not None:
             with self._run.main_first():
                 states = self._captions.states(self._run.out / "captions", self._run.device)
-        scaling = latents.stats.to(self._run.device)
+        scaling = self._scaling(latents)
         objective = mm_ldm_generator_objective(
             self._config.diffusion.build(),
             stage.loss,
@@ -282,6 +284,13 @@ class MMLDMRecipe(Recipe):
         network, _ = load_component(component, "network", MultiModalAutoencoder, AutoencoderConfig)
         return to_channels_last(network.eval()).to(self._run.device)
 
+    def _scaling(self, latents: LatentDataset) -> LatentScaling:
+        """Return how latents are standardised: as the networks the run starts from have learned."""
+        init = self._run.init
+        if init is None or not init.has("latent_stats"):
+            return latents.stats.to(self._run.device)
+        return load_scaling(init.path).to(self._run.device)
+
     def _pipeline(
         self,
         first_stage: FirstStageNetwork,
@@ -295,7 +304,7 @@ class MMLDMRecipe(Recipe):
             first_stage=first_stage,
             autoencoder=autoencoder,
             generator=generator,
-            stats=None if latents is None else latents.stats.to(self._run.device),
+            stats=None if latents is None else self._scaling(latents),
             vocoder=None if self._vocoder is None else self._vocoder.to(self._run.device),
             settings=MMLDMSettings(
                 mel_image=config.mel_image,

@@ -24,6 +24,15 @@ from soundreel.systems.mm_ldm.folder import SYSTEM
 from soundreel.systems.mm_ldm.stages import MMLDMRecipe
 from soundreel.training.stages import train_stages
 
+COMPONENTS = {
+    "first_stage": "first_stage",
+    "autoencoder": "autoencoder",
+    "adversarial": "autoencoder",
+    "decoder": "autoencoder",
+    "generator": "generator",
+}
+"""Network in a model folder that each stage trains."""
+
 
 def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
     """Return all stages in order; those that the configuration leaves out have no samples."""
@@ -37,6 +46,7 @@ def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
             name=name,
             total_samples=getattr(config, name).train.total_samples * trained.get(name, True),
             folder=name,
+            component=COMPONENTS[name],
         )
         for name in STAGES
     )
@@ -49,6 +59,7 @@ def train_mm_ldm(
     *,
     resume: bool = False,
     stages: Sequence[str] = (),
+    init: str = "",
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train the stages in order, each from the one before; leave `out/model`.
@@ -73,6 +84,7 @@ def train_mm_ldm(
         train_configs={name: getattr(config, name).train for name in STAGES},
         recipe=lambda run: MMLDMRecipe(config, data, run),
         only=stages,
+        init=init,
         resume=resume,
         trackers=trackers,
     )

@@ -33,7 +33,7 @@ from soundreel.training.stages import Recipe, train_stages
 
 def stages_of(config: SuperResolutionRunConfig) -> tuple[Stage, ...]:
     """Return the single stage, whose folder is that of the run."""
-    return (Stage(name=COMPONENT, total_samples=config.train.total_samples),)
+    return (Stage(name=COMPONENT, total_samples=config.train.total_samples, component=COMPONENT),)
 
 
 def train_super_resolution(
@@ -43,6 +43,7 @@ def train_super_resolution(
     *,
     resume: bool = False,
     stages: Sequence[str] = (),
+    init: str = "",
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder for `soundreel upscale`.
@@ -65,6 +66,7 @@ def train_super_resolution(
         train_configs={COMPONENT: config.train},
         recipe=lambda run: SuperResolutionRecipe(config, data, run),
         only=stages,
+        init=init,
         resume=resume,
         trackers=trackers,
     )
@@ -82,7 +84,9 @@ class SuperResolutionRecipe(Recipe):
     def begin(self, stage: str) -> StageWork[SuperResolutionUNet]:
         """Return the network, its objective and its previews."""
         config = self._config
-        network = self._run.seeded(self._build, config.train, channels_last=False)
+        network = self._run.seeded(
+            self._build, config.train, component=COMPONENT, channels_last=False
+        )
         objective = SuperResolutionObjective(
             linear_schedule(),
             prediction_type=config.network.prediction_type,

@@ -1,0 +1,111 @@
+"""Start the networks of a run from those of an earlier model: fine-tuning, `train --init MODEL`."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from soundreel.checkpoints.errors import listed
+from soundreel.checkpoints.hub import resolve_model
+from soundreel.checkpoints.store import (
+    ModelIndex,
+    load_model_index,
+    load_state,
+    save_model_index,
+    writing_folder,
+)
+from soundreel.config_io import ConfigError, load_json, save_json
+
+logger = logging.getLogger(__name__)
+
+INIT_FILE = "init.json"
+LEAST_SHARE = 0.5
+"""Of a network's numbers that an earlier one must give; below it is another architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run remembers of the model it starts from."""
+
+    model: str
+
+
+def initial_model(out: Path, init: str) -> "InitialModel | None":
+    """Return the model that a run starts from: the one named, or the one it was begun with.
+
+    Raises:
+        ConfigError: the run in `out` was begun from another one, or from none.
+        CheckpointError: there is no such model.
+    """
+    begun = (out / "config.json").exists()
+    path = out / INIT_FILE
+    before = load_json(Origin, path).model if path.exists() else ""
+    if begun and init and init != before:
+        raise ConfigError(
+            f"{out}: was begun from {before or 'nothing'}, not from {init}; leave out --init"
+        )
+    return InitialModel(init or before) if init or before else None
+
+
+class InitialModel:
+    """A model folder, or one of the Hub, whose networks a run starts from.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self.path = resolve_model(source)
+        index = load_model_index(self.path)
+        self._components, self._system = index.components, index.system
+
+    def has(self, component: str) -> bool:
+        """Tell whether the model has a network of this name."""
+        return component in self._components
+
+    def remember(self, out: Path) -> None:
+        """Write down in the run's folder what it starts from, for resuming."""
+        save_json(Origin(model=self.source), out / INIT_FILE)
+
+    def copy(self, component: str, target: Path, name: str) -> None:
+        """Store a network of the model as what a stage has left, under another name."""
+        with writing_folder(target) as temporary:
+            shutil.copytree(self.path / component, temporary / name)
+            kind = self._components[component]
+            save_model_index(temporary, ModelIndex(system=self._system, components={name: kind}))
+        logger.info("%s is taken from %s as it is", component, self.source)
+
+    def load_into(self, network: nn.Module, component: str) -> None:
+        """Copy every tensor of equal name and shape; log what the network keeps of its own.
+
+        Args:
+            component: name of the network in the model folder; a model without one is said.
+
+        Raises:
+            ConfigError: most of the network does not fit, so that it is another architecture.
+            CheckpointError: the weights are damaged.
+        """
+        if not self.has(component):
+            logger.warning("%s has no %s: it starts as initialised", self.source, component)
+            return
+        state, own = load_state(self.path, component), network.state_dict()
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        kept = [name for name in own if name not in fitting]
+        share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
+        if share < LEAST_SHARE:
+            raise ConfigError(
+                f"{self.source}: only {share:.0%} of its {component} fits the network to train; "
+                f"configure it alike (not there or of another shape: {listed(kept, 3)})"
+            )
+        with torch.no_grad():
+            network.load_state_dict({**own, **fitting})
+        if kept:
+            logger.warning(
+                "%s from %s; left as initialised: %s", component, self.source, listed(kept)
+            )
+        else:
+            logger.info("%s starts from %s", component, self.source)

@@ -1,0 +1,47 @@
+"""Networks start from those of an earlier model, strictly by name and shape."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
+from soundreel.config_io import ConfigError
+from soundreel.training.init import InitialModel
+from soundreel.types import ClipSpec
+
+
+def network(num_classes: int, width: int = 8) -> nn.ModuleDict:
+    torch.manual_seed(num_classes)
+    return nn.ModuleDict({"body": nn.Linear(width, width), "classes": nn.Embedding(num_classes, 2)})
+
+
+@pytest.fixture
+def model(tmp_path):
+    save_component(tmp_path / "model", "net", network(3), ClipSpec())
+    save_model_index(tmp_path / "model", ModelIndex(system="toy", components={"net": "toy"}))
+    return tmp_path / "model"
+
+
+def test_what_does_not_fit_stays_as_initialised_and_is_named(model, caplog):
+    ours = network(5)
+    classes = ours["classes"].weight.clone()
+    with caplog.at_level(logging.INFO):
+        InitialModel(model).load_into(ours, "net")
+    assert torch.equal(ours["body"].weight, network(3)["body"].weight)
+    assert torch.equal(ours["classes"].weight, classes)
+    assert "left as initialised: classes.weight" in caplog.text
+    with caplog.at_level(logging.INFO):
+        InitialModel(model).load_into(network(3), "net")
+        InitialModel(model).load_into(ours, "other")
+    assert f"net starts from {model}" in caplog.text
+    assert "has no other" in caplog.text
+
+
+def test_another_architecture_and_no_model_are_refused(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"only \d+% of its net fits.*body.weight"):
+        InitialModel(model).load_into(network(3, width=16), "net")
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        InitialModel(tmp_path / "absent")

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from soundreel.checkpoints.component import CONFIG_FILE, WEIGHTS_FILE
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
-    CONFIG_FILE,
     INDEX_FILE,
-    WEIGHTS_FILE,
-    load_model_index,
-    load_state,
+    read_model,
 )
 
 SAFE_FILES = (INDEX_FILE, f"*/{CONFIG_FILE}", f"*/{WEIGHTS_FILE}", "README.md", "LICENSE*")
@@ -36,7 +34,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
                 "or a Hub name such as owner/name"
             )
         path = download(str(name_or_path), SAFE_FILES)
-    load_model_index(path)
+    if not (path / INDEX_FILE).is_file():
+        raise CheckpointError(f"{path}: no model folder here ({INDEX_FILE} is missing)")
     return path
 
 
@@ -79,10 +78,8 @@ def upload_model(folder: Path, repository: str, *, private: bool = True) -> str:
         CheckpointError: the folder is incomplete, or the Hub refuses.
     """
     folder = Path(folder)
-    for name in load_model_index(folder).components:
-        load_state(folder, name)
-        if not (folder / name / CONFIG_FILE).is_file():
-            raise CheckpointError(f"{folder / name / CONFIG_FILE}: file not found")
+    for component in read_model(folder).components.values():
+        component.state()
     hub = _huggingface_hub()
     api = hub.HfApi()
     try:

@@ -7,25 +7,19 @@ unpacks such files unasked, so a packed folder is a model folder like any other;
 float32.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from soundreel.checkpoints.component import CONFIG_FILE, SCALE, WEIGHTS_FILE, save_tensors
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
-from soundreel.checkpoints.store import (
-    CONFIG_FILE,
-    INDEX_FILE,
-    SCALE,
-    WEIGHTS_FILE,
-    load_model_index,
-    load_state,
-    save_tensors,
-    writing_folder,
-)
+from soundreel.checkpoints.store import read_model, save_model_index, writing_folder
 from soundreel.errors import SoundreelError
+from soundreel.files import write_text
 
 SMALLEST = 4096  # elements from which on a matrix is worth its scales
 LEVELS = 127
@@ -64,20 +58,21 @@ def pack_model(source: str | Path, dest: Path) -> int:
         CheckpointError: no model there, or a damaged one, or something else at `dest`.
     """
     folder = resolve_model(source)
-    components = load_model_index(folder).components
+    model = read_model(folder)
     if Path(dest).resolve() == folder.resolve():
         raise CheckpointError(f"{dest}: is the model itself; give another folder")
     total = 0
     with writing_folder(Path(dest)) as temporary:
-        for name in components:
+        for name, component in model.components.items():
             (temporary / name).mkdir()
-            state = load_state(folder, name)
+            state = component.state()
             try:
                 packed = pack_state(state)
             except SoundreelError as error:
-                raise CheckpointError(f"{folder / name}: {error}") from None
+                raise CheckpointError(f"{component.folder}: {error}") from None
             save_tensors(packed, temporary / name / WEIGHTS_FILE)
-            (temporary / name / CONFIG_FILE).write_bytes((folder / name / CONFIG_FILE).read_bytes())
+            config = json.dumps(component.config, indent=2) + "\n"
+            write_text(temporary / name / CONFIG_FILE, config)
             total += (temporary / name / WEIGHTS_FILE).stat().st_size
-        (temporary / INDEX_FILE).write_bytes((folder / INDEX_FILE).read_bytes())
+        save_model_index(temporary, model.index)
     return total

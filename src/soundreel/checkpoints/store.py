@@ -7,47 +7,32 @@
 Everything is written under a temporary name and renamed: a folder is either complete or absent.
 """
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundreel import files
-from soundreel.checkpoints.errors import CheckpointError, listed
-from soundreel.config_io import config_from_json, config_to_json
+from soundreel.checkpoints.component import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Config,
+    Module,
+    StoredComponent,
+    save_tensors,
+)
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.config_io import config_from_json, save_json
+from soundreel.json_yaml import read_json
 from soundreel.types import ClipSpec
-
-__all__ = [
-    "FORMAT_VERSION",
-    "CheckpointError",
-    "ModelIndex",
-    "check_state",
-    "load_component",
-    "load_config",
-    "load_model_index",
-    "load_state",
-    "load_state_into",
-    "save_component",
-    "save_model_index",
-    "save_state",
-    "save_tensors",
-    "writing_folder",
-]
-
-Module = TypeVar("Module", bound=nn.Module)
 
 FORMAT_VERSION = 1
 INDEX_FILE = "model_index.json"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-SCALE = ".row_scale"  # of packed weights; see `packed`
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +45,28 @@ class ModelIndex:
             `{"unet": "coupled-unet", "super_resolution": "super-resolution"}`.
         clip: sizes and rates of the clips; `None` for a model of single images.
         settings: plain JSON values for the pipeline (schedule, class names, ...).
+        checksums: CRC-32 of the weights by component; filled in by `save_model_index`.
     """
 
     system: str
     components: dict[str, str]
     clip: ClipSpec | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name in self.components:
+            if not _PLAIN_NAME.fullmatch(name):  # it becomes the name of a folder
+                raise ValueError(f"a component is named by letters, digits, - and _, got {name!r}")
 
 
 def save_model_index(folder: Path, index: ModelIndex) -> None:
-    """Write `model_index.json`."""
+    """Write `model_index.json`, with the checksums of the components that lie there."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / INDEX_FILE, config_to_json(index))
+    weights = {name: folder / name / WEIGHTS_FILE for name in index.components}
+    checksums = {name: files.file_checksum(p) for name, p in weights.items() if p.is_file()}
+    save_json(replace(index, checksums=checksums), folder / INDEX_FILE)
 
 
 def load_model_index(folder: Path) -> ModelIndex:
@@ -84,14 +78,14 @@ def load_model_index(folder: Path) -> ModelIndex:
     path = Path(folder) / INDEX_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: no model folder here ({INDEX_FILE} is missing)")
-    value = _read_json(path)
+    value = read_json(path, CheckpointError)
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format_version is {version!r}, this release reads {FORMAT_VERSION}; "
             "use the release that wrote the folder, or import the model again"
         )
-    return config_from_json(ModelIndex, value, str(path))
+    return config_from_json(ModelIndex, value, str(path), error=CheckpointError)
 
 
 def save_component(folder: Path, name: str, module: nn.Module, config: Any) -> None:
@@ -108,94 +102,48 @@ def save_state(folder: Path, name: str, state: Mapping[str, Tensor], config: Any
     target = Path(folder) / name
     target.mkdir(parents=True, exist_ok=True)
     save_tensors(state, target / WEIGHTS_FILE)
-    _write_json(target / CONFIG_FILE, config_to_json(config))
+    save_json(config, target / CONFIG_FILE)
 
 
-def save_tensors(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file."""
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with files.writing_file(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A model folder as it was read, once: pipelines are built from it."""
+
+    path: Path
+    index: ModelIndex
+    components: dict[str, StoredComponent]
 
 
-def load_config(folder: Path, name: str, config_type: type) -> Any:
-    """Read `<folder>/<name>/config.json` as a `config_type`."""
-    path = Path(folder) / name / CONFIG_FILE
-    return config_from_json(config_type, _read_json(path), str(path))
-
-
-def load_state(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read the state dict of one component; packed or half-precision weights become float32.
+def read_model(folder: Path) -> ModelFolder:
+    """Read index and configurations of a model folder; weights are read when they are asked for.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: no model folder, or an incomplete or damaged one.
     """
-    path = Path(folder) / name / WEIGHTS_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    return {name: _full(name, value, state) for name, value in state.items() if _is_own(name)}
-
-
-def _is_own(name: str) -> bool:
-    return not name.endswith(SCALE)
-
-
-def _full(name: str, value: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-    """A tensor in single precision, times the scales of its rows if it is packed."""
-    scale = state.get(name + SCALE)
-    if scale is not None:
-        return value.float() * scale.float().view(-1, *(value.dim() - 1) * [1])
-    return value.float() if value.dtype == torch.float16 else value
-
-
-def load_state_into(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict that must fit exactly.
-
-    Raises:
-        CheckpointError: missing or surplus keys, or other shapes, by name.
-    """
-    check_state(module.state_dict(), state, where)
-    module.load_state_dict(state)
-
-
-def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    """Compare names and shapes of a state dict with a network's own.
-
-    Raises:
-        CheckpointError: missing or surplus keys, or other shapes, by name.
-    """
-    missing = [key for key in own if key not in state]
-    surplus = [key for key in state if key not in own]
-    other = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    problems = [
-        f"{len(names)} {word}: {listed(names)}"
-        for word, names in (("missing", missing), ("surplus", surplus), ("of another shape", other))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{where}: tensors do not fit the network; {'; '.join(problems)}")
+    folder = Path(folder)
+    index = load_model_index(folder)
+    components = {
+        name: StoredComponent.read(folder / name, checksum=index.checksums.get(name, ""))
+        for name in index.components
+    }
+    return ModelFolder(path=folder, index=index, components=components)
 
 
 def load_component(
-    folder: Path, name: str, build: Callable[[Any], Module], config_type: type
-) -> tuple[Module, Any]:
-    """Build one component from its folder, in evaluation mode; also return its configuration.
+    folder: Path, name: str, build: Callable[[Any], Module], config_type: type[Config]
+) -> tuple[Module, Config]:
+    """Build one component of a folder; see `StoredComponent.build`."""
+    return StoredComponent.read(Path(folder) / name).build(build, config_type)
 
-    Args:
-        build: makes the network from its configuration, usually the network's class.
-    """
-    config = load_config(folder, name, config_type)
-    module = build(config)
-    load_state_into(module, load_state(folder, name), str(Path(folder) / name / WEIGHTS_FILE))
-    return module.eval(), config
+
+def load_config(folder: Path, name: str, config_type: type[Config]) -> Config:
+    """Read the configuration of one component of a folder."""
+    return StoredComponent.read(Path(folder) / name).configuration(config_type)
+
+
+def load_state(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read the state dict of one component of a folder; see `StoredComponent.state`."""
+    return StoredComponent(folder=Path(folder) / name, config=None).state()
 
 
 def writing_folder(target: Path) -> AbstractContextManager[Path]:
@@ -207,16 +155,3 @@ def writing_folder(target: Path) -> AbstractContextManager[Path]:
         FileError: `target` exists and is neither a model folder nor empty.
     """
     return files.writing_folder(target, marker=INDEX_FILE)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    files.write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not a JSON file ({error})") from error

@@ -1,6 +1,5 @@
 """`soundreel info PATH`: what a model, a run, a prepared data set or a media file holds."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -9,20 +8,18 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError, safe_open
 
+from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
-    CONFIG_FILE,
     INDEX_FILE,
-    WEIGHTS_FILE,
-    CheckpointError,
     ModelIndex,
-    load_model_index,
+    read_model,
 )
 from soundreel.cli.main import write
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.errors import SoundreelError
+from soundreel.json_yaml import read_json
 from soundreel.media.probe import MediaInfo, probe
 from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
@@ -77,12 +74,14 @@ def describe_model(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the folder is incomplete or damaged.
     """
-    index = load_model_index(folder)
+    model = read_model(folder)
+    index = model.index
     lines = {"model": str(folder), "system": index.system, **_clip_lines(index)}
-    for name, kind in index.components.items():
-        parameters, num_bytes = _count_parameters(folder / name / WEIGHTS_FILE)
-        lines[name] = f"{kind}, {parameters:,} parameters, {num_bytes / 2**20:.1f} MiB"
-        lines |= _flat(_read_json(folder / name / CONFIG_FILE), f"{name}.")
+    for name, component in model.components.items():
+        parameters = sum(math.prod(shape) for shape in component.shapes().values())
+        size = f"{component.weights.stat().st_size / 2**20:.1f} MiB"
+        lines[name] = f"{index.components[name]}, {parameters:,} parameters, {size}"
+        lines |= _flat(component.config, f"{name}.")
     return lines | _flat(index.settings, "")
 
 
@@ -92,7 +91,9 @@ def describe_run(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: its configuration is damaged.
     """
-    config = _read_json(folder / RUN_CONFIG)
+    config = read_json(folder / RUN_CONFIG, CheckpointError)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / RUN_CONFIG}: holds no configuration of a run")
     lines = {"run": str(folder), "system": str(config.get("system", "unknown"))}
     if "train" in config:
         lines |= _progress(folder, config["train"]["total_samples"], "")
@@ -158,32 +159,6 @@ def _clip_lines(index: ModelIndex) -> dict[str, str]:
         "clip": f"{clip.num_frames} frames of {clip.width}x{clip.height} at {clip.frame_rate} per"
         f" second; {clip.num_samples} samples at {clip.sample_rate} Hz; {clip.duration_s:g} s"
     }
-
-
-def _count_parameters(path: Path) -> tuple[int, int]:
-    """Numbers in a safetensors file and its size in bytes, without reading the tensors.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    return sum(math.prod(shape) for shape in shapes), path.stat().st_size
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from soundreel.checkpoints.component import check_state
 from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.checkpoints.import_torch import read_tensors
 from soundreel.checkpoints.store import (
     ModelIndex,
-    check_state,
     save_model_index,
     save_state,
     writing_folder,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from soundreel.training.player import make_player
 from torch import nn
 
 import soundreel
@@ -22,6 +21,7 @@ from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 from soundreel.training.run_folder import check_out
 from soundreel.training.state import list_checkpoints, load_training_state
+from soundreel.training.trainee import make_trainee
 
 OLD = Path(__file__).parent / "old_formats"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -101,10 +101,10 @@ def no_objective(network, batch, noise):
 
 def test_training_goes_on_from_an_old_checkpoint():
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    player = make_player("net", network, no_objective, learning_rate=0.1, ema_decay=0.9)
+    trainee = make_trainee("net", network, no_objective, learning_rate=0.1, ema_decay=0.9)
     (checkpoint,) = list_checkpoints(OLD / "checkpoints")
-    assert load_training_state(checkpoint, [player]) == 8
-    moments = player.optimizer.state_dict()["state"]
+    assert load_training_state(checkpoint, [trainee]) == 8
+    moments = trainee.optimizer.state_dict()["state"]
     assert [moments[n]["exp_avg"].shape for n in range(4)] == [
         p.shape for p in network.parameters()
     ]

@@ -163,7 +163,8 @@ class _Reader:
             return None
         try:
             return kind(**values)
-        except SoundreelError as error:
+        # A file of unknown origin: whatever its values lead to is said in one line.
+        except (ValueError, ArithmeticError, LookupError) as error:
             self.problems.append(f"{name}: {error}" if name else str(error))
             return None
 

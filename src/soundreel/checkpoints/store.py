@@ -58,7 +58,9 @@ class ModelIndex:
     def __post_init__(self) -> None:
         for name in self.components:
             if not _PLAIN_NAME.fullmatch(name):  # it becomes the name of a folder
-                raise ValueError(f"a component is named by letters, digits, - and _, got {name!r}")
+                raise CheckpointError(
+                    f"a component is named by letters, digits, - and _, got {name!r}"
+                )
 
 
 def save_model_index(folder: Path, index: ModelIndex) -> None:

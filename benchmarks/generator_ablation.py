@@ -19,7 +19,7 @@ from torch import Tensor
 
 from soundreel.cli.progress import progress_bar
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 

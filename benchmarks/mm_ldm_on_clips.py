@@ -23,7 +23,7 @@ from soundreel.data.latents import PerceptualStats
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.decoding import decode, starting_noise
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline

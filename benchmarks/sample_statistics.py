@@ -14,7 +14,7 @@ import numpy as np
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.types import AV
 
 

@@ -21,7 +21,7 @@ from soundreel.data.scenes.sizes import options_for
 from soundreel.files import write_text
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
-from soundreel.systems.load import Pipeline
+from soundreel.protocols import Pipeline
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV, ClipSpec
 

@@ -44,7 +44,7 @@ from soundreel.files import write_text
 from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.extractors import build_extractors
 from soundreel.metrics.measure import MeasuredSet
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.types import ClipSpec
 
 METRICS = ("kvd/efficientnet-lite0", "fad/yamnet")

@@ -28,7 +28,7 @@ from soundreel.data.latents import LatentDataset
 from soundreel.data.scenes.render import KINDS
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 

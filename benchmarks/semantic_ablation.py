@@ -27,7 +27,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import noise_level, to_x0
 from soundreel.diffusion.schedules import respace
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.decoding import guided_denoiser, starting_noise
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline

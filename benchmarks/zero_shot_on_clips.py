@@ -20,7 +20,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.types import AV
 

@@ -22,8 +22,8 @@ from soundreel.config_io import (
     save_json,
 )
 from soundreel.errors import SoundreelError
+from soundreel.systems import preset, preset_names
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
-from soundreel.systems.presets import PRESETS, preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def test_an_unwritable_value_is_refused():
         config_to_json(Config(extra=torch.zeros(1)))
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(preset_names()))
 def test_a_preset_written_to_a_file_loads_back_equal(name, tmp_path):
     config = preset(name)
     save_json(config, tmp_path / "config.json")

@@ -10,14 +10,14 @@ _EXPORTS = {
     "Clip": "soundreel.clip",
     "ClipSpec": "soundreel.types",
     "MediaError": "soundreel.media.errors",
-    "load": "soundreel.systems.load",
+    "load": "soundreel.systems",
 }
 __all__ = ["AV", "Clip", "ClipSpec", "MediaError", "__version__", "load"]
 
 if TYPE_CHECKING:
     from soundreel.clip import Clip
     from soundreel.media.errors import MediaError
-    from soundreel.systems.load import load
+    from soundreel.systems import load
     from soundreel.types import AV, ClipSpec
 
 

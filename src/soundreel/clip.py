@@ -220,11 +220,14 @@ class Clip:
                 )
         return cls(frames, waveform, frame_rate, sample_rate)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, comment: str = "") -> None:
         """Write a file of the kind its name ends in; it appears only when complete.
 
         `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged (see `media.encode.write_mp4`);
         `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
+
+        Args:
+            comment: stored in the metadata of a video file.
 
         Raises:
             SoundreelError: if the name ends otherwise, or there is no sound for a `.wav`.
@@ -239,7 +242,8 @@ class Clip:
             write_wav(path, self.waveform, self.sample_rate)
         elif suffix in (".mp4", ".mkv"):
             write = write_mp4 if suffix == ".mp4" else write_mkv
-            write(path, self.frames, self.waveform, self.frame_rate, self.sample_rate)
+            rates = (self.frame_rate, self.sample_rate)
+            write(path, self.frames, self.waveform, *rates, comment=comment)
         else:
             raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 

@@ -5,7 +5,7 @@ line of the registry in `systems/__init__.py`. Command line, web page, evaluatio
 is declared here and know no system by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -160,6 +160,8 @@ class Upscaler(Protocol):
     @property
     def scale(self) -> int: ...
     @property
+    def small_size(self) -> int: ...  # pixels along each side of what it was trained to enlarge
+    @property
     def options(self) -> Any: ...
     def upscale_clip(
         self, clip: Clip, *, seed: int = 0, progress: Progress | None = None, **options: Any
@@ -175,6 +177,7 @@ def option(
     high: int | float | None = None,
     choices: Sequence[str] = (),
     given_only: bool = False,
+    on_page: bool = True,
 ) -> Any:
     """Return a dataclass field of an `options` class: a flag, a page field and a keyword argument.
 
@@ -182,6 +185,7 @@ def option(
         low, high: smallest value allowed; largest value that the page offers.
         choices: allowed words.
         given_only: has an effect only where video or audio is given.
+        on_page: visitors of the web page may set it.
     """
     details = {
         "help": help,
@@ -189,12 +193,18 @@ def option(
         "high": high,
         "choices": tuple(choices),
         "given_only": given_only,
+        "on_page": on_page,
     }
     return field(default=default, metadata=details)
 
 
-def with_options(defaults: Options, changes: Mapping[str, Any]) -> Options:
+def with_options(
+    defaults: Options, changes: Mapping[str, Any], conditions: Iterable[str] = ()
+) -> Options:
     """Return a model's options with some exchanged; a value of None keeps the model's own.
+
+    Args:
+        conditions: what else the model can be given, for the message.
 
     Raises:
         SoundreelError: an unknown name (the message lists the known ones), or a value out of range.

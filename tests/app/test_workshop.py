@@ -22,7 +22,7 @@ def test_clips_come_as_files_with_one_sheet(workshop):
 
 @pytest.mark.parametrize("given", ["video", "audio"])
 def test_an_upload_is_kept_in_the_result(workshop, video, given):
-    made = workshop.generate("anna", **{given: video}, num_steps=2, guidance=0.0)
+    made = workshop.generate("anna", **{given: video}, num_steps=2, guidance_weight=0.0)
     clip, source = Clip.load(made.clips[0]), Clip.load(video)
     if given == "video":
         assert abs(clip.frames[0].mean() - source.frames[0].mean()) < 12

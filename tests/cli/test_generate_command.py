@@ -18,7 +18,10 @@ def generate(small_run, tmp_path):
 def test_clips_and_a_contact_sheet_are_written(generate, tmp_path, capsys):
     assert generate("out", "--count", "2", "--seed", "7") == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"clip-0007.mkv", "clip-0008.mkv", "contact-sheet.png"}
+    assert names == {
+        *(f"clip-000{seed}{end}" for seed in (7, 8) for end in (".mkv", ".json")),
+        "contact-sheet.png",
+    }
     assert str(tmp_path / "out") in capsys.readouterr().out
     clip = Clip.load(tmp_path / "out" / "clip-0007.mkv")
     assert clip.frames.shape == (4, 16, 16, 3)

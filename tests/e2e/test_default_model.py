@@ -9,7 +9,7 @@ from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS
 from soundreel.metrics.sync.score import sync_of_curves
 from soundreel.metrics.sync.signals import motion_curves, sound_curves
-from soundreel.systems.load import DEFAULT_MODEL
+from soundreel.systems import DEFAULT_MODEL
 
 FEW = {"num_steps": 12, "decoder_num_steps": 4}
 

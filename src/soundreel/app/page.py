@@ -1,6 +1,7 @@
 """The page around a workshop, in Gradio: one tab per task, progress, cancel, polite errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,12 +9,14 @@ import gradio as gr
 
 from soundreel.app.workshop import CancelledError, Made, Workshop
 from soundreel.errors import SoundreelError
+from soundreel.protocols import Upscaler
 
 Result = TypeVar("Result")
 Number = int | float
 """What a number field of the page gives."""
 
 MAX_SEED = 2**31 - 1
+ANY_CLASS = "any"
 
 
 def build_page(workshop: Workshop, *, title: str, examples: list[Path]) -> gr.Blocks:
@@ -39,7 +42,7 @@ def build_page(workshop: Workshop, *, title: str, examples: list[Path]) -> gr.Bl
             _generate_tab(workshop, "audio", examples)
         if workshop.upscaler is not None:
             with gr.Tab("Upscale"):
-                _upscale_tab(workshop, examples)
+                _upscale_tab(workshop, workshop.upscaler, examples)
         with gr.Tab("Measure sync"):
             _sync_tab(workshop, examples)
     return page
@@ -49,80 +52,69 @@ def _generate_tab(workshop: Workshop, given: str | None, examples: list[Path]) -
     with gr.Row():
         with gr.Column(scale=1):
             upload = _upload(given, examples)
-            class_name = gr.Dropdown(
-                list(workshop.class_names), label="Class", visible=bool(workshop.class_names)
-            )
-            if workshop.class_names:
-                class_name.value = workshop.class_names[0]
+            label = _classes(workshop)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
             count = gr.Slider(1, workshop.limits.count, 2, step=1, label="Number of clips")
-            num_steps = gr.Slider(2, 100, 20, step=1, label="Steps")
-            guidance = _guidance(workshop, given)
+            options = option_fields(workshop.pipeline.options, given=given is not None)
             start, stop = gr.Button("Make", variant="primary"), gr.Button("Cancel")
         clips, sheet = _results()
 
     def run(
-        upload: str | None,
-        class_name: str | None,
-        seed: Number,
-        count: Number,
-        num_steps: Number,
-        guidance: Number | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio finds it
+        *values: Any,
     ) -> tuple[list[str], str]:
+        upload, label, seed, count, *chosen = values
         if given is not None and upload is None:
             raise gr.Error("choose a file first", print_exception=False)
         known = {} if given is None else {given: upload}
         made = _politely(
             lambda: workshop.generate(
                 str(request.session_hash),
-                class_name=class_name,
+                label=None if label == ANY_CLASS else label,
                 count=int(count),
                 seed=int(seed),
-                num_steps=int(num_steps),
-                guidance=None if guidance is None else float(guidance),
                 progress=_shown(progress),
                 **known,
+                **_typed(workshop.pipeline.options, options, chosen),
             )
         )
         return _files(made)
 
-    values = [upload, class_name, seed, count, num_steps, guidance]
+    values = [upload, label, seed, count, *options.values()]
     start.click(run, values, [clips, sheet], concurrency_limit=1)
     stop.click(_cancelling(workshop), queue=False)
 
 
-def _upscale_tab(workshop: Workshop, examples: list[Path]) -> None:
+def _upscale_tab(workshop: Workshop, upscaler: Upscaler, examples: list[Path]) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             upload = _upload("video", examples)
-            num_steps = gr.Slider(2, 32, 5, step=1, label="Steps")
+            options = option_fields(upscaler.options, given=True)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
             start, stop = gr.Button("Enlarge", variant="primary"), gr.Button("Cancel")
         clips, sheet = _results()
 
     def run(
-        upload: str | None,
-        num_steps: Number,
-        seed: Number,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio finds it
+        *values: Any,
     ) -> tuple[list[str], str]:
+        upload, seed, *chosen = values
         if upload is None:
             raise gr.Error("choose a file first", print_exception=False)
         made = _politely(
             lambda: workshop.upscale(
                 str(request.session_hash),
                 upload,
-                num_steps=int(num_steps),
                 seed=int(seed),
                 progress=_shown(progress),
+                **_typed(upscaler.options, options, chosen),
             )
         )
         return _files(made)
 
-    start.click(run, [upload, num_steps, seed], [clips, sheet], concurrency_limit=1)
+    start.click(run, [upload, seed, *options.values()], [clips, sheet], concurrency_limit=1)
     stop.click(_cancelling(workshop), queue=False)
 
 
@@ -156,12 +148,48 @@ def _upload(given: str | None, examples: list[Path]) -> gr.Component:
     return upload
 
 
-def _guidance(workshop: Workshop, given: str | None) -> gr.Slider:
-    if workshop.has_guidance_scale:
-        return gr.Slider(1, 8, 1, step=0.25, label="Guidance (1 is off)")
-    return gr.Slider(
-        0, 8, 2, step=0.5, label="How strongly what is given steers", visible=given is not None
-    )
+def _classes(workshop: Workshop) -> gr.Component:
+    """Return a choice of the model's classes; nothing to see for a model without."""
+    names = workshop.pipeline.class_names
+    if not names:
+        return gr.State(ANY_CLASS)
+    return gr.Dropdown([ANY_CLASS, *names], value=names[0], label="Class")
+
+
+def option_fields(defaults: Any, *, given: bool) -> dict[str, gr.Component]:
+    """Return a field for each option that visitors may set, with the model's own value in it.
+
+    Args:
+        given: whether video or audio is given, without which some options have no effect.
+    """
+    found: dict[str, gr.Component] = {}
+    for entry in fields(defaults):
+        value, details = getattr(defaults, entry.name), entry.metadata
+        label = entry.name.replace("num_", "").replace("_", " ").capitalize()
+        hidden = not details["on_page"] or (details["given_only"] and not given)
+        if hidden or isinstance(value, tuple):  # a pair of scales stays the model's own
+            continue
+        if details["choices"]:
+            found[entry.name] = gr.Dropdown(
+                list(details["choices"]), value=value, label=label, info=details["help"]
+            )
+        elif isinstance(value, bool):
+            found[entry.name] = gr.Checkbox(value, label=label, info=details["help"])
+        elif isinstance(value, int | float):
+            high = max(details["high"] or value, value)
+            step = 1 if isinstance(value, int) else 0.25
+            found[entry.name] = gr.Slider(
+                details["low"] or 0, high, value, step=step, label=label, info=details["help"]
+            )
+    return found
+
+
+def _typed(defaults: Any, names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """Return the values of fields as the types that the options have: a slider gives 2.0 for 2."""
+    return {
+        name: type(getattr(defaults, name))(value)
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 def _results() -> tuple[gr.Gallery, gr.Image]:

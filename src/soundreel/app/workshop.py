@@ -6,7 +6,7 @@ but files in one folder, which the owner of the workshop deletes.
 
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,10 @@ from soundreel.media.probe import probe
 from soundreel.metrics.sync.score import Sync, measure_sync
 from soundreel.metrics.sync.signals import SyncError
 from soundreel.metrics.timeline import standalone, timeline_svg
-from soundreel.systems.load import Pipeline
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
-from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
+from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 
 MAX_LARGE_PIXELS = 1024 * 1024
 """Of an enlarged frame: more takes hours on a CPU."""
-
-Progress = Callable[[int, int], None]
 
 
 class UploadError(SoundreelError):
@@ -74,6 +70,7 @@ class Workshop:
 
     Args:
         folder: files go below it; the caller deletes it.
+        precision: of the networks; None is the models' own.
     """
 
     def __init__(
@@ -81,26 +78,17 @@ class Workshop:
         pipeline: Pipeline,
         folder: Path,
         *,
-        upscaler: SuperResolutionPipeline | None = None,
+        upscaler: Upscaler | None = None,
         limits: Limits | None = None,
+        precision: str | None = None,
     ) -> None:
+        self._fixed = {} if precision is None else {"precision": precision}
         self.pipeline = pipeline
         self.upscaler = upscaler
         self.limits = Limits() if limits is None else limits
         self._folder = folder
         self._stops: dict[str, threading.Event] = {}
         self._turn = threading.Lock()  # one network, one visitor at a time
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes to choose from; none for a model without."""
-        pipeline = self.pipeline
-        return pipeline.settings.class_names if isinstance(pipeline, MMLDMPipeline) else ()
-
-    @property
-    def has_guidance_scale(self) -> bool:
-        """Whether `guidance` means a scale (MM-LDM) instead of a weight (MM-Diffusion)."""
-        return isinstance(self.pipeline, MMLDMPipeline)
 
     def cancel(self, visitor: str) -> None:
         """Stop what this visitor started, at its next step."""
@@ -113,14 +101,17 @@ class Workshop:
         *,
         video: str | None = None,
         audio: str | None = None,
-        class_name: str | None = None,
+        label: str | None = None,
         count: int = 1,
         seed: int = 0,
-        num_steps: int | None = None,
-        guidance: float | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> Made:
-        """Clips from nothing, for an uploaded video, or for an uploaded sound.
+        """Make clips from nothing, for an uploaded video, or for an uploaded sound.
+
+        Args:
+            label: name of a class; None makes anything.
+            options: as the model declares them; those left out or None are its own defaults.
 
         Raises:
             UploadError: the upload cannot be used.
@@ -129,17 +120,14 @@ class Workshop:
         """
         if not 1 <= count <= self.limits.count:
             raise SoundreelError(f"the number of clips is 1 to {self.limits.count}, got {count}")
-        options: dict[str, Any] = {"count": count, "seed": seed, "num_steps": num_steps}
-        if class_name and class_name in self.class_names:
-            options["label"] = self.class_names.index(class_name)
-        if guidance is not None:
-            name = "guidance_scale" if self.has_guidance_scale else "guidance_weight"
-            options[name] = float(guidance)
+        request: dict[str, Any] = {"count": count, "seed": seed, **options, **self._fixed}
+        if label is not None:
+            request["label"] = label
         for name, upload in (("video", video), ("audio", audio)):
             if upload is not None:
-                options[name] = self._upload(upload, name, self.pipeline.clip.duration_s)
+                request[name] = self._upload(upload, name, self.pipeline.clip.duration_s)
         with self._working(visitor, progress) as step:
-            clips = self.pipeline.generate(**options, progress=step)
+            clips = self.pipeline.generate(**request, progress=step)
         names = [f"seed {seed + index}" for index in range(count)]
         return self._keep(clips, names)
 
@@ -148,11 +136,14 @@ class Workshop:
         visitor: str,
         upload: str,
         *,
-        num_steps: int = 10,
         seed: int = 0,
         progress: Progress | None = None,
+        **options: Any,
     ) -> Made:
-        """An uploaded clip with larger frames.
+        """Make an uploaded clip's frames larger.
+
+        Args:
+            options: as the upscaler declares them; those left out or None are its own defaults.
 
         Raises:
             UploadError: the upload cannot be used.
@@ -160,20 +151,19 @@ class Workshop:
             SoundreelError: there is no upscaler, or the number of steps is impossible.
         """
         if self.upscaler is None:
-            raise SoundreelError(
-                "no super-resolution model was given: start with --upscaler FOLDER"
-            )
-        config = UpscaleConfig(num_steps=num_steps)
+            raise SoundreelError("no upscaler was given: start the page with --upscaler MODEL")
+        options |= self._fixed
+        with_options(self.upscaler.options, options)
         clip = self._upload(upload, "video", self.pipeline.clip.duration_s)
         shape = (0, 0) if clip.frames is None else clip.frames.shape[1:3]
         height, width = (size * self.upscaler.scale for size in shape)
         if height * width > MAX_LARGE_PIXELS:
             raise UploadError(
                 f"enlarged, this picture would have {width}x{height} pixels; upload one as small as"
-                f" the model makes them, about {self.upscaler.network.config.low_res_size} pixels"
+                f" the model makes them, about {self.upscaler.small_size} pixels"
             )
         with self._working(visitor, progress) as step:
-            large = self.upscaler.upscale_clip(clip, seed=seed, config=config, progress=step)
+            large = self.upscaler.upscale_clip(clip, seed=seed, progress=step, **options)
         return self._keep([large], [f"{self.upscaler.scale} times as large"])
 
     def measure(self, upload: str) -> tuple[Sync, Path]:

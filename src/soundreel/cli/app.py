@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,8 +19,12 @@ class AppArguments:
 
     model: Annotated[str | None, tyro.conf.Positional] = None
     """A model folder, or owner/name on the Hub. Default: the model that comes with Soundreel."""
-    upscaler: Path | None = None
-    """A super-resolution model; adds the tab that enlarges."""
+    upscaler: str | None = None
+    """A super-resolution model, a folder or owner/name on the Hub; adds the tab that enlarges."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """Precision of the networks. Default: the model's own."""
     host: str = "127.0.0.1"
     """Address to listen at. The default is reached from this machine alone."""
     port: int = 7860
@@ -50,14 +54,14 @@ def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
 def _serve(arguments: AppArguments, folder: Path) -> None:
     from soundreel.app.page import build_page, serve
     from soundreel.app.workshop import Limits, Workshop
-    from soundreel.systems.load import load
-    from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline
+    from soundreel.systems import load, load_upscaler
 
-    upscaler = arguments.upscaler
+    device, upscaler = arguments.device, arguments.upscaler
     workshop = Workshop(
-        load(arguments.model),
+        load(arguments.model, device=device),
         folder,
-        upscaler=None if upscaler is None else SuperResolutionPipeline.load(upscaler),
+        upscaler=None if upscaler is None else load_upscaler(upscaler, device=device),
+        precision=arguments.precision,
         limits=Limits(upload_mb=arguments.upload_mb, duration_s=arguments.upload_s),
     )
     examples = sorted(arguments.examples.rglob("*.mp4"))[:6] if arguments.examples else []

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from soundreel.errors import SoundreelError
 from soundreel.media.errors import printable
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
-
-if TYPE_CHECKING:
-    from soundreel.systems.load import Pipeline
 
 RUN_MODEL = "model"  # the folder in which a training run leaves its model
 DEFAULT_SAMPLES = 200
@@ -112,7 +109,14 @@ def set_sha256(items: Sequence[Item]) -> str:
 
 
 def clip_items(
-    source: Path, split: str, max_clips: int | None, seed: int, duration_s: float = 0.0
+    source: Path,
+    split: str,
+    max_clips: int | None,
+    seed: int,
+    duration_s: float = 0.0,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> list[Item]:
     """The clips of a source, in the order of their names.
 
@@ -121,12 +125,13 @@ def clip_items(
         max_clips: draw so many of them, the same ones for the same seed; of a model: how many to
             sample. None takes all (of a model: 200).
         duration_s: a model whose clips are shorter is refused before it is sampled.
+        device, precision: of a model; None is CUDA where there is one, and the model's own.
 
     Raises:
         SoundreelError: there is no such source, it holds no clips, or it is too short a model.
     """
     if (source / INDEX_FILE).is_file():
-        return _sampled(source, max_clips or DEFAULT_SAMPLES, seed, duration_s)
+        return _sampled(source, max_clips or DEFAULT_SAMPLES, seed, duration_s, device, precision)
     if (source / DATASET_FILE).is_file():
         items = _prepared(source, split)
     elif (source / RUN_MODEL / INDEX_FILE).is_file():
@@ -181,40 +186,39 @@ def _prepared(root: Path, split: str) -> list[Item]:
     ]
 
 
-def _sampled(folder: Path, count: int, seed: int, duration_s: float) -> list[Item]:
-    """Samples of `seed`, `seed + 1`, ...; of a model with classes, each class in turn."""
-    from soundreel.systems.load import load  # heavy, and only needed here
+def _sampled(
+    folder: Path,
+    count: int,
+    seed: int,
+    duration_s: float,
+    device: str | None,
+    precision: str | None,
+) -> list[Item]:
+    """Return samples of `seed`, `seed + 1`, ...; of a model with classes, each class in turn."""
+    from soundreel.systems import load  # heavy, and only needed here
 
-    pipeline = load(folder)
+    pipeline = load(folder, device=device)
     own_s = float(pipeline.clip.duration)
     if own_s < duration_s:
         raise SoundreelError(
             f"{folder} makes clips of {own_s:g} s, and --duration-s is {duration_s:g}; compare "
             "shorter clips"
         )
-    classes = _classes(pipeline)
+    classes = pipeline.class_names
     digest = model_sha256(folder)
 
     def item(index: int) -> SampledClip:
-        label: dict[str, Any] = {"label": index % len(classes)} if classes else {}
+        request: dict[str, Any] = {"label": index % len(classes)} if classes else {}
+        if precision is not None:
+            request["precision"] = precision
         return SampledClip(
             name=f"sample-{seed + index:06d}",
             label=classes[index % len(classes)] if classes else "",
-            sample=lambda: pipeline.generate(count=1, seed=seed + index, **label)[0],
+            sample=lambda: pipeline.generate(count=1, seed=seed + index, **request)[0],
             model_sha256=digest,
         )
 
     return [item(index) for index in range(count)]
-
-
-def _classes(pipeline: "Pipeline") -> tuple[str, ...]:
-    """Names of the classes that clips can be asked for, in the order of their labels."""
-    from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
-
-    if not isinstance(pipeline, MMLDMPipeline) or pipeline.generator is None:
-        return ()
-    names, count = pipeline.settings.class_names, pipeline.generator.config.num_classes
-    return names if len(names) == count else tuple(f"class {k}" for k in range(count))
 
 
 def model_sha256(folder: Path) -> str:

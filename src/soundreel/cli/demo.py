@@ -1,12 +1,13 @@
 """`soundreel demo [MODEL]`: a page with clips that show what a model can do."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from soundreel.cli.main import write
+from soundreel.cli.output import check_folder, clear_earlier
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, render_clip
@@ -14,10 +15,12 @@ from soundreel.data.scenes.sizes import options_for
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.gallery import Exhibit, write_gallery
-from soundreel.systems.load import Pipeline, load
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.protocols import Pipeline
+from soundreel.request import check_counts
+from soundreel.systems import load
 from soundreel.types import ClipSpec
 
+EARLIER = ("[0-9][0-9]-*.mp4", "[0-9][0-9]-*.png", "index.html")
 SHOWN = 4
 FIRST_KINDS = ("hammer", "fire", "bells", "waves")
 GIVEN_VIDEO, GIVEN_AUDIO = "metronome", "lightning"
@@ -33,7 +36,13 @@ class DemoArguments:
     out: Path = Path("demo")
     """Folder for clips and page; made if absent."""
     seed: int = 0
-    """Of everything."""
+    """Seed of the first clip; the others take the numbers after it."""
+    overwrite: bool = False
+    """Replace the page that an earlier run left in --out."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """Precision of the networks. Default: the model's own."""
     given: Path | None = None
     """A video with sound; its pictures get new sound, its sound gets new pictures. Default: for
     models of rendered scenes two new scenes, for others none."""
@@ -45,22 +54,24 @@ class Wish:
 
     title: str
     note: str
-    label: int | None = None
-    video: Clip | None = None
-    audio: Clip | None = None
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     """Show on one page what a model can do."""
     out = arguments.out
-    if out.exists() and not out.is_dir():
-        raise SoundreelError(f"--out {out} is a file; give a folder")
-    pipeline = load(arguments.model)
+    check_folder(out)
+    check_counts(1, arguments.seed, 1)
+    pipeline = load(arguments.model, device=arguments.device)
+    precision: dict[str, Any] = {}
+    if arguments.precision is not None:
+        precision["precision"] = arguments.precision
     wishes = _free_wishes(pipeline) + _given_wishes(pipeline, arguments)
+    clear_earlier(out, EARLIER, overwrite=arguments.overwrite)
     with progress_bar("sampling") as advance:
         clips = []
         for number, wish in enumerate(wishes):
-            clips += _make(pipeline, wish, arguments.seed + number)
+            clips += pipeline.generate(seed=arguments.seed + number, **wish.request, **precision)
             advance(number + 1, len(wishes))
     out.mkdir(parents=True, exist_ok=True)
     exhibits = []
@@ -84,33 +95,26 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     return 0
 
 
-def _make(pipeline: Pipeline, wish: Wish, seed: int) -> list[Clip]:
-    known = {"video": wish.video, "audio": wish.audio}
-    if isinstance(pipeline, MMLDMPipeline):
-        return pipeline.generate(seed=seed, label=wish.label, **known)
-    return pipeline.generate(seed=seed, **known)
-
-
-def _class_names(pipeline: Pipeline) -> tuple[str, ...]:
-    return pipeline.settings.class_names if isinstance(pipeline, MMLDMPipeline) else ()
-
-
 def _free_wishes(pipeline: Pipeline) -> list[Wish]:
     """Clips from noise: of as many classes as there are, or of none."""
-    names = _class_names(pipeline)
+    names = pipeline.class_names
     shown = [name for name in FIRST_KINDS if name in names] or list(names[:SHOWN])
     note = "Pictures and sound made together"
     if not shown:
         return [Wish(title=f"clip {n}", note=f"{note}.") for n in range(1, SHOWN + 1)]
     return [
-        Wish(title=name.replace("_", " "), note=f"{note}, from the class.", label=names.index(name))
+        Wish(
+            title=name.replace("_", " "),
+            note=f"{note}, from the class.",
+            request={"label": names.index(name)},
+        )
         for name in shown
     ]
 
 
 def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
     """Sound for a video and pictures for a sound, if there is anything to give."""
-    spec, names = pipeline.clip, _class_names(pipeline)
+    spec, names = pipeline.clip, pipeline.class_names
     if arguments.given is not None:
         clip = Clip.load(
             arguments.given,
@@ -128,18 +132,19 @@ def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
         heard = _scene(GIVEN_AUDIO, spec, arguments.seed)
     else:
         return []
-    return [
+    wishes = [
         Wish(
             title="sound for a video",
             note=f"Given: the pictures, {source}. Made: the sound.",
-            video=replace(seen, waveform=None),
+            request={"video": replace(seen, waveform=None)},
         ),
         Wish(
             title="pictures for a sound",
             note=f"Given: the sound, {source}. Made: the pictures.",
-            audio=replace(heard, frames=None),
+            request={"audio": replace(heard, frames=None)},
         ),
     ]
+    return [wish for wish in wishes if wish.request.keys() <= pipeline.conditions]
 
 
 def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:

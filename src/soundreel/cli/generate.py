@@ -1,27 +1,35 @@
-"""`soundreel generate MODEL --out DIR`: clips and a contact sheet from a trained model."""
+"""`soundreel generate [MODEL] --out DIR`: clips and a contact sheet from a trained model."""
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
-from soundreel.checkpoints.text_encoder import load_text_encoder
+from soundreel import __version__
 from soundreel.cli.main import write
+from soundreel.cli.options import given_flags, with_flags
+from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
-from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.systems.load import Pipeline, load
-from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
-from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline
+from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
+from soundreel.request import check_counts, find_label, read_given
+from soundreel.systems import all_systems, load, load_upscaler
+
+EARLIER = ("clip-[0-9]*.mp4", "clip-[0-9]*.mkv", "clip-[0-9]*.json", SHEET)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments:
-    """Make clips with sound and write them as MP4 files with a contact sheet."""
+    """Make clips with sound and write them as MP4 files with a contact sheet.
+
+    Each clip is written when it is made, with a JSON file that says how.
+    """
 
     model: Annotated[str | None, tyro.conf.Positional] = None
     """A model folder, for example RUN/model, or owner/name on the Hub. Default: the model that
@@ -36,115 +44,142 @@ class GenerateArguments:
     """A video whose pictures are kept and given sound."""
     audio: Path | None = None
     """A sound, or a video with one, that is kept and given pictures."""
-    label: int | None = None
-    """Class number, for MM-LDM models trained with classes."""
-    class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """Class by its name, in place of --label."""
+    label: Annotated[str | None, tyro.conf.arg(name="class", aliases=["--label"])] = None
+    """Class by its name or number, for models trained with classes."""
     text: str | None = None
-    """Caption, for MM-LDM models trained with a text encoder."""
-    text_encoder: Path | None = None
-    """Folder of that text encoder. Default: where it was in training."""
-    num_steps: int | None = None
-    """Evaluations of the network; more is slower and closer to the model. Default: the model's."""
-    sampler: str | None = None
-    """How MM-Diffusion gets from noise to clip. Default: the model's."""
-    guidance_scale: float | None = None
-    """Of MM-LDM's generator, away from what it makes unasked; 1 is off. Default: the model's."""
-    guidance_weight: float | None = None
-    """How strongly --video or --audio steers MM-Diffusion; 0 is faster and looser."""
+    """Caption, for models trained with captions."""
     batch_size: int = 4
     """Clips sampled at once; more needs more memory."""
-    upscale: Path | None = None
-    """A super-resolution model that enlarges every frame."""
+    upscale: str | None = None
+    """A super-resolution model, a folder or owner/name on the Hub, that enlarges every frame."""
     lossless: bool = False
     """Write Matroska files (FFV1, PCM) that hold exactly what the model made."""
+    overwrite: bool = False
+    """Replace the clips that an earlier run left in --out."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
 
 
-def generate(arguments: Annotated[GenerateArguments, tyro.conf.arg(name="")]) -> int:
+def generate(words: list[str]) -> int:
     """Make clips with sound from a trained model."""
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise SoundreelError(f"--out {arguments.out} is a file; give a folder")
-    pipeline = load(arguments.model)
-    options = _options(arguments, pipeline)
-    upscaler = (
-        None if arguments.upscale is None else SuperResolutionPipeline.load(arguments.upscale)
+    kinds = [entry.options for entry in all_systems() if not entry.upscales]
+    arguments = tyro.cli(
+        with_flags(GenerateArguments, kinds),
+        args=words,
+        prog="soundreel generate",
+        use_underscores=False,
     )
-    with progress_bar("sampling") as advance:
-        clips = pipeline.generate(**options, progress=advance)
-    if upscaler is not None:
-        clips = [
-            upscaler.upscale_clip(clip, seed=arguments.seed + index)
-            for index, clip in enumerate(clips)
-        ]
+    check_counts(arguments.count, arguments.seed, arguments.batch_size)
+    check_folder(arguments.out)
+    if arguments.video is not None and arguments.audio is not None:
+        raise SoundreelError("--video and --audio are both given, nothing is left to make")
+    pipeline = load(arguments.model, device=arguments.device)
+    request = _request(arguments, pipeline)
+    upscaler = None
+    if arguments.upscale is not None:
+        upscaler = load_upscaler(arguments.upscale, device=arguments.device)
+    clear_earlier(arguments.out, EARLIER, overwrite=arguments.overwrite)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    suffix = ".mkv" if arguments.lossless else ".mp4"
-    names = [f"clip-{arguments.seed + index:04d}" for index in range(len(clips))]
-    for name, clip in zip(names, clips, strict=True):
-        clip.save(arguments.out / f"{name}{suffix}")
-    sheet = arguments.out / "contact-sheet.png"
-    write_contact_sheet(sheet, clips, titles=names)
-    write(f"{len(clips)} clips in {arguments.out}, contact sheet {sheet}")
+    made: list[Clip] = []
+    try:
+        with progress_bar("sampling") as advance:
+            for clip in _clips(arguments, pipeline, request, upscaler, advance):
+                _save(clip, arguments.seed + len(made), arguments, pipeline, request)
+                made.append(clip)
+    finally:  # after Ctrl-C, too, the clips that are finished stay, with their sheet
+        if made:
+            names = [_name(arguments.seed + index) for index in range(len(made))]
+            write_contact_sheet(arguments.out / SHEET, made, titles=names)
+    sheet = arguments.out / SHEET
+    write(f"{len(made)} clips in {arguments.out}, contact sheet {sheet}")
     return 0
 
 
-OWN = {
-    MMDiffusionPipeline: ("num_steps", "sampler", "guidance_weight"),
-    MMLDMPipeline: ("num_steps", "guidance_scale", "label", "class_name", "text", "text_encoder"),
-}
-"""Flags that only some systems have."""
-
-
-def _resolve_words(options: dict[str, Any], pipeline: MMLDMPipeline) -> None:
-    """Turn the name of a class into its number, and give the pipeline its text encoder."""
-    name = options.pop("class_name", None)
-    if name is not None:
-        names = pipeline.settings.class_names
-        if "label" in options:
-            raise SoundreelError("--label and --class say the same; give one of them")
-        if name not in names:
-            raise SoundreelError(f"--class: one of {', '.join(names) or 'none'}, got {name!r}")
-        options["label"] = names.index(name)
-    folder = options.pop("text_encoder", None)
-    if folder is not None:
-        pipeline.text_encoder = load_text_encoder(
-            replace(pipeline.settings.text, folder=str(folder))
-        )
-
-
-def _options(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]:
-    """What the command line says, as arguments of the pipeline's `generate`.
+def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]:
+    """Return what the command line says, as arguments of the pipeline's `generate`.
 
     Raises:
-        SoundreelError: a flag that this system does not have.
+        SoundreelError: a flag or value that this model does not have.
+        MediaError: the given file cannot be read.
     """
-    if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
-        raise SoundreelError(f"--sampler: one of {', '.join(SAMPLERS)}, got {arguments.sampler!r}")
-    own = OWN[type(pipeline)]
-    options: dict[str, Any] = {}
-    for name in dict.fromkeys(name for names in OWN.values() for name in names):
-        value = getattr(arguments, name)
-        if value is None:
-            continue
-        if name not in own:
-            flag = "class" if name == "class_name" else name.replace("_", "-")
-            name = arguments.model or "the default model"
-            raise SoundreelError(f"--{flag}: {name} has no such setting; leave it out")
-        options[name] = value
-    if isinstance(pipeline, MMLDMPipeline):
-        _resolve_words(options, pipeline)
-    spec = pipeline.clip
-    for name in ("video", "audio"):
-        path = getattr(arguments, name)
-        if path is not None:
-            options[name] = Clip.load(
-                path,
-                duration=spec.duration,
-                frame_rate=spec.frame_rate,
-                sample_rate=spec.sample_rate,
-            )
-    return {
-        "count": arguments.count,
-        "seed": arguments.seed,
-        "batch_size": arguments.batch_size,
-        **options,
+    options = given_flags(arguments, GenerateArguments)
+    with_options(pipeline.options, options, pipeline.conditions)
+    request: dict[str, Any] = dict(options)
+    if arguments.label is not None:
+        request["label"] = find_label(arguments.label, pipeline.class_names)
+    if arguments.text is not None:
+        if "text" not in pipeline.conditions:
+            raise SoundreelError("this model was trained without captions; leave --text out")
+        request["text"] = arguments.text
+    given = read_given(arguments.video, arguments.audio, pipeline.clip)
+    if given is not None:
+        if given.modality not in pipeline.conditions:
+            raise SoundreelError(f"this model cannot be given {given.modality}; leave it out")
+        request[given.modality] = given.clip
+    return request
+
+
+def _clips(
+    arguments: GenerateArguments,
+    pipeline: Pipeline,
+    request: dict[str, Any],
+    upscaler: Upscaler | None,
+    advance: Progress,
+) -> Iterator[Clip]:
+    """Yield each clip when its batch is finished."""
+    starts = range(0, arguments.count, arguments.batch_size)
+    for number, first in enumerate(starts):
+
+        def step(done: int, total: int, number: int = number) -> None:
+            advance(number * total + done, len(starts) * total)
+
+        clips = pipeline.generate(
+            count=min(arguments.batch_size, arguments.count - first),
+            seed=arguments.seed + first,
+            batch_size=arguments.batch_size,
+            progress=step,
+            **request,
+        )
+        for index, clip in enumerate(clips):
+            seed = arguments.seed + first + index
+            yield clip if upscaler is None else upscaler.upscale_clip(clip, seed=seed)
+
+
+def _name(seed: int) -> str:
+    return f"clip-{seed:04d}"
+
+
+def _save(
+    clip: Clip,
+    seed: int,
+    arguments: GenerateArguments,
+    pipeline: Pipeline,
+    request: dict[str, Any],
+) -> None:
+    """Write one clip, with how it was made in the file and beside it."""
+    facts = _provenance(seed, arguments, pipeline, request)
+    suffix = ".mkv" if arguments.lossless else ".mp4"
+    comment = json.dumps(facts, separators=(",", ":"))
+    clip.save(arguments.out / f"{_name(seed)}{suffix}", comment=comment)
+    write_provenance(arguments.out / f"{_name(seed)}.json", facts)
+
+
+def _provenance(
+    seed: int, arguments: GenerateArguments, pipeline: Pipeline, request: dict[str, Any]
+) -> dict[str, Any]:
+    options = with_options(pipeline.options, given_flags(arguments, GenerateArguments))
+    names, label = pipeline.class_names, request.get("label")
+    given = {"video": arguments.video, "audio": arguments.audio}
+    facts = {
+        "soundreel": __version__,
+        "torch": torch.__version__,
+        "model": Path(arguments.model).name if arguments.model else "default",
+        "seed": seed,
+        "class": None if label is None else names[label],
+        "text": arguments.text,
+        **{name: None if path is None else path.name for name, path in given.items()},
+        "options": asdict(options),
+        "device": str(pipeline.device),
+        "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,
     }
+    return {name: value for name, value in facts.items() if value is not None}

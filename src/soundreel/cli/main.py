@@ -27,6 +27,9 @@ COMMANDS = {
     "study": "let people judge clips: opinion scores and a Turing test",
 }
 
+OWN_PARSERS = ("train", "generate", "upscale", "import")
+"""Commands whose flags depend on what the systems declare."""
+
 
 def main() -> None:
     """Entry point of the `soundreel` command."""
@@ -65,7 +68,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     # `import` is a keyword, so its module and function end in an underscore.
     attribute = f"{name}_" if name == "import" else name
     command = getattr(import_module(f"soundreel.cli.{attribute}"), attribute)
-    if name == "train":  # its flags depend on the preset
+    if name in OWN_PARSERS:
         return command(arguments) or 0
     import tyro
 

@@ -5,31 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from soundreel.cli.main import write
 from soundreel.config_io import ConfigError, merge_file
-from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
-from soundreel.systems.mm_diffusion.training import train_mm_diffusion
-from soundreel.systems.mm_ldm.config import MMLDMConfig
-from soundreel.systems.mm_ldm.training import train_mm_ldm
-from soundreel.systems.presets import PRESETS, RunConfig, preset
-from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
-from soundreel.systems.super_resolution.training import train_super_resolution
-from soundreel.training.meters import Tracker
+from soundreel.protocols import System, Tracker
+from soundreel.systems import preset, preset_names, system
 from soundreel.training.trackers import tensorboard_tracker
 
-USAGE = f"""usage: soundreel train PRESET --data FOLDER --out FOLDER [options]
+USAGE = """usage: soundreel train PRESET --data FOLDER --out FOLDER [options]
 
-presets: {", ".join(PRESETS)}
+presets: {presets}
 
 soundreel train PRESET --help lists every setting of a preset and its value."""
 
 
-Settings = TypeVar("Settings", bound=RunConfig)
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,30 +41,24 @@ class TrainArguments(Generic[Settings]):
     tensorboard: bool = False
     """Also log to --out/tensorboard (needs the extra `tensorboard`)."""
     all_stages: bool = False
-    """For MM-LDM, which is trained in stages: run them all, in order."""
+    """Train all stages in order, for a preset that has several."""
     stages: tuple[str, ...] = ()
-    """For MM-LDM: only these of first_stage, autoencoder, adversarial, decoder, generator."""
+    """Train only these stages of the preset, by name."""
     settings: Annotated[Settings, tyro.conf.arg(name="")]
-
-
-ARGUMENTS = {
-    MMDiffusionConfig: TrainArguments[MMDiffusionConfig],
-    SuperResolutionRunConfig: TrainArguments[SuperResolutionRunConfig],
-    MMLDMConfig: TrainArguments[MMLDMConfig],
-}
 
 
 def train(arguments: list[str]) -> int:
     """Run the command."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        write(USAGE)
+        write(USAGE.format(presets=", ".join(preset_names())))
         return 0
     settings = preset(arguments[0])
     file = _config_file(arguments[1:])
     if file is not None:
         settings = merge_file(settings, file)
-    parsed = tyro.cli(
-        ARGUMENTS[type(settings)],
+    kind: Any = TrainArguments
+    parsed: TrainArguments[Any] = tyro.cli(
+        kind[type(settings)],
         args=arguments[1:],
         prog=f"soundreel train {arguments[0]}",
         default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
@@ -109,28 +97,43 @@ def _with_fractions() -> ConstructorRegistry:
     return registry
 
 
-def _run(
-    arguments: TrainArguments[MMDiffusionConfig]
-    | TrainArguments[SuperResolutionRunConfig]
-    | TrainArguments[MMLDMConfig],
-) -> bool:
-    """Train; whether it came to its end."""
+def _run(arguments: TrainArguments[Any]) -> bool:
+    """Train; return whether all that was asked for is finished."""
     settings, out = arguments.settings, arguments.out
+    own = system(settings.system)
 
     def trackers() -> list[Tracker]:
         extra = [tensorboard_tracker(out / "tensorboard")] if arguments.tensorboard else []
         return [show_progress, *extra]
 
-    options = {"resume": arguments.resume, "trackers": trackers}
-    if isinstance(settings, MMLDMConfig):
-        if arguments.all_stages == bool(arguments.stages):
-            raise ConfigError("MM-LDM is trained in stages: add --all-stages, or --stages NAME ...")
-        return train_mm_ldm(settings, arguments.data, out, stages=arguments.stages, **options)
-    if arguments.stages or arguments.all_stages:
-        raise ConfigError("--stages and --all-stages are for MM-LDM; this preset has one stage")
-    if isinstance(settings, MMDiffusionConfig):
-        return train_mm_diffusion(settings, arguments.data, out, **options)
-    return train_super_resolution(settings, arguments.data, out, **options)
+    return own.train(
+        settings,
+        arguments.data,
+        out,
+        resume=arguments.resume,
+        stages=_stages(own, arguments),
+        trackers=trackers,
+    )
+
+
+def _stages(own: System, arguments: TrainArguments[Any]) -> tuple[str, ...]:
+    """Return the stages to train; empty is all of them.
+
+    Raises:
+        ConfigError: none or unknown ones are named where there are several.
+    """
+    names = [stage.name for stage in own.stages(arguments.settings) if stage.total_samples]
+    unknown = [name for name in arguments.stages if name not in names]
+    if unknown:
+        raise ConfigError(f"--stages: one or more of {', '.join(names)}, got {', '.join(unknown)}")
+    if arguments.all_stages and arguments.stages:
+        raise ConfigError("--all-stages and --stages exclude each other; give one of them")
+    if len(names) > 1 and not arguments.all_stages and not arguments.stages:
+        raise ConfigError(
+            f"this preset is trained in stages ({', '.join(names)}): add --all-stages, or"
+            " --stages NAME ..."
+        )
+    return arguments.stages
 
 
 def show_progress(numbers: Mapping[str, float]) -> None:

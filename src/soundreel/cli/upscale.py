@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from soundreel.checkpoints.hub import resolve_model
 from soundreel.cli.main import write
+from soundreel.cli.options import given_flags, with_flags
+from soundreel.cli.output import check_folder
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
-from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
+from soundreel.protocols import with_options
+from soundreel.request import check_counts
+from soundreel.systems import all_systems, load_upscaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,32 +27,35 @@ class UpscaleArguments:
     """Model folder with a super-resolution network, or owner/name on the Hub."""
     out: Path
     """Folder for the enlarged clips; made if absent."""
-    num_steps: int = 25
-    """DDIM steps per frame: fewer are faster, smoother and often closer to the truth."""
     seed: int = 0
-    """Of the noise; clip i uses seed + i, and all its frames share one noise image."""
-    batch_frames: int = 4
-    """Frames enlarged at once; more needs more memory."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 halves the work where the machine has fast instructions for it."""
+    """Seed of the noise: clip i uses seed + i, and all its frames share one noise image."""
     lossless: bool = False
     """Write Matroska files (FFV1, PCM) that hold exactly what the model made."""
+    overwrite: bool = False
+    """Replace results of an earlier run in --out."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
 
 
-def upscale(arguments: Annotated[UpscaleArguments, tyro.conf.arg(name="")]) -> int:
+def upscale(words: list[str]) -> int:
     """Enlarge clips with a super-resolution model."""
-    config = UpscaleConfig(
-        num_steps=arguments.num_steps,
-        batch_frames=arguments.batch_frames,
-        precision=arguments.precision,
+    kinds = [entry.options for entry in all_systems() if entry.upscales]
+    arguments = tyro.cli(
+        with_flags(UpscaleArguments, kinds),
+        args=words,
+        prog="soundreel upscale",
+        use_underscores=False,
     )
     targets = _targets(arguments)
-    pipeline = SuperResolutionPipeline.load(resolve_model(arguments.model))
+    check_counts(len(targets), arguments.seed, 1)
+    pipeline = load_upscaler(arguments.model, device=arguments.device)
+    options = given_flags(arguments, UpscaleArguments)
+    with_options(pipeline.options, options)
     for index, (source, target) in enumerate(targets.items()):
         clip = Clip.load(source)
         with progress_bar(source.name) as advance:
             enlarged = pipeline.upscale_clip(
-                clip, seed=arguments.seed + index, config=config, progress=advance
+                clip, seed=arguments.seed + index, progress=advance, **options
             )
         arguments.out.mkdir(parents=True, exist_ok=True)
         enlarged.save(target)
@@ -58,9 +64,12 @@ def upscale(arguments: Annotated[UpscaleArguments, tyro.conf.arg(name="")]) -> i
 
 
 def _targets(arguments: UpscaleArguments) -> dict[Path, Path]:
-    """Where each clip goes; refuses to begin what would overwrite a source or another result."""
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise SoundreelError(f"--out {arguments.out} is a file; give a folder")
+    """Return where each clip goes; refuse to begin what would overwrite a file.
+
+    Raises:
+        SoundreelError: a target is a source, another clip's target, or there already.
+    """
+    check_folder(arguments.out)
     if not arguments.clips:
         raise SoundreelError("no clip given; name at least one video file")
     suffix = ".mkv" if arguments.lossless else ".mp4"
@@ -73,5 +82,7 @@ def _targets(arguments: UpscaleArguments) -> dict[Path, Path]:
             )
         if target.exists() and source.exists() and target.samefile(source):
             raise SoundreelError(f"{source}: would be overwritten; choose another folder for --out")
+        if target.exists() and not arguments.overwrite:
+            raise SoundreelError(f"{target} exists; add --overwrite, or choose another --out")
         targets[source] = target
     return targets

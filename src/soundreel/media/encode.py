@@ -45,6 +45,8 @@ def write_mp4(
     waveform: Waveform | None,
     frame_rate: Fraction | int,
     sample_rate: int,
+    *,
+    comment: str = "",
 ) -> None:
     """H.264 (yuv420p) and AAC: plays everywhere.
 
@@ -57,6 +59,7 @@ def write_mp4(
         frames: RGB, all of one size, one after the other (so an iterator need not fit in memory),
             or None for sound alone.
         waveform: full scale 1; None for a silent video.
+        comment: stored in the file's metadata.
 
     Raises:
         SoundreelError: if there is nothing to write, or the sample rate is none that AAC has.
@@ -69,7 +72,7 @@ def write_mp4(
     enlarged = None if frames is None else (playable(frame) for frame in frames)
     limited = None if waveform is None else clipped(waveform, path)
     with complete_file(path) as target:
-        _mux(str(target), MP4, enlarged, limited, Fraction(frame_rate), sample_rate)
+        _mux(str(target), MP4, enlarged, limited, Fraction(frame_rate), sample_rate, comment)
 
 
 def write_mkv(
@@ -78,6 +81,8 @@ def write_mkv(
     waveform: Waveform | None,
     frame_rate: Fraction | int,
     sample_rate: int,
+    *,
+    comment: str = "",
 ) -> None:
     """FFV1 (RGB) and 32-bit float PCM in Matroska: read back bit by bit as it was written.
 
@@ -89,7 +94,7 @@ def write_mkv(
     """
     _check_mkv_frame_rate(frame_rate)
     with complete_file(path) as target:
-        _mux(str(target), MKV, frames, waveform, Fraction(frame_rate), sample_rate)
+        _mux(str(target), MKV, frames, waveform, Fraction(frame_rate), sample_rate, comment)
 
 
 def encode_mkv_bytes(
@@ -118,6 +123,7 @@ def _mux(
     waveform: Waveform | None,
     frame_rate: Fraction,
     sample_rate: int,
+    comment: str = "",
 ) -> None:
     """Encode both tracks side by side, so that neither waits in memory for the other."""
     if frames is None and waveform is None:
@@ -130,6 +136,8 @@ def _mux(
     options = mux_options(kind, frame_rate, None if waveform is None else sample_rate)
     with av.open(target, "w", format=kind.container, options=options) as container:
         container.flags |= av.container.Flags.bitexact.value
+        if comment:
+            container.metadata["comment"] = comment
         video = None if first is None else VideoTrack(container, kind, first.shape, frame_rate)
         audio = None if waveform is None else AudioTrack(container, kind, waveform, sample_rate)
         if first is not None and video is not None:

@@ -1,0 +1,127 @@
+"""The systems by name: the only list. Everything outside this folder asks here and names none.
+
+Adding a system is a folder (or a file) that ends in `SYSTEM = System(...)` and one line here.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.hub import resolve_model
+from soundreel.checkpoints.store import ModelIndex, load_model_index
+from soundreel.config_io import ConfigError
+from soundreel.device import find_device
+from soundreel.protocols import Pipeline, System, Upscaler
+
+SYSTEMS = {
+    "mm-diffusion": "soundreel.systems.mm_diffusion.system",
+    "mm-diffusion-sr": "soundreel.systems.super_resolution.system",
+    "mm-ldm": "soundreel.systems.mm_ldm.system",
+}
+"""Name of each system -> module that holds its `SYSTEM`, imported when it is needed."""
+
+DEFAULT_MODEL = Path(__file__).parents[1] / "assets" / "default_model"
+
+
+def system(name: str) -> System:
+    """Return a system by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in SYSTEMS:
+        raise ConfigError(f"unknown system {name!r}; one of: {', '.join(SYSTEMS)}")
+    return import_module(SYSTEMS[name]).SYSTEM
+
+
+def all_systems() -> list[System]:
+    """Return every system, in the order of the list."""
+    return [system(name) for name in SYSTEMS]
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets."""
+    return [name for entry in all_systems() for name in entry.presets]
+
+
+def preset(name: str) -> Any:
+    """Return the configuration of a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for entry in all_systems():
+        if name in entry.presets:
+            return entry.presets[name]()
+    raise ConfigError(f"unknown preset {name!r}; one of: {', '.join(preset_names())}")
+
+
+def load(
+    name_or_path: str | Path | None = None, *, device: torch.device | str | None = None
+) -> Pipeline:
+    """Return a model, ready to generate.
+
+    Args:
+        name_or_path: a model folder, or `owner/name` on the Hub; default: the model that comes with
+            the package.
+        device: default: CUDA if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: there is no such model, or its folder is incomplete or damaged.
+        SoundreelError: there is no such device.
+    """
+    found = find_device(device)
+    folder = resolve_model(DEFAULT_MODEL if name_or_path is None else name_or_path)
+    return _opener(folder, upscales=False).load(folder, found)
+
+
+def load_upscaler(
+    name_or_path: str | Path, *, device: torch.device | str | None = None
+) -> Upscaler:
+    """Return a model that enlarges clips.
+
+    Args:
+        name_or_path: a model folder, or `owner/name` on the Hub.
+        device: default: CUDA if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: there is no such model, or its folder is incomplete or damaged.
+        SoundreelError: there is no such device.
+    """
+    found = find_device(device)
+    folder = resolve_model(name_or_path)
+    return _opener(folder, upscales=True).load(folder, found)
+
+
+def _opener(folder: Path, *, upscales: bool) -> System:
+    """Return the system that opens a model folder.
+
+    Raises:
+        CheckpointError: there is none, or none that does what is asked.
+    """
+    index = load_model_index(folder)
+    if index.system not in SYSTEMS:
+        raise CheckpointError(f"{folder}: unknown system {index.system!r}; update soundreel")
+    named = system(index.system)
+    if named.upscales == upscales and _holds(index, named):
+        return named
+    others = [entry for entry in all_systems() if entry.components and _holds(index, entry)]
+    for entry in others:
+        if entry.upscales == upscales:
+            return entry
+    if others and not upscales:
+        raise CheckpointError(
+            f"{folder}: holds a model that enlarges clips: use it with `soundreel upscale` or"
+            " `soundreel generate --upscale`"
+        )
+    held = ", ".join(index.components) or "nothing"
+    wanted = "model that enlarges clips" if upscales else f"complete {index.system} model"
+    raise CheckpointError(f"{folder}: holds no {wanted}, only {held}")
+
+
+def _holds(index: ModelIndex, entry: System) -> bool:
+    """Return whether a folder has the networks that a system needs."""
+    return entry.components <= set(index.components.values())

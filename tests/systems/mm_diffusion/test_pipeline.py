@@ -158,10 +158,10 @@ def test_a_guided_clip_is_the_same_in_a_batch_of_1_and_of_4(sampler):
 
 def test_what_cannot_be_conditioned_on_is_refused():
     pipe, clip = pipeline(), known_clip()
-    with pytest.raises(ValueError, match="leave one out"):
+    with pytest.raises(ValueError, match="nothing is left to make"):
         pipe.generate(video=clip, audio=clip)
     silent = Clip(clip.frames, None, clip.frame_rate, clip.sample_rate)
     with pytest.raises(ValueError, match="given as audio has none"):
         pipe.generate(audio=silent)
-    with pytest.raises(ValueError, match="guidance_weight starts at 0"):
+    with pytest.raises(ValueError, match="guidance_weight must be at least 0"):
         pipe.generate(video=clip, guidance_weight=-1.0)

@@ -19,7 +19,7 @@ from soundreel.config import DataConfig, PreviewConfig
 from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion

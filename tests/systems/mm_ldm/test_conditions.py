@@ -17,7 +17,7 @@ from soundreel.data.manifest import DatasetInfo
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.conditions import RunCaptions, check_classes, framing_of, load_vocoder
 from soundreel.systems.mm_ldm.presets import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm

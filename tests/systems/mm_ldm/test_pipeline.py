@@ -389,7 +389,7 @@ def test_an_incomplete_folder_is_one_clear_error(tmp_path, pipeline):
 
 def test_both_modalities_or_a_modality_that_is_absent_are_refused(pipeline):
     clip = make_clip()
-    with pytest.raises(ValueError, match="both modalities are given"):
+    with pytest.raises(ValueError, match="video and audio are both given"):
         pipeline.generate(video=clip, audio=clip)
     with pytest.raises(ValueError, match="given as audio has none"):
         pipeline.generate(audio=replace(clip, waveform=None))

@@ -17,7 +17,7 @@ from soundreel.data.latents import LatentDataset
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import to_official

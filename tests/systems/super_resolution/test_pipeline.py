@@ -12,7 +12,7 @@ from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
 from soundreel.clip import Clip
 from soundreel.diffusion.schedules import linear_schedule, respace
-from soundreel.systems.load import load
+from soundreel.systems import load
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
@@ -136,7 +136,8 @@ def test_a_clip_keeps_its_sound_and_progress_counts_to_the_end(pipeline):
     sound = np.random.default_rng(1).uniform(-1, 1, (2, 800)).astype(np.float32)
     clip = Clip(pixels, sound, Fraction(10), 1600)
     steps = []
-    large = pipeline.upscale_clip(clip, config=FAST, progress=lambda *x: steps.append(x))
+    options = {"num_steps": 2, "batch_frames": 2}
+    large = pipeline.upscale_clip(clip, progress=lambda *x: steps.append(x), **options)
     assert large.frames.shape == (5, 32, 32, 3)
     assert large.frame_rate == 10
     assert large.waveform is sound

@@ -1,8 +1,8 @@
 """MM-Diffusion from noise to clips: joint generation, sound for a video, pictures for a sound."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ from soundreel.checkpoints.store import (
 )
 from soundreel.clip import Clip
 from soundreel.config_io import config_from_json, config_to_json
+from soundreel.device import PRECISIONS, autocast
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.denoiser import Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.diffusion.samplers import sample
+from soundreel.diffusion.samplers import SAMPLERS, sample
 from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide
-from soundreel.errors import SoundreelError
+from soundreel.protocols import Progress, option, with_options
+from soundreel.request import Given, check_counts, read_given
 from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNet,
     CoupledUNetConfig,
@@ -34,10 +36,26 @@ SYSTEM = "mm-diffusion"
 COMPONENT = "unet"
 KIND = "coupled-unet"
 
-DEFAULT_GUIDANCE_WEIGHT = 2.0
 
-Progress = Callable[[int, int], None]
-"""`progress(done, total)` after each sampling step of each batch. Raise in it to stop."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MMDiffusionOptions:
+    """What `MMDiffusionPipeline.generate` takes besides the request itself."""
+
+    num_steps: int = option(
+        20, "Sampling steps; more is slower and closer to the model.", low=1, high=100
+    )
+    sampler: str = option("dpm-solver++", "Sampler.", choices=tuple(SAMPLERS))
+    guidance_weight: float = option(
+        2.0,
+        "How strongly the given modality steers the other; 0 is replacement alone, at half the"
+        " cost.",
+        low=0,
+        high=8,
+        given_only=True,
+    )
+    precision: str = option(
+        "float32", "Precision of the network.", choices=PRECISIONS, on_page=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +116,21 @@ class MMDiffusionPipeline:
             save_model_index(target, index)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """No names: the model has no classes."""
+        return ()
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What can be given to `generate`."""
+        return frozenset(("video", "audio"))
+
+    @property
+    def options(self) -> MMDiffusionOptions:
+        """The model's own sampling defaults."""
+        return MMDiffusionOptions(num_steps=self.settings.num_steps, sampler=self.settings.sampler)
+
+    @property
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
@@ -116,8 +149,12 @@ class MMDiffusionPipeline:
         """
         return self._fitted(clip).to_av(self.clip)
 
-    def decode(self, av: AV) -> list[Clip]:
-        """Clips of pixels and waveforms in [-1, 1]; values beyond are limited."""
+    def decode(self, av: AV, *, seed: int = 0) -> list[Clip]:
+        """Return clips of pixels and waveforms in [-1, 1]; values beyond are limited.
+
+        Args:
+            seed: without effect: nothing is drawn.
+        """
         return Clip.from_av(
             av.map(lambda x: x.float().cpu()), self.clip.frame_rate, self.clip.sample_rate
         )
@@ -128,26 +165,21 @@ class MMDiffusionPipeline:
         *,
         count: int = 1,
         seed: int = 0,
-        video: Clip | None = None,
-        audio: Clip | None = None,
-        guidance_weight: float = DEFAULT_GUIDANCE_WEIGHT,
-        sampler: str | None = None,
-        num_steps: int | None = None,
+        video: Clip | str | Path | None = None,
+        audio: Clip | str | Path | None = None,
         batch_size: int = 4,
         progress: Progress | None = None,
+        **options: Any,
     ) -> list[Clip]:
-        """Clips with sound; or sound for a silent clip, or pictures for a sound.
+        """Return clips with sound; or sound for a silent clip, or pictures for a sound.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
         Args:
             video: a clip whose frames are kept and given sound.
             audio: a clip whose sound is kept and given frames.
-            guidance_weight: how strongly the given modality steers the other, see
-                `soundreel.diffusion.zero_shot`; 0 is replacement alone, at half the cost.
-            sampler: a name from `soundreel.diffusion.samplers.SAMPLERS`.
-            num_steps: evaluations of the network.
             batch_size: clips that are sampled at once.
+            options: fields of `MMDiffusionOptions`; those left out or None are the model's own.
 
         Raises:
             SoundreelError: both modalities are given, the one asked for is not in the clip, or a
@@ -156,11 +188,9 @@ class MMDiffusionPipeline:
         Source:
             Ruan et al. 2023, section 3.4 (zero-shot transfer to conditional generation).
         """
-        if count < 1 or batch_size < 1:
-            raise SoundreelError(f"count and batch_size start at 1, got {count} and {batch_size}")
-        if guidance_weight < 0:
-            raise SoundreelError(f"guidance_weight starts at 0, got {guidance_weight}")
-        given = self._given(video, audio)
+        check_counts(count, seed, batch_size)
+        chosen = with_options(self.options, options, self.conditions)
+        given = self._known(read_given(video, audio, self.clip))
         num_batches = -(-count // batch_size)
         clips: list[Clip] = []
         for number, first in enumerate(range(0, count, batch_size)):
@@ -172,33 +202,29 @@ class MMDiffusionPipeline:
                 if progress is not None and num_steps is not None:
                     progress(number * num_steps + step, num_batches * num_steps)
 
-            av = sample(
-                self.denoiser(),
-                xt,
-                self.settings.diffusion.build(),
-                noise=noise,
-                sampler=sampler or self.settings.sampler,
-                num_steps=num_steps or self.settings.num_steps,
-                prediction_type=self.settings.diffusion.prediction_type,
-                guide=_guide(known, xt, guidance_weight),
-                callback=callback,
-            )
+            with autocast(self.device, chosen.precision):
+                av = sample(
+                    self.denoiser(),
+                    xt,
+                    self.settings.diffusion.build(),
+                    noise=noise,
+                    sampler=chosen.sampler,
+                    num_steps=chosen.num_steps,
+                    prediction_type=self.settings.diffusion.prediction_type,
+                    guide=_guide(known, xt, chosen.guidance_weight),
+                    callback=callback,
+                )
             for name in known.present:
                 av = av.replace(name, known[name])
             clips += self.decode(av)
         return clips
 
-    def _given(self, video: Clip | None, audio: Clip | None) -> AV:
-        """The given modality as a batch of one; both absent for joint generation."""
-        if video is not None and audio is not None:
-            raise SoundreelError("both modalities are given; leave one out")
-        clip = video if video is not None else audio
-        if clip is None:
+    def _known(self, given: Given | None) -> AV:
+        """Return the given modality as a batch of one; both absent for joint generation."""
+        if given is None:
             return AV(None, None)
-        name = "audio" if video is None else "video"
-        if (clip.waveform if name == "audio" else clip.frames) is None:
-            raise SoundreelError(f"the clip given as {name} has none")
-        return AV(None, None).replace(name, self.encode(clip)[name].to(self.device))
+        encoded = self.encode(given.clip)[given.modality]
+        return AV(None, None).replace(given.modality, encoded.to(self.device))
 
     def denoiser(self) -> Denoiser:
         """The network as samplers call it, for one sampling run.
@@ -209,7 +235,8 @@ class MMDiffusionPipeline:
         generator = torch.Generator().manual_seed(0)
 
         def denoise(xt: AV, timestep: Tensor) -> AV | Prediction:
-            output = self.unet(xt, timestep, self.unet.draw_window_shifts(generator))
+            shifts = self.unet.draw_window_shifts(generator)
+            output = self.unet(xt, timestep, shifts).map(Tensor.float)  # of bfloat16 too
             if not self.unet.config.learned_variance:
                 return output
             return Prediction(*split_variance(output))

@@ -8,6 +8,9 @@ A known modality keeps its true latent in decoding and its true signal in the cl
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +21,11 @@ from soundreel.audio.mel_image import decode_mel_image, fit_length
 from soundreel.checkpoints.text_encoder import TextEncoder, load_text_encoder
 from soundreel.clip import Clip
 from soundreel.data.latents import LatentScaling, PerceptualStats
+from soundreel.device import autocast
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.errors import SoundreelError
+from soundreel.protocols import Progress, with_options
+from soundreel.request import check_counts, find_label, read_given
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig, decode, starting_noise
 from soundreel.systems.mm_ldm.first_stage import clip_images
@@ -27,16 +33,15 @@ from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.sampling import sample_latents
 from soundreel.systems.mm_ldm.settings import (
     FirstStageNetwork,
+    MMLDMOptions,
     MMLDMSettings,
-    Progress,
     Request,
-    Scales,
-    check_label,
     check_parts,
+    class_names,
     fit_clip,
     known_signal,
     step_counter,
-    with_overrides,
+    with_steps,
 )
 from soundreel.systems.mm_ldm.vocoder import Vocoder
 from soundreel.types import AV, ClipSpec
@@ -79,6 +84,22 @@ class MMLDMPipeline:
         check_parts(clip, first_stage, autoencoder, generator, vocoder, self.settings)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that `label` may ask for; none for a model without classes."""
+        return class_names(self.settings, self.generator, self.autoencoder)
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What can be given to `generate`."""
+        learned = {"label": bool(self.class_names), "text": bool(self.settings.text.sha256)}
+        return frozenset(("video", "audio", *(name for name in learned if learned[name])))
+
+    @property
+    def options(self) -> MMLDMOptions:
+        """The model's own sampling defaults."""
+        return MMLDMOptions.of(self.settings)
+
+    @property
     def device(self) -> torch.device:
         return self.autoencoder.video_prompt.device
 
@@ -90,6 +111,12 @@ class MMLDMPipeline:
                 module.to(device)
         return self
 
+    def save(self, folder: Path) -> None:
+        """Write a model folder, whole or not at all."""
+        from soundreel.systems.mm_ldm.folder import save_mm_ldm  # which builds pipelines, too
+
+        save_mm_ldm(self, folder)
+
     def encode(self, clip: Clip) -> AV:
         """Latents of the clip's first window, as the generator sees them, with a batch of one.
 
@@ -99,14 +126,15 @@ class MMLDMPipeline:
         return self.encode_av(fit_clip(clip, self.clip, self.settings.framing).to_av(self.clip))
 
     @torch.no_grad()
-    def encode_av(self, av: AV) -> AV:
-        """Posterior means of pixels and waveforms, standardised; any modality may be absent.
+    def encode_av(self, av: AV, *, precision: str | None = None) -> AV:
+        """Return posterior means of pixels and waveforms, standardised; either may be absent.
 
         Args:
             av: video `batch frame channel height width`, audio `batch 1 sample`, in [-1, 1].
+            precision: of the networks; None is the model's own.
         """
         latents = AV(None, None)
-        with self._autocast():
+        with self._autocast(precision):
             if av.video is not None:
                 key_frames = self.autoencoder.select_key_frames(av.video).to(self.device)
                 images = self.first_stage.encode_frames(key_frames, chunk=self.settings.image_chunk)
@@ -127,8 +155,9 @@ class MMLDMPipeline:
         decoding: DecodingConfig | None = None,
         label: Int[Tensor, " batch"] | None = None,
         callback: Callable[[], None] | None = None,
+        precision: str | None = None,
     ) -> AV:
-        """Pixels and waveforms of standardised latents, on the CPU.
+        """Return pixels and waveforms of standardised latents, on the CPU.
 
         Args:
             latents: both modalities; each one's decoding looks at the other's.
@@ -136,6 +165,7 @@ class MMLDMPipeline:
             wanted: modalities to decode.
             label: class numbers; predicted from the latents if they are not given.
             callback: called after each step of each chunk of frames.
+            precision: of the networks; None is the model's own.
         """
         decoding = self.settings.decoding if decoding is None else decoding
         xt = starting_noise(
@@ -144,7 +174,7 @@ class MMLDMPipeline:
         for modality in ("video", "audio"):
             if modality not in wanted:
                 xt = xt.replace(modality, None)
-        with self._autocast():
+        with self._autocast(precision):
             signals = decode(
                 self.autoencoder,
                 self.stats.restore(latents),
@@ -185,48 +215,48 @@ class MMLDMPipeline:
         *,
         count: int = 1,
         seed: int = 0,
-        video: Clip | None = None,
-        audio: Clip | None = None,
-        label: int | None = None,
+        video: Clip | str | Path | None = None,
+        audio: Clip | str | Path | None = None,
+        label: int | str | None = None,
         text: str | Float[Tensor, "token context_dim"] | None = None,
-        num_steps: int | None = None,
-        guidance_scale: Scales | None = None,
-        decoder_num_steps: int | None = None,
-        decoder_guidance_scale: Scales | None = None,
         batch_size: int = 4,
         progress: Progress | None = None,
+        **options: Any,
     ) -> list[Clip]:
-        """Clips with sound; or sound for a silent clip, or pictures for a sound.
+        """Return clips with sound; or sound for a silent clip, or pictures for a sound.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
         Args:
             video: a clip whose frames are kept and given sound.
             audio: a clip whose sound is kept and given frames.
-            label: class number; needed if the generator was trained with classes.
+            label: name or number of a class; None makes anything.
             text: a caption, or a text encoder's token states, in place of the learned prompt.
                 A generator that was trained with captions makes anything without one.
-            num_steps, guidance_scale: of the generator.
-            decoder_num_steps, decoder_guidance_scale: of the signal decoder.
             batch_size: clips that are sampled at once.
+            options: fields of `MMLDMOptions`; those left out or None are the model's own.
 
         Raises:
             SoundreelError: both modalities are given, a setting is out of range, or a caption for a
                 generator that was trained without.
             CheckpointError: the text encoder cannot be loaded.
         """
-        if count < 1 or batch_size < 1:
-            raise SoundreelError(f"count and batch_size start at 1, got {count} and {batch_size}")
-        check_label(label, self.generator, self.autoencoder)
+        check_counts(count, seed, batch_size)
+        chosen = with_options(self.options, options, self.conditions)
         settings = self.settings
-        signal = known_signal(video, audio, self.clip, settings.framing)
+        label = find_label(label, self.class_names)
+        given = read_given(video, audio, self.clip)
+        signal = known_signal(given, self.clip, settings.framing)
         request = Request(
-            known=self.encode_av(signal),
+            known=self.encode_av(signal, precision=chosen.precision),
             signal=signal,
             label=label,
-            text=self._token_states(text),
-            sampling=with_overrides(settings.sampling, num_steps, guidance_scale),
-            decoding=with_overrides(settings.decoding, decoder_num_steps, decoder_guidance_scale),
+            text=self._token_states(text, chosen.text_encoder),
+            sampling=with_steps(settings.sampling, chosen.num_steps, chosen.guidance_scale),
+            decoding=with_steps(
+                settings.decoding, chosen.decoder_num_steps, chosen.decoder_guidance_scale
+            ),
+            precision=chosen.precision,
         )
         starts = range(seed, seed + count, batch_size)
         steps = request.num_steps(settings.diffusion.build(), self.clip.num_frames)
@@ -252,6 +282,7 @@ class MMLDMPipeline:
             decoding=request.decoding,
             label=label,
             callback=advance,
+            precision=request.precision,
         )
         for name in request.signal.present:
             av = av.replace(name, torch.cat(batch_size * [request.signal[name]]))
@@ -273,7 +304,7 @@ class MMLDMPipeline:
             torch.empty(batch_size, *shapes.audio_shape, device=self.device),
         )
         schedule = self.settings.diffusion.build()
-        with self._autocast():
+        with self._autocast(request.precision):
             return sample_latents(
                 self.generator,
                 self.stats.noise(noise(template), signal_share=float(schedule.alpha_bar[-1])),
@@ -287,7 +318,7 @@ class MMLDMPipeline:
             )
 
     def _token_states(
-        self, text: str | Float[Tensor, "token context_dim"] | None
+        self, text: str | Float[Tensor, "token context_dim"] | None, folder: str | None
     ) -> Float[Tensor, "token context_dim"] | None:
         """States for the generator; None is its learned prompt, and zeros are no caption."""
         config = self.settings.text
@@ -298,7 +329,9 @@ class MMLDMPipeline:
             return text
         if not config.sha256:
             raise SoundreelError("this model was trained without captions; leave the text out")
-        if self.text_encoder is None:
+        if folder is not None:
+            self.text_encoder = load_text_encoder(replace(config, folder=folder))
+        elif self.text_encoder is None:
             self.text_encoder = load_text_encoder(config)
         return self.text_encoder.to(self.device)([text])[0]
 
@@ -314,6 +347,5 @@ class MMLDMPipeline:
     def _clips(self, av: AV) -> list[Clip]:
         return Clip.from_av(av, self.clip.frame_rate, self.clip.sample_rate)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+    def _autocast(self, precision: str | None) -> torch.autocast:
+        return autocast(self.device, precision or self.settings.precision)

@@ -12,10 +12,13 @@ from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.checkpoints.text_encoder import TextConfig
 from soundreel.clip import Clip
+from soundreel.device import PRECISIONS
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.schedules import Schedule, respace
 from soundreel.errors import SoundreelError
 from soundreel.media.letterbox import letterbox
+from soundreel.protocols import Progress, option
+from soundreel.request import Given
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.generator import Generator
@@ -27,9 +30,6 @@ from soundreel.types import AV, ClipSpec
 
 FirstStageNetwork = KLVAE | TAEF2
 Steps = TypeVar("Steps", SamplingConfig, DecodingConfig)
-Progress = Callable[[int, int], None]
-"""`progress(done, total)` after each sampling step of each batch. Raise in it to stop."""
-
 Scales = float | tuple[float, float]
 """One guidance scale, or one for video and one for audio; 1 turns guidance off."""
 
@@ -60,18 +60,58 @@ class MMLDMSettings:
     class_names: tuple[str, ...] = ()
     text: TextConfig = field(default_factory=TextConfig)
     image_chunk: int = 16
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
 
-def with_overrides(config: Steps, num_steps: int | None, guidance_scale: Scales | None) -> Steps:
-    """The settings with what is not None exchanged."""
-    if num_steps is not None:
-        config = replace(config, num_steps=num_steps)
-    if guidance_scale is not None:
-        both = isinstance(guidance_scale, tuple)
-        video, audio = guidance_scale if both else (float(guidance_scale),) * 2
-        config = replace(config, video_guidance_scale=video, audio_guidance_scale=audio)
-    return config
+@dataclass(frozen=True, kw_only=True)
+class MMLDMOptions:
+    """What `MMLDMPipeline.generate` takes besides the request itself.
+
+    A guidance scale is one number for both modalities, or one for video and one for audio.
+    """
+
+    num_steps: int = option(
+        50, "Sampling steps; more is slower and closer to the model.", low=1, high=100
+    )
+    guidance_scale: Scales = option(
+        9.0, "Classifier-free guidance scale; 1 turns guidance off.", low=0, high=10
+    )
+    decoder_num_steps: int = option(50, "Steps of the signal decoder.", low=1, high=100)
+    decoder_guidance_scale: Scales = option(
+        2.5, "Guidance scale of the signal decoder; 1 turns guidance off.", low=0, high=10
+    )
+    precision: str = option(
+        "float32", "Precision of the networks.", choices=PRECISIONS, on_page=False
+    )
+
+    text_encoder: str | None = option(
+        None, "Folder of the text encoder; where it was in training.", on_page=False
+    )
+
+    @classmethod
+    def of(cls, settings: MMLDMSettings) -> "MMLDMOptions":
+        """Return a model's own defaults."""
+        return cls(
+            num_steps=settings.sampling.num_steps,
+            guidance_scale=_scales(settings.sampling),
+            decoder_num_steps=settings.decoding.num_steps,
+            decoder_guidance_scale=_scales(settings.decoding),
+            precision=settings.precision,
+        )
+
+
+def _scales(config: SamplingConfig | DecodingConfig) -> Scales:
+    video, audio = config.video_guidance_scale, config.audio_guidance_scale
+    return video if video == audio else (video, audio)
+
+
+def with_steps(config: Steps, num_steps: int, guidance_scale: Scales) -> Steps:
+    """Return settings of a sampler with other steps and guidance."""
+    both = isinstance(guidance_scale, tuple)
+    video, audio = guidance_scale if both else (float(guidance_scale),) * 2
+    return replace(
+        config, num_steps=num_steps, video_guidance_scale=video, audio_guidance_scale=audio
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +129,7 @@ class Request:
     text: Float[Tensor, "token context_dim"] | None
     sampling: SamplingConfig
     decoding: DecodingConfig
+    precision: str
 
     @property
     def wanted(self) -> list[str]:
@@ -138,32 +179,27 @@ def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]
 
 
 def known_signal(
-    video: Clip | None, audio: Clip | None, spec: ClipSpec, framing: Literal["center", "letterbox"]
+    given: Given | None, spec: ClipSpec, framing: Literal["center", "letterbox"]
 ) -> AV:
-    """Pixels or waveform of the modality that is given, with a batch of one.
+    """Return pixels or waveform of the given modality, with a batch of one.
 
     Raises:
-        SoundreelError: both are given, the clip lacks the modality, or it is shorter than a window.
+        SoundreelError: the clip is shorter than a window.
     """
-    if video is not None and audio is not None:
-        raise SoundreelError("both modalities are given; leave one out, or use reconstruct()")
-    given = video if video is not None else audio
     if given is None:
         return AV(None, None)
-    name = "audio" if video is None else "video"
-    if (given.waveform if name == "audio" else given.frames) is None:
-        raise SoundreelError(f"the clip given as {name} has none")
-    return AV(None, None).replace(name, fit_clip(given, spec, framing).to_av(spec)[name])
+    fitted = fit_clip(given.clip, spec, framing).to_av(spec)
+    return AV(None, None).replace(given.modality, fitted[given.modality])
 
 
-def check_label(
-    label: int | None, generator: Generator | None, autoencoder: MultiModalAutoencoder
-) -> None:
-    """Raise `SoundreelError` if neither network knows the class."""
+def class_names(
+    settings: MMLDMSettings, generator: Generator | None, autoencoder: MultiModalAutoencoder
+) -> tuple[str, ...]:
+    """Return the names of the classes that the networks know, in the order of their labels."""
     own = 0 if generator is None else generator.config.num_classes
-    num_classes = max(own, autoencoder.config.decoder.num_classes)
-    if label is not None and label not in range(num_classes):
-        raise SoundreelError(f"label {label} is not among this model's {num_classes} classes")
+    count = max(own, autoencoder.config.decoder.num_classes)
+    unnamed = range(len(settings.class_names), count)
+    return (*settings.class_names[:count], *(f"class {label}" for label in unnamed))
 
 
 def check_parts(

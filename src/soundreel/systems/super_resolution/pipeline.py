@@ -5,10 +5,10 @@ frame. Frames go through the network a few at a time, so memory does not grow wi
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from torch.nn import functional
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import load_component, load_model_index
 from soundreel.clip import Clip
+from soundreel.device import PRECISIONS, autocast
 from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.schedules import linear_schedule, respace
 from soundreel.errors import SoundreelError
 from soundreel.media.pixels import frames_to_video, video_to_frames
+from soundreel.protocols import Progress, option, with_options
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
@@ -36,26 +38,29 @@ COMPONENT = "super_resolution"
 
 _NUM_TRAIN_TIMESTEPS = 1000
 
-Progress = Callable[[int, int], None]
-"""`progress(done, total)` after each step of each batch of frames. Raise in it to stop."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpscaleConfig:
-    """How to enlarge.
+    """What `SuperResolutionPipeline.upscale_clip` takes besides clip and seed.
 
-    Args:
-        num_steps: DDIM steps, evenly strided over the chain; 25 is MM-Diffusion's setting.
-        batch_frames: frames that go through the network at once.
-        clamp_low_res: limit a generated clip's frames to [-1, 1] before they are enlarged. The
-            published scripts do not.
-        precision: "bfloat16" runs the network under automatic mixed precision.
+    The DDIM steps are evenly strided over the chain; 25 of them are MM-Diffusion's setting. The
+    published scripts do not clamp.
     """
 
-    num_steps: int = 25
-    batch_frames: int = 4
-    clamp_low_res: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
+    num_steps: int = option(
+        25, "Sampling steps per frame; few are faster and smoother.", low=1, high=32
+    )
+    batch_frames: int = option(
+        4, "Frames enlarged at once; more needs more memory.", low=1, on_page=False
+    )
+    clamp_low_res: bool = option(
+        False,
+        "Limit the small frames to the range of a picture before they are enlarged.",
+        on_page=False,
+    )
+    precision: str = option(
+        "float32", "Precision of the network.", choices=PRECISIONS, on_page=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_frames"):
@@ -96,6 +101,25 @@ class SuperResolutionPipeline:
         return cls(network)
 
     @property
+    def options(self) -> UpscaleConfig:
+        """The sampling defaults."""
+        return UpscaleConfig()
+
+    @property
+    def small_size(self) -> int:
+        """Pixels along each side of the pictures that it was trained to enlarge."""
+        return self.network.config.low_res_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> "SuperResolutionPipeline":
+        """Move the network; returns the pipeline itself."""
+        self.network.to(device)
+        return self
+
+    @property
     def scale(self) -> int:
         """How many times larger each side becomes."""
         return self.network.config.scale
@@ -105,21 +129,23 @@ class SuperResolutionPipeline:
         clip: Clip,
         *,
         seed: int = 0,
-        config: UpscaleConfig | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> Clip:
-        """The clip with larger frames and the same sound.
+        """Return the clip with larger frames and the same sound.
 
         Args:
             seed: of the noise image that all frames share.
+            options: fields of `UpscaleConfig`; those left out or None are its defaults.
 
         Raises:
-            SoundreelError: the clip has no frames.
+            SoundreelError: the clip has no frames, or an option is unknown or out of range.
         """
+        config = with_options(self.options, options)
         if clip.frames is None:
             raise SoundreelError("a clip without frames cannot be enlarged; give one with video")
         low_res = frames_to_video(clip.frames)
-        batches = self._batches(low_res, seed, config or UpscaleConfig(), progress)
+        batches = self._batches(low_res, seed, config, progress)
         frames = np.concatenate([video_to_frames(video) for video in batches])
         return replace(clip, frames=frames)
 
@@ -150,7 +176,7 @@ class SuperResolutionPipeline:
         noise_shape = (1, 3, low_res.shape[2] * self.scale, low_res.shape[3] * self.scale)
         noise = torch.randn(noise_shape, generator=torch.Generator().manual_seed(seed))
         schedule = respace(self.schedule, f"ddim{config.num_steps}")
-        device = next(self.network.parameters()).device
+        device = self.device
         parts = low_res.split(config.batch_frames)
         total = len(parts) * config.num_steps
         scale = self.network.config.residual_scale
@@ -166,9 +192,7 @@ class SuperResolutionPipeline:
                 learned_variance=self.network.config.learned_variance,
             )
             xt = noise.to(device).repeat(len(part), 1, 1, 1)
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
-            ):
+            with autocast(device, config.precision):
                 x0 = ddim(
                     denoiser,
                     AV(xt, None),

@@ -1,0 +1,56 @@
+"""MM-LDM as a system: what the registry, the command line and the page know of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from soundreel.protocols import Importer, System
+from soundreel.systems.mm_ldm import presets
+from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
+from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.systems.mm_ldm.settings import MMLDMOptions
+from soundreel.systems.mm_ldm.stable_diffusion_folder import import_stable_diffusion
+from soundreel.systems.mm_ldm.training import stages_of, train_mm_ldm
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoFlags:
+    """The files tell everything."""
+
+
+def _import(files: Sequence[Path], target: Path, flags: NoFlags) -> list[str]:
+    return import_stable_diffusion(files, target)
+
+
+def _load(folder: Path, device: torch.device) -> MMLDMPipeline:
+    return load_mm_ldm(folder).to(device)
+
+
+SYSTEM = System(
+    name=NAME,
+    config_type=MMLDMConfig,
+    presets={
+        "mm-ldm-landscape": presets.landscape,
+        "mm-ldm-aist": presets.aist,
+        "mm-ldm-audioset": presets.audioset,
+        "mm-ldm-small": presets.small,
+        "mm-ldm-scenes": presets.scenes,
+        "mm-ldm-tiny": presets.tiny,
+    },
+    stages=stages_of,
+    train=train_mm_ldm,
+    load=_load,
+    options=MMLDMOptions,
+    components=frozenset((KINDS["autoencoder"],)),
+    importers={
+        "stable-diffusion": Importer(
+            summary="Stable Diffusion v1's autoencoder and U-Net, to start MM-LDM from",
+            options=NoFlags,
+            read=_import,
+        )
+    },
+)

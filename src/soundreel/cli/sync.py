@@ -9,6 +9,7 @@ import tyro
 
 from soundreel.cli.main import write
 from soundreel.errors import SoundreelError
+from soundreel.media.container import Tracks
 from soundreel.media.encode import complete_file
 from soundreel.media.remux import move_sound, moved_name
 from soundreel.metrics.streams import curves_of, open_stream
@@ -26,6 +27,10 @@ class SyncArguments:
     """How far an offset is searched for, both ways."""
     max_duration_s: float = 60.0
     """Only so much of a long video is looked at, from its start."""
+    video_track: int | None = None
+    """Number of the video track, from 1; by default the one marked as default, else the first."""
+    audio_track: int | None = None
+    """Number of the audio track, likewise. It is the one that --fix moves."""
     plot: bool = False
     """Write NAME.sync.svg beside each file: what starts in the picture, and in the sound."""
     fix: bool = False
@@ -55,7 +60,8 @@ def sync(arguments: Annotated[SyncArguments, tyro.conf.arg(name="")]) -> int:
 
 
 def _one(path: Path, arguments: SyncArguments) -> None:
-    curves = curves_of(open_stream(path, arguments.max_duration_s))
+    tracks = Tracks(video=arguments.video_track, audio=arguments.audio_track)
+    curves = curves_of(open_stream(path, arguments.max_duration_s, tracks))
     result = sync_of_curves(curves.motion, curves.sound, curves.frame_rate, arguments.max_offset_s)
     write(f"{path}: {result.in_words()}")
     if arguments.plot:
@@ -65,10 +71,10 @@ def _one(path: Path, arguments: SyncArguments) -> None:
         with complete_file(drawing) as target:
             target.write_text(standalone(curves_svg(curves, width=960, height=192)))
     if arguments.fix:
-        _fix(path, result, arguments.force)
+        _fix(path, result, tracks, arguments.force)
 
 
-def _fix(path: Path, result: Sync, is_forced: bool) -> None:
+def _fix(path: Path, result: Sync, tracks: Tracks, is_forced: bool) -> None:
     if result.offset_s is None or not (result.has_evidence or is_forced):
         several = result.is_ambiguous and result.offset_s is not None
         why = "several offsets fit" if several else "no evidence of an offset"
@@ -78,6 +84,7 @@ def _fix(path: Path, result: Sync, is_forced: bool) -> None:
         write(f"{path}: nothing to correct")
         return
     target = moved_name(path)
-    left_out = move_sound(path, target, Fraction(-result.offset_s).limit_denominator(100_000))
+    seconds = Fraction(-result.offset_s).limit_denominator(100_000)
+    left_out = move_sound(path, target, seconds, tracks)
     note = f"; left out: {', '.join(left_out)}" if left_out else ""
     write(f"{target}: sound moved by {-result.offset_s:+.3f} s, all else copied{note}")

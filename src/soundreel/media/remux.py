@@ -7,7 +7,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
-from soundreel.media.container import audio_stream, open_media
+from soundreel.media.container import DEFAULT_TRACKS, Tracks, audio_stream, open_media
 from soundreel.media.encode import complete_file
 from soundreel.media.errors import MediaError
 
@@ -32,14 +32,17 @@ def moved_name(path: Path) -> Path:
     return path.with_name(f"{path.stem}.fixed{suffix}")
 
 
-def move_sound(source: Path, target: Path, seconds: Fraction) -> list[str]:
-    """Copy a file with its first audio track moved against all others.
+def move_sound(
+    source: Path, target: Path, seconds: Fraction, tracks: Tracks = DEFAULT_TRACKS
+) -> list[str]:
+    """Copy a file with one audio track moved against all others.
 
     Video, other audio, subtitles, attachments, chapters and tags are kept, packet by packet. Where
     the sound is to come earlier, all the rest is delayed, so that no sound is cut off.
 
     Args:
         seconds: by how much the sound comes later (positive) or earlier (negative).
+        tracks: which audio track it is.
 
     Returns:
         The tracks that were left out, as no player shows them: `data track 2`.
@@ -53,7 +56,7 @@ def move_sound(source: Path, target: Path, seconds: Fraction) -> list[str]:
     kind = CONTAINERS[target.suffix.lower()]
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     with open_media(source) as container:
-        sound = audio_stream(container)
+        sound = audio_stream(container, tracks)
         if sound is None:
             raise MediaError(source, "has no audio track", "give a file with sound")
         # Only delays, so that no time becomes negative and is cut off.

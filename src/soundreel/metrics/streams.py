@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from soundreel.clip import DEFAULT_FRAME_RATE, Clip, Seconds
 from soundreel.errors import SoundreelError
+from soundreel.media.container import DEFAULT_TRACKS, Tracks
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
@@ -53,24 +54,26 @@ class ClipStream:
         return max(1, frame_to_sample(num_frames, self.frame_rate, self.sample_rate))
 
 
-def open_stream(source: Source, duration: Seconds) -> ClipStream:
+def open_stream(source: Source, duration: Seconds, tracks: Tracks = DEFAULT_TRACKS) -> ClipStream:
     """Open the first `duration` seconds of a media file, or all of it where it is shorter.
 
     Raises:
         MediaError: the file cannot be read.
         SoundreelError: it has no picture or no sound.
     """
-    info = probe(source)
+    info = probe(source, tracks)
     if not (info.has_video and info.has_audio):
         raise SoundreelError(f"has no {'sound' if info.has_video else 'picture'}")
     frame_rate = info.frame_rate or DEFAULT_FRAME_RATE
     limit = max(1, round(Fraction(duration) * frame_rate))
 
     def sound(num_samples: int) -> Iterator[Waveform]:
-        return iter_audio(source, sample_rate=info.sample_rate, num_samples=num_samples)
+        return iter_audio(
+            source, sample_rate=info.sample_rate, num_samples=num_samples, tracks=tracks
+        )
 
     return ClipStream(
-        pictures=lambda: islice(read_frames(source, frame_rate=frame_rate), limit),
+        pictures=lambda: islice(read_frames(source, frame_rate=frame_rate, tracks=tracks), limit),
         sound=sound,
         frame_rate=frame_rate,
         sample_rate=info.sample_rate,

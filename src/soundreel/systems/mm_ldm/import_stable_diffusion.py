@@ -10,16 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from soundreel.checkpoints.component import CONFIG_FILE, WEIGHTS_FILE, check_state
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import download, is_hub_name
 from soundreel.checkpoints.import_torch import read_tensors
-from soundreel.checkpoints.store import (
-    CONFIG_FILE,
-    INDEX_FILE,
-    WEIGHTS_FILE,
-    load_state,
-    load_state_into,
-)
+from soundreel.checkpoints.store import INDEX_FILE, load_state
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import (
@@ -64,7 +59,8 @@ def load_kl_vae(model: KLVAE, source: str | Path) -> None:
     tensors = _tensors(path, "first_stage_model.")
     tensors = {k: v for k, v in tensors.items() if not k.startswith(("loss.", "model_ema."))}
     if tensors.keys() == model.state_dict().keys():
-        load_state_into(model, tensors, str(path))
+        check_state(model.state_dict(), tensors, str(path))
+        model.load_state_dict(tensors)
         return
     if any(key.startswith("encoder.down_blocks.") for key in tensors):
         tensors = {_current_attention(key): value for key, value in tensors.items()}
@@ -97,7 +93,9 @@ def load_unet(decoder: SignalDecoder, source: str | Path) -> None:
     }
     published = decoder.state_dict().keys() - own.keys()
     if published <= tensors.keys():
-        load_state_into(decoder, {k: tensors[k] for k in published} | own, str(path))
+        state = {k: tensors[k] for k in published} | own
+        check_state(decoder.state_dict(), state, str(path))
+        decoder.load_state_dict(state)
         return
     is_diffusers = any(key.startswith("down_blocks.") for key in tensors)
     rules = (unet_diffusers_rules if is_diffusers else signal_decoder_rules)(decoder.config)

@@ -237,8 +237,8 @@ def test_the_aist_recipe_keeps_all_cameras_on_a_dance_in_one_split(tmp_path, mak
     names = [
         f"gBR_sBM_c{camera:02d}_d04_mBR{music}_ch01.mkv" for camera in (1, 9) for music in range(6)
     ]
-    for name in names:
-        make_video(tmp_path / "in" / name)
+    for number, name in enumerate(names):
+        make_video(tmp_path / "in" / name, first_level=number)
     options = replace(RECIPES["aist"], height=8, width=8, test=2.0)
     info = prepare_dataset(tmp_path / "in", tmp_path / "out", options).info
     assert info.classes == tuple(f"BR{music}" for music in range(6))

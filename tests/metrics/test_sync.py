@@ -309,8 +309,8 @@ def test_curves_are_the_same_from_pieces_of_any_length():
     whole = sound_curves(stereo, SAMPLE_RATE)
     for cuts in ([1], [200, 201, 5000], list(range(0, 64_000, 999))):
         pieces = sound_curves(iter(np.split(stereo, cuts, axis=1)), SAMPLE_RATE)
-        assert np.allclose(pieces.flux, whole.flux, atol=1e-9)
-        assert np.allclose(pieces.power, whole.power, rtol=1e-12)
+        assert np.allclose(pieces.flux, whole.flux, atol=1e-4)
+        assert np.allclose(pieces.power, whole.power, rtol=1e-5)
     assert len(whole.flux) == 800
     large = frames.repeat(30, axis=1).repeat(30, axis=2)  # a few at a time
     streamed = motion_curves(iter(large))

@@ -51,6 +51,9 @@ class PrepareOptions:
     group_pattern: str = ""
     """Regular expression searched in the path of a video; videos for which its groups are equal are
     the same source and stay in the same split (several cameras on one scene, for example)."""
+    near_copies: float = 0.0
+    """Keep videos that look alike in one split too (equal files always are): the largest share of
+    the bits of their perceptual hashes that may differ, such as 0.1. 0 does not look for them."""
     test: float = 0.0
     """Sources held out as the split `test`: a share below 1, or a number from 1 on."""
     valid: float = 0.0
@@ -113,6 +116,8 @@ class PrepareOptions:
             )
         if self.best < 0:
             raise SoundreelError(f"best must not be negative, got {self.best}")
+        if not 0 <= self.near_copies < 0.5:
+            raise SoundreelError(f"near_copies is a share below 0.5, got {self.near_copies}")
         if self.shard_size_mb < 1:
             raise SoundreelError(f"shard_size_mb must be at least 1, got {self.shard_size_mb}")
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from soundreel.data.convert import Conversion, ConvertedClip
+from soundreel.data.copies import group_copies
 from soundreel.data.cuts import require_scene_detection
 from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry
 from soundreel.data.manifest import (
@@ -91,6 +92,10 @@ def prepare_dataset(
         try:
             _check_unchanged(sources, journal)
             todo = [source for source in sources if source.name not in journal.entries]
+            if todo:
+                known = {entry.source: entry.group for entry in journal.entries.values()}
+                sources = group_copies(sources, known, options.near_copies, num_workers)
+                todo = [source for source in sources if source.name not in journal.entries]
             if todo or not _is_complete(root, journal):
                 _convert(todo, root, options, journal, num_workers, progress)
                 _finish(root, origin, options, journal)

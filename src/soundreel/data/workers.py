@@ -52,7 +52,7 @@ def _convert_in_pool(
 ) -> Generator[Conversion, None, deque[Source]]:
     """Results until all is done or the pool breaks; returns what was under way then."""
     under_way: deque[tuple[Source, Future[Conversion]]] = deque()
-    with _pool(num_workers) as pool:
+    with worker_pool(num_workers) as pool:
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < AHEAD * num_workers:
@@ -69,7 +69,7 @@ def _convert_in_pool(
     return deque()
 
 
-def _pool(num_workers: int) -> ProcessPoolExecutor:
+def worker_pool(num_workers: int) -> ProcessPoolExecutor:
     """Worker processes that die at Ctrl-C, without a word; this process reports it."""
     return ProcessPoolExecutor(
         num_workers,
@@ -83,7 +83,7 @@ def _convert_one_by_one(
     waiting: deque[Source], options: PrepareOptions, spool: Path
 ) -> Iterator[Conversion]:
     """Results of a single worker, up to and including the source that makes it crash."""
-    with _pool(1) as pool:
+    with worker_pool(1) as pool:
         while waiting:
             source = waiting.popleft()
             try:

@@ -30,7 +30,7 @@ PRIOR = 0.2  # how much less a correlation counts at the largest offset than at 
 AMBIGUITY = 0.95
 EVIDENCE = 0.05  # the largest p-value that counts as evidence
 IN_SYNC_S = 0.04
-VALUES_AT_ONCE = 1_000_000
+VALUES_AT_ONCE = 200_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ TURN_STEP_S = 0.02
 NUM_SHUFFLES = 199
 PIECE_S = 0.5
 MIN_PIECES = 6  # of short clips: shorter pieces, or there would be too few orders
-VALUES_AT_ONCE = 1_000_000
+VALUES_AT_ONCE = 200_000
 
 
 def circular_correlations(

@@ -62,6 +62,23 @@ def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp
     assert "unet.width: 8" in soundreel("info", out / "model").stdout
 
 
+def test_a_run_starts_from_the_model_of_another(small_dataset, tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    first = train(config, small_dataset, tmp_path / "a", "--train.total-samples", "4")
+    assert first.returncode == 0, first.stderr
+    model = str(tmp_path / "a" / "model")
+    flags = ("--train.total-samples", "4", "--init", model)
+    tuned = train(config, small_dataset, tmp_path / "b", *flags)
+    assert tuned.returncode == 0, tuned.stderr
+    assert f"unet starts from {model}" in tuned.stderr
+    absent = train(config, small_dataset, tmp_path / "c", "--init", str(tmp_path / "none"))
+    assert absent.returncode == 2
+    assert "no such model folder" in absent.stderr
+    assert len(absent.stderr.splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
 def test_single_stages_are_not_called_a_model(tmp_path):
     stages = ("first_stage", "autoencoder")
     told = what_is_finished(tmp_path, stages)

@@ -36,6 +36,9 @@ class TrainArguments(Generic[Settings]):
     """Folder of the run: log, checkpoints, previews, and the model."""
     resume: bool = False
     """Go on from the newest checkpoint in --out."""
+    init: str = ""
+    """Model folder or Hub name to start from (fine-tuning). Stages that --stages leaves out are
+    taken from it as they are."""
     config: Path | None = None
     """YAML file whose values are laid over the preset; flags are laid over both."""
     tensorboard: bool = False
@@ -72,14 +75,14 @@ def train(arguments: list[str]) -> int:
 
 
 def what_is_finished(out: Path, stages: tuple[str, ...]) -> str:
-    """The run's model, or only some stages of it."""
+    """Return a line that names the run's model, or only some stages of it."""
     if (out / "model").is_dir():
         return f"model: {out / 'model'}"
     return f"finished in {out}: {', '.join(stages)}; --all-stages --resume makes the model"
 
 
 def _with_fractions() -> ConstructorRegistry:
-    """tyro's types, and frame rates such as 10 or 30000/1001."""
+    """Return tyro's types, and frame rates such as 10 or 30000/1001."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -112,6 +115,7 @@ def _run(arguments: TrainArguments[Any]) -> bool:
         out,
         resume=arguments.resume,
         stages=_stages(own, arguments),
+        init=arguments.init,
         trackers=trackers,
     )
 
@@ -137,7 +141,7 @@ def _stages(own: System, arguments: TrainArguments[Any]) -> tuple[str, ...]:
 
 
 def show_progress(numbers: Mapping[str, float]) -> None:
-    """One line for the terminal: clips seen, losses, speed, time left."""
+    """Write one line to the terminal: clips seen, losses, speed, time left."""
     losses = "  ".join(
         f"{name.partition('/')[2]} {value:.4f}"
         for name, value in numbers.items()
@@ -151,7 +155,7 @@ def show_progress(numbers: Mapping[str, float]) -> None:
 
 
 def _config_file(arguments: list[str]) -> Path | None:
-    """The value of --config, which must be known before the flags are read."""
+    """Return the value of --config, which must be known before the flags are read."""
     for index, argument in enumerate(arguments):
         if argument.startswith("--config="):
             return Path(argument.partition("=")[2])

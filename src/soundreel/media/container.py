@@ -73,12 +73,17 @@ def open_media(source: Source) -> Iterator[InputContainer]:
 
 
 def _place(source: Source) -> tuple[str | BufferedIOBase, dict[str, str]]:
-    local = {"protocol_whitelist": LOCAL_PROTOCOLS}
+    known = {"protocol_whitelist": LOCAL_PROTOCOLS}
     if isinstance(source, BufferedIOBase):
-        return source, local
+        return source, known
     if isinstance(source, str) and "://" in source and not Path(source).exists():
         return source, {}
-    return f"file:{source}", local
+    return local(source), known
+
+
+def local(path: str | Path) -> str:
+    """Return the name by which FFmpeg opens a file of this path, whatever characters it has."""
+    return f"file:{path}"
 
 
 def name_of(container: InputContainer) -> str:
@@ -106,7 +111,7 @@ def audio_streams(container: InputContainer) -> list[AudioStream]:
     ]
 
 
-def video_stream(container: InputContainer, tracks: Tracks) -> VideoStream | None:
+def video_stream(container: InputContainer, tracks: Tracks = DEFAULT_TRACKS) -> VideoStream | None:
     """Return the chosen track of pictures, None if the file has none.
 
     Raises:
@@ -115,7 +120,7 @@ def video_stream(container: InputContainer, tracks: Tracks) -> VideoStream | Non
     return _chosen(container, video_streams(container), tracks.video, "video")
 
 
-def audio_stream(container: InputContainer, tracks: Tracks) -> AudioStream | None:
+def audio_stream(container: InputContainer, tracks: Tracks = DEFAULT_TRACKS) -> AudioStream | None:
     """Return the chosen track of sound, None if the file has none.
 
     Raises:
@@ -139,7 +144,9 @@ def _chosen(
     return next(iter([*marked, *streams]), None)
 
 
-def require_video(container: InputContainer, source: Source, tracks: Tracks) -> VideoStream:
+def require_video(
+    container: InputContainer, source: Source, tracks: Tracks = DEFAULT_TRACKS
+) -> VideoStream:
     """Return the chosen video stream, or raise a MediaError that says there is none."""
     stream = video_stream(container, tracks)
     if stream is None:
@@ -147,7 +154,9 @@ def require_video(container: InputContainer, source: Source, tracks: Tracks) -> 
     return stream
 
 
-def require_audio(container: InputContainer, source: Source, tracks: Tracks) -> AudioStream:
+def require_audio(
+    container: InputContainer, source: Source, tracks: Tracks = DEFAULT_TRACKS
+) -> AudioStream:
     """Return the chosen audio stream, or raise a MediaError that says there is none."""
     stream = audio_stream(container, tracks)
     if stream is None:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, UInt8
 
 from soundreel.errors import SoundreelError
 from soundreel.files import writing_file
+from soundreel.media.container import local
 from soundreel.media.errors import MediaError
 from soundreel.media.tracks import (
     AAC_RATES,
@@ -72,7 +73,7 @@ def write_mp4(
     enlarged = None if frames is None else (playable(frame) for frame in frames)
     limited = None if waveform is None else clipped(waveform, path)
     with complete_file(path) as target:
-        _mux(str(target), MP4, enlarged, limited, Fraction(frame_rate), sample_rate, comment)
+        _mux(local(target), MP4, enlarged, limited, Fraction(frame_rate), sample_rate, comment)
 
 
 def write_mkv(
@@ -94,7 +95,7 @@ def write_mkv(
     """
     _check_mkv_frame_rate(frame_rate)
     with complete_file(path) as target:
-        _mux(str(target), MKV, frames, waveform, Fraction(frame_rate), sample_rate, comment)
+        _mux(local(target), MKV, frames, waveform, Fraction(frame_rate), sample_rate, comment)
 
 
 def encode_mkv_bytes(
@@ -113,7 +114,7 @@ def encode_mkv_bytes(
 def write_wav(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
     """32-bit float PCM in a WAV file, bit by bit."""
     with complete_file(path) as target:
-        _mux(str(target), WAV, None, waveform, Fraction(1), sample_rate)
+        _mux(local(target), WAV, None, waveform, Fraction(1), sample_rate)
 
 
 def _mux(

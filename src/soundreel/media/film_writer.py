@@ -22,8 +22,9 @@ from av.container import OutputContainer
 from jaxtyping import Float32, UInt8
 
 from soundreel.errors import SoundreelError
+from soundreel.media.clock import clock_zero
 from soundreel.media.container import (
-    clock_zero,
+    local,
     open_media,
     require_audio,
     require_video,
@@ -236,7 +237,9 @@ def combine(path: Path, picture: GivenTrack | None, sound: GivenTrack | None) ->
         frame_rate = _frame_rate(rates["picture"]) if picture is not None else DEFAULT_RATE
         sample_rate = rates["sound"].sample_rate if sound is not None else None
         options = mux_options(kind, frame_rate, sample_rate)
-        out = stack.enter_context(av.open(str(target), "w", format=kind.container, options=options))
+        out = stack.enter_context(
+            av.open(local(target), "w", format=kind.container, options=options)
+        )
         out.flags |= av.container.Flags.bitexact.value
         packets = []
         if picture is not None:
@@ -261,7 +264,7 @@ def picture_length(path: Path) -> Fraction:
             if packet.pts is not None:
                 length = packet.duration * tick if packet.duration else usual
                 end = max(end, packet.pts * tick + length)
-        return end - clock_zero(container)
+        return end - clock_zero(path)
 
 
 def _packets(
@@ -282,7 +285,7 @@ def _packets(
             added = out.add_stream_from_template(stream)
             added.metadata.update(stream.metadata)
             added.disposition = stream.disposition
-            shift = int(clock_zero(source) / tick_of(stream))
+            shift = int(clock_zero(track.path) / tick_of(stream))
             return _copied(source.demux(stream), added, shift)
     if modality == "video":
         return _encoded_pictures(out, kind, track, info)

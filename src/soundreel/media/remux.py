@@ -7,7 +7,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
-from soundreel.media.container import DEFAULT_TRACKS, Tracks, audio_stream, open_media
+from soundreel.media.container import DEFAULT_TRACKS, Tracks, audio_stream, local, open_media
 from soundreel.media.encode import complete_file
 from soundreel.media.errors import MediaError
 
@@ -63,7 +63,7 @@ def move_sound(
         sound_delay, rest_delay = max(seconds, Fraction(0)), max(-seconds, Fraction(0))
         with (
             complete_file(target) as temporary,
-            av.open(str(temporary), "w", format=kind, options=options) as copy,
+            av.open(local(temporary), "w", format=kind, options=options) as copy,
         ):
             _copy(container, copy, {sound.index: sound_delay}, rest_delay)
         return [

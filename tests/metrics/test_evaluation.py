@@ -147,7 +147,7 @@ def test_a_defect_is_no_reason_to_leave_a_clip_out(monkeypatch):
     def broken(*arguments):
         raise ValueError("deep inside")
 
-    monkeypatch.setattr("soundreel.metrics.measure.measure_sync", broken)
+    monkeypatch.setattr("soundreel.metrics.measure.sync_of_curves", broken)
     with pytest.raises(ValueError, match="deep inside"):
         measure(items(1, 1))
 

@@ -100,6 +100,21 @@ def test_a_base_checkpoint_becomes_the_network_it_came_from(tmp_path, config):
     assert index.clip == ClipSpec()
 
 
+def test_the_stem_stays_factored_where_the_blocks_are_not():
+    """As in the official code, whose stem ignores `video_type`."""
+    names = to_official(CoupledUNet(replace(BASE, video_conv="3d")).state_dict())
+    stem = sorted(name for name in names if name.startswith("input_blocks.0.0.video_conv."))
+    assert [name.rpartition("video_conv.")[2] for name in stem] == [
+        "video_conv_spatial.bias",
+        "video_conv_spatial.weight",
+        "video_conv_temporal.bias",
+        "video_conv_temporal.weight",
+    ]
+    block = [name for name in names if name.startswith("input_blocks.1.0.video_in_layers.2.")]
+    assert all(name.endswith(("video_conv.weight", "video_conv.bias")) for name in block)
+    assert names["input_blocks.1.0.video_in_layers.2.video_conv.weight"].dim() == 5
+
+
 def test_base_and_upsampler_share_a_folder_and_class_labels_are_left_out(tmp_path, base, upsampler):
     official = upsampler.state_dict() | {"label_emb.weight": torch.zeros(10, 128)}
     files = [

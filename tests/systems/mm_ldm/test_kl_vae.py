@@ -7,11 +7,13 @@ import av
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.systems.mm_ldm.first_stage_loss import freeze_encoder
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.official_configs import kl_vae_config
 from soundreel.systems.mm_ldm.official_keys import KL_VAE_COMPVIS, to_official
 from soundreel.systems.mm_ldm.stable_diffusion_keys import kl_vae_diffusers_rules
 
@@ -73,6 +75,53 @@ def test_files_of_every_layout_load(tmp_path, layout):
         assert torch.equal(source.decode(latent), target.decode(latent))
 
 
+@pytest.mark.parametrize("linear_shortcut", [False, True])
+def test_projections_may_change_the_width(linear_shortcut):
+    """CompVis: `embed_dim` channels of the latent, `z_channels` of the networks around it."""
+    published = {
+        "embed_dim": 3,
+        "ddconfig": {
+            "in_channels": 3,
+            "z_channels": 5,
+            "ch": 32,
+            "ch_mult": [1, 2],
+            "num_res_blocks": 1,
+        },
+    }
+    config = kl_vae_config(published)
+    vae = model(replace(config, linear_shortcut=linear_shortcut))
+    names = to_official(vae, KL_VAE_COMPVIS)
+    shapes = {key: list(value.shape) for key, value in names.items()}
+    assert shapes["encoder.conv_out.weight"] == [10, 64, 3, 3]
+    assert shapes["quant_conv.weight"] == [6, 10, 1, 1]
+    assert shapes["post_quant_conv.weight"] == [5, 3, 1, 1]
+    assert shapes["decoder.conv_in.weight"] == [64, 5, 3, 3]
+    image = torch.rand(2, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        moments = nn.functional.conv2d(
+            vae.encoder(image), vae.to_moments.weight, vae.to_moments.bias
+        )
+        posterior = vae.posterior(image)
+        torch.testing.assert_close(posterior.logvar, moments[:, 3:], atol=1e-5, rtol=1e-5)
+        if not linear_shortcut:
+            torch.testing.assert_close(posterior.mean, moments[:, :3], atol=1e-5, rtol=1e-5)
+        latent = vae.encode(image)
+        assert latent.shape == (2, 3, 4, 4)
+        assert vae.decode(latent).shape == image.shape
+
+
+def test_a_projection_that_changes_nothing_leaves_the_same_network():
+    """Where `embed_dim` equals `z_channels`, what is said of them changes no weight."""
+    published = {"in_channels": 3, "z_channels": 4, "ch": 32, "ch_mult": [1, 2]}
+    published["num_res_blocks"] = 1
+    config = kl_vae_config({"embed_dim": 4, "ddconfig": published})
+    assert config == kl_vae_config(published)
+    assert config.z_channels is None
+    said = model(replace(config, z_channels=4))
+    for key, value in model(config).state_dict().items():
+        assert torch.equal(said.state_dict()[key], value)
+
+
 def test_diffusers_names_and_shapes_are_those_of_its_stable_diffusion_files():
     """Names known from the published `vae/diffusion_pytorch_model.safetensors`."""
     with torch.device("meta"):
@@ -131,7 +180,7 @@ def test_files_of_another_size_are_refused_by_name(tmp_path):
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "vae.safetensors")
     with pytest.raises(CheckpointError, match="does not fit"):
         load_kl_vae(model(), tmp_path / "vae.safetensors")
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="no weights of Stable Diffusion"):
         load_kl_vae(model(), tmp_path / "absent.safetensors")
 
 

@@ -1,5 +1,7 @@
 """Stable Diffusion files become a folder of the networks that MM-LDM starts from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -71,6 +73,19 @@ def test_two_files_make_one_folder(tmp_path, networks):
     index = load_model_index(tmp_path / "model")
     assert index.system == "mm-ldm"
     assert list(index.components) == ["first_stage", "signal_decoder"]
+
+
+def test_a_first_stage_whose_projections_change_the_width_is_imported(tmp_path):
+    """`embed_dim` 3 and `z_channels` 5 in CompVis's words."""
+    source = KLVAE(replace(SIZES.first_stage, latent_channels=3, z_channels=5)).eval()
+    path = tmp_path / "vae.pt"
+    torch.save(to_official(source, kl_vae_diffusers_rules(2)), path)
+    import_stable_diffusion([path], tmp_path / "model", SIZES)
+    loaded, config = load_component(tmp_path / "model", "first_stage", KLVAE, KLVAEConfig)
+    assert (config.latent_channels, config.z_channels) == (3, 5)
+    image = torch.rand(1, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(loaded.eval().encode(image), source.encode(image))
 
 
 def test_a_full_checkpoint_is_taken_apart_and_the_rest_is_named(tmp_path, networks):

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Literal
 
 from soundreel.config import DataConfig, PreviewConfig
+from soundreel.errors import SoundreelError
 from soundreel.protocols import option
 from soundreel.systems.joint_flow.audio_codec import AudioCodecConfig
 from soundreel.systems.joint_flow.audio_objective import AudioLossConfig
@@ -41,7 +42,7 @@ class VideoStage:
 
     def __post_init__(self) -> None:
         if self.num_groups < 2 or self.fit_clips < 1 or self.fit_patch_stride < 1:
-            raise ValueError("needs num_groups >= 2, fit_clips >= 1 and fit_patch_stride >= 1")
+            raise SoundreelError("needs num_groups >= 2, fit_clips >= 1 and fit_patch_stride >= 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,21 +118,23 @@ class JointFlowConfig:
     def __post_init__(self) -> None:
         clip, codec = self.clip, self.audio.codec
         if clip.num_frames % HOP:
-            raise ValueError(f"clip.num_frames must be a multiple of {HOP}, got {clip.num_frames}")
+            raise SoundreelError(
+                f"clip.num_frames must be a multiple of {HOP}, got {clip.num_frames}"
+            )
         if clip.num_channels != 1:
-            raise ValueError(f"clip.num_channels must be 1, got {clip.num_channels}")
+            raise SoundreelError(f"clip.num_channels must be 1, got {clip.num_channels}")
         if (self.video.encoder.height, self.video.encoder.width) != (clip.height, clip.width):
-            raise ValueError(
+            raise SoundreelError(
                 f"video.encoder is for {self.video.encoder.height}x{self.video.encoder.width}"
                 f" pixels, the clip has {clip.height}x{clip.width}"
             )
         if codec.sample_rate != clip.sample_rate:
-            raise ValueError(
+            raise SoundreelError(
                 f"audio.codec.sample_rate {codec.sample_rate} must equal clip.sample_rate"
                 f" {clip.sample_rate}"
             )
         if codec.samples_per_latent * clip.frame_rate != clip.sample_rate:
-            raise ValueError(
+            raise SoundreelError(
                 f"audio.codec.samples_per_latent must be the samples of a frame,"
                 f" {float(clip.sample_rate / clip.frame_rate):g}, got {codec.samples_per_latent}"
             )

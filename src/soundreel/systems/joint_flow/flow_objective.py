@@ -15,6 +15,7 @@ from soundreel.diffusion.flow import (
     remainder,
 )
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.errors import SoundreelError
 from soundreel.systems.joint_flow.transformer import JointTransformer
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
 from soundreel.types import AV
@@ -54,12 +55,12 @@ class FlowLossConfig:
     def __post_init__(self) -> None:
         shares = (self.together, self.apart, self.one_clean)
         if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
+            raise SoundreelError(
                 f"together, apart and one_clean are shares that add up to at most 1, got {shares}"
             )
         for name in ("uniform_share", "class_drop"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
+                raise SoundreelError(f"{name} is a share within [0, 1], got {getattr(self, name)}")
 
 
 def flow_objective(config: FlowLossConfig) -> Objective:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from soundreel.data.dataset import Sample
 from soundreel.data.latents import Windows
 from soundreel.data.manifest import DataError
+from soundreel.errors import SoundreelError
 from soundreel.files import write_text, writing_file
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.lapped import HOP
@@ -145,7 +146,7 @@ def measure(transformer: JointTransformer, latents: CachedLatents, video: VideoE
     """Set a transformer's scales from the latents that it is going to learn.
 
     Raises:
-        ValueError: an audio channel never changes.
+        SoundreelError: an audio channel never changes.
     """
     sums: dict[str, Tensor] = {}
     for first in range(0, len(latents), SHARD_ROWS):
@@ -174,7 +175,9 @@ def measure(transformer: JointTransformer, latents: CachedLatents, video: VideoE
     variance = squares / count - mean.square()
     if bool((variance <= 1e-8).any()):
         still = (variance <= 1e-8).nonzero().flatten().tolist()
-        raise ValueError(f"audio latent channels {still} never change; is there sound in the data?")
+        raise SoundreelError(
+            f"audio latent channels {still} never change; is there sound in the data?"
+        )
     transformer.get_buffer("audio_mean").copy_(mean)
     transformer.get_buffer("audio_std").copy_(variance.sqrt())
     transformer.get_buffer("video_deviation").copy_(video.deviation)

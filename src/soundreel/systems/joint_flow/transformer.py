@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import TwoLayerMLP, zero_parameters
 from soundreel.types import AV
 
@@ -42,11 +43,11 @@ class TransformerSizes:
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
-            raise ValueError(
+            raise SoundreelError(
                 f"width {self.width} must divide into num_heads {self.num_heads} of a multiple of 4"
             )
         if self.num_heads % 2 or not self.slopes:
-            raise ValueError("num_heads must be even, and slopes not empty")
+            raise SoundreelError("num_heads must be even, and slopes not empty")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

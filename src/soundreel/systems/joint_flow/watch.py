@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
+from soundreel.errors import SoundreelError
 from soundreel.systems.joint_flow.flow_objective import flow_errors
 from soundreel.systems.joint_flow.transformer import MODALITIES, JointTransformer
 from soundreel.types import AV
@@ -57,12 +58,12 @@ def watch(
         latents: scaled as the network sees them.
 
     Raises:
-        ValueError: fewer than two clips of a class.
+        SoundreelError: fewer than two clips of a class.
     """
     partner = partners(label)
     own = (partner >= 0).nonzero().flatten()
     if len(own) < 2:
-        raise ValueError("the watch needs at least two clips of a class")
+        raise SoundreelError("the watch needs at least two clips of a class")
     gaps = {}
     for watched, other in (MODALITIES, MODALITIES[::-1]):
         true, false = [], []

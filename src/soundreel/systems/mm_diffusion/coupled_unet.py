@@ -42,7 +42,8 @@ class CoupledUNetConfig:
         cross_head_width: channels per head in cross-modal attention; 0 uses `num_heads` heads.
         middle_cross_attention: whether the middle has its full-window cross-modal block.
         learned_variance: double the output channels; the second half interpolates the variance.
-        video_conv: "2d+1d" (space, then frames) or "3d".
+        video_conv: of the residual blocks, "2d+1d" (space, then frames) or "3d"; the stem is
+            "2d+1d" with either, as in the official code.
         num_groups: groups of every group normalisation; divides every channel count.
     """
 
@@ -114,7 +115,7 @@ class Stem(nn.Module):
 
     def __init__(self, config: CoupledUNetConfig) -> None:
         super().__init__()
-        self.video = VideoConv(config.video_channels, config.width, config.video_conv)
+        self.video = VideoConv(config.video_channels, config.width)
         self.audio = AudioConv(config.audio_channels, config.width)
 
     def forward(self, x: AV) -> AV:

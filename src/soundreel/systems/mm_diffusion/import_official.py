@@ -148,9 +148,8 @@ def coupled_unet_config(
     width = state["time_embed.0.weight"].shape[1]
     layout = unet_layout(state, width, "video_out_layers.0.GroupNorm.weight", where)
     audio_channels = state["input_blocks.0.0.audio_conv.audio_conv.weight"].shape[1]
-    is_factored = "input_blocks.0.0.video_conv.video_conv_spatial.weight" in state
-    stem = "video_conv_spatial" if is_factored else "video_conv"
-    video_channels = state[f"input_blocks.0.0.video_conv.{stem}.weight"].shape[1]
+    video_channels = state["input_blocks.0.0.video_conv.video_conv_spatial.weight"].shape[1]
+    is_factored = "input_blocks.1.0.video_in_layers.2.video_conv_spatial.weight" in state
     cross_factors = layout.factors_with(state, ".v_qkv.weight")
     middle_cross = "middle_blocks.1.v_qkv.weight" in state
     narrowest = min((width * layout.mult_at(factor) for factor in cross_factors), default=0)

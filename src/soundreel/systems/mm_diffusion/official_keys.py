@@ -46,7 +46,6 @@ _CROSS: tuple[tuple[str, str, int], ...] = (
 _STEM: tuple[tuple[str, str, int], ...] = (
     ("video.spatial", "video_conv.video_conv_spatial", 0),
     ("video.temporal", "video_conv.video_conv_temporal", 0),
-    ("video.full", "video_conv.video_conv", 0),
     ("audio", "audio_conv.audio_conv", 0),
 )
 _HEADS: tuple[tuple[str, str, int], ...] = (

@@ -6,6 +6,7 @@ the original CompVis release (also inside a full checkpoint), of diffusers, or o
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from soundreel.checkpoints.hub import download, is_hub_name
 from soundreel.checkpoints.import_torch import read_tensors
 from soundreel.checkpoints.store import INDEX_FILE, load_state
 from soundreel.errors import SoundreelError
-from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.official_keys import (
     KL_VAE_COMPVIS,
     from_official,
@@ -72,6 +73,21 @@ def load_kl_vae(model: KLVAE, source: str | Path) -> None:
     except SoundreelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state)
+
+
+def with_latent_of(config: KLVAEConfig, source: str | Path) -> KLVAEConfig:
+    """Return a first stage's configuration with the latent channels that its weights have.
+
+    Raises:
+        CheckpointError: nothing readable is there.
+    """
+    weight = _tensors(weights_file(source, FIRST_STAGE), "first_stage_model.").get(
+        "quant_conv.weight"
+    )
+    if weight is None or weight.dim() < 2:
+        return config
+    latent, inner = weight.shape[0] // 2, weight.shape[1] // 2
+    return replace(config, latent_channels=latent, z_channels=None if inner == latent else inner)
 
 
 def load_unet(decoder: SignalDecoder, source: str | Path) -> None:

@@ -29,6 +29,9 @@ class KLVAEConfig:
     """Sizes; the defaults are Stable Diffusion's (83,653,863 parameters, factor 8).
 
     Args:
+        latent_channels: of the latent (`embed_dim` in CompVis's configurations).
+        z_channels: between the networks and the 1x1 projections before and after the latent; None
+            is as many as the latent has.
         latent_scale: the latent handed to other networks is the posterior's sample times this;
             chosen so that its standard deviation is about one.
         linear_shortcut: False as published. True adds a linear map of each patch to the mean, and
@@ -38,6 +41,7 @@ class KLVAEConfig:
 
     image_channels: int = 3
     latent_channels: int = 4
+    z_channels: int | None = None
     width: int = 128
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
@@ -48,6 +52,16 @@ class KLVAEConfig:
     def __post_init__(self) -> None:
         if not self.channel_mult:
             raise SoundreelError("KLVAEConfig.channel_mult is empty; give one multiple per level")
+        if self.latent_channels < 1 or self.inner_channels < 1:
+            raise SoundreelError(
+                f"latent_channels and z_channels start at 1, got {self.latent_channels} and "
+                f"{self.z_channels}"
+            )
+
+    @property
+    def inner_channels(self) -> int:
+        """Return the channels between the networks and the projections."""
+        return self.latent_channels if self.z_channels is None else self.z_channels
 
     @property
     def factor(self) -> int:
@@ -66,10 +80,9 @@ class KLVAE(nn.Module):
     def __init__(self, config: KLVAEConfig) -> None:
         super().__init__()
         self.config = config
-        moments = 2 * config.latent_channels
         self.encoder = Encoder(config)
-        self.to_moments = nn.Conv2d(moments, moments, 1)
-        self.from_latent = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        self.to_moments = nn.Conv2d(2 * config.inner_channels, 2 * config.latent_channels, 1)
+        self.from_latent = nn.Conv2d(config.latent_channels, config.inner_channels, 1)
         self.decoder = Decoder(config)
         self.shortcut = PatchShortcut(config) if config.linear_shortcut else None
         if self.shortcut is not None:
@@ -207,7 +220,7 @@ class Encoder(nn.Module):
             self.levels.append(Level(blocks, None if is_last else PaddedDownsample(width)))
         self.middle = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.inner_channels, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Tensor:
         h = self.conv_in(image)
@@ -224,7 +237,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.recompute = config.gradient_checkpointing
         widths = [config.width * mult for mult in config.channel_mult]
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.inner_channels, widths[-1], 3, padding=1)
         self.middle = Middle(widths[-1])
         self.levels = nn.ModuleList()
         for index, width in enumerate(widths):

@@ -22,9 +22,11 @@ def kl_vae_config(published: Published) -> KLVAEConfig:
             f"attn_resolutions {sizes['attn_resolutions']}: only first stages without attention "
             "outside the middle block are supported, as in Stable Diffusion"
         )
+    embed_dim = published.get("embed_dim", sizes["z_channels"])
     return KLVAEConfig(
         image_channels=sizes["in_channels"],
-        latent_channels=sizes["z_channels"],
+        latent_channels=embed_dim,
+        z_channels=None if sizes["z_channels"] == embed_dim else sizes["z_channels"],
         width=sizes["ch"],
         channel_mult=tuple(sizes["ch_mult"]),
         num_res_blocks=sizes["num_res_blocks"],

@@ -20,6 +20,7 @@ from soundreel.systems.mm_ldm.import_stable_diffusion import (
     FIRST_STAGE,
     load_kl_vae,
     load_unet,
+    with_latent_of,
 )
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder, SignalDecoderConfig
@@ -36,7 +37,10 @@ _FULL_CHECKPOINT = ("first_stage_model.", "model.diffusion_model.")
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusionSizes:
-    """Sizes of the networks; the defaults are Stable Diffusion v1's."""
+    """Sizes of the networks; the defaults are Stable Diffusion v1's.
+
+    The channels of the first stage's latent are read off its file.
+    """
 
     first_stage: KLVAEConfig = field(default_factory=KLVAEConfig)
     decoder: SignalDecoderConfig = field(default_factory=SignalDecoderConfig)
@@ -93,7 +97,7 @@ def _loaded(name: str, path: Path, sizes: StableDiffusionSizes) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name == FIRST_STAGE:
-            first_stage = KLVAE(sizes.first_stage)
+            first_stage = KLVAE(with_latent_of(sizes.first_stage, path))
             load_kl_vae(first_stage, path)
             return first_stage
         decoder = SignalDecoder(sizes.decoder)

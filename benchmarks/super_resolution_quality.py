@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
+from soundreel.checkpoints.store import read_model
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import DatasetInfo
 from soundreel.media.pixels import video_to_frames
@@ -73,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    pipeline = SuperResolutionPipeline.load(options.model)
+    pipeline = SuperResolutionPipeline.load(read_model(options.model))
     distance = load_perceptual_loss(options.perceptual)
     truth = held_out_frames(options.data, options.split, options.clips, options.frames)
     degradation = DegradationConfig(low_res_size=pipeline.network.config.low_res_size)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import soundreel
+from soundreel.checkpoints.store import read_model
 from soundreel.config_io import load_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset
@@ -52,7 +53,7 @@ def test_an_old_mm_diffusion_model_generates_the_same_clip():
 
 
 def test_an_old_super_resolution_model_makes_the_same_frames():
-    pipeline = SuperResolutionPipeline.load(OLD / "super_resolution_model")
+    pipeline = SuperResolutionPipeline.load(read_model(OLD / "super_resolution_model"))
     low_res = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
     frames = pipeline.upscale_video(low_res, config=UpscaleConfig(num_steps=2))
     assert float(frames.mean()) == pytest.approx(

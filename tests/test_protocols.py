@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
+from soundreel.errors import SoundreelError
 from soundreel.protocols import option, with_options
 
 
@@ -33,6 +34,11 @@ def test_only_what_is_given_is_exchanged():
 def test_unknown_names_and_values_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         with_options(Options(), changes)
+
+
+def test_the_message_also_names_what_can_be_given():
+    with pytest.raises(SoundreelError, match="this model takes audio, video, num_steps"):
+        with_options(Options(), {"label": 3}, ("video", "audio"))
 
 
 def test_a_field_says_what_its_flag_and_its_page_field_need():

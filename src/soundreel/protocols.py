@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from soundreel.checkpoints.store import ModelFolder
 from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
 from soundreel.types import AV, ClipSpec
@@ -104,7 +105,7 @@ class System:
     presets: Mapping[str, Callable[[], Any]]
     stages: Callable[[Any], tuple[Stage, ...]]
     train: TrainFunction
-    load: Callable[[Path, torch.device], Any]
+    load: Callable[[ModelFolder, torch.device], Any]
     options: type
     upscales: bool = False
     components: frozenset[str] = frozenset()
@@ -212,9 +213,8 @@ def with_options(
     known = {entry.name: entry.metadata for entry in fields(defaults)}  # pyrefly: ignore
     unknown = sorted(changes.keys() - known)
     if unknown:
-        raise SoundreelError(
-            f"unknown option {', '.join(unknown)}; this model takes {', '.join(known)}"
-        )
+        takes = ", ".join([*sorted(conditions), *known])
+        raise SoundreelError(f"unknown option {', '.join(unknown)}; this model takes {takes}")
     changed = {name: value for name, value in changes.items() if value is not None}
     for name, value in changed.items():
         low, choices = known[name].get("low"), known[name].get("choices")

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from soundreel.checkpoints.store import read_model
 from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig, num_parameters
@@ -27,7 +28,7 @@ def told(capsys):
 
 def test_a_model_is_told_with_its_size_clips_and_settings(told, small_run):
     lines = told(small_run / "model")
-    unet = MMDiffusionPipeline.load(small_run / "model").unet
+    unet = MMDiffusionPipeline.load(read_model(small_run / "model")).unet
     count = num_parameters(unet.config)
     assert count < num_parameters(CoupledUNetConfig())
     assert f"{count:,} parameters" in lines["unet"]

@@ -35,6 +35,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
             )
         path = download(str(name_or_path), SAFE_FILES)
     if not (path / INDEX_FILE).is_file():
+        if (path / "model" / INDEX_FILE).is_file():
+            raise CheckpointError(f"{path} is a training run; its model is {path / 'model'}")
         raise CheckpointError(f"{path}: no model folder here ({INDEX_FILE} is missing)")
     return path
 

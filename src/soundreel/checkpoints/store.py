@@ -115,6 +115,17 @@ class ModelFolder:
     index: ModelIndex
     components: dict[str, StoredComponent]
 
+    def component(self, name: str) -> StoredComponent:
+        """Return a component.
+
+        Raises:
+            CheckpointError: the folder has none of that name.
+        """
+        if name not in self.components:
+            held = ", ".join(self.components) or "nothing"
+            raise CheckpointError(f"{self.path}: holds no {name}, only {held}")
+        return self.components[name]
+
 
 def read_model(folder: Path) -> ModelFolder:
     """Read index and configurations of a model folder; weights are read when they are asked for.

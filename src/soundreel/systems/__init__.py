@@ -11,7 +11,7 @@ import torch
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
-from soundreel.checkpoints.store import ModelIndex, load_model_index
+from soundreel.checkpoints.store import ModelFolder, ModelIndex, read_model
 from soundreel.config_io import ConfigError
 from soundreel.device import find_device
 from soundreel.protocols import Pipeline, System, Upscaler
@@ -74,8 +74,8 @@ def load(
         SoundreelError: there is no such device.
     """
     found = find_device(device)
-    folder = resolve_model(DEFAULT_MODEL if name_or_path is None else name_or_path)
-    return _opener(folder, upscales=False).load(folder, found)
+    model = read_model(resolve_model(DEFAULT_MODEL if name_or_path is None else name_or_path))
+    return _opener(model, upscales=False).load(model, found)
 
 
 def load_upscaler(
@@ -92,17 +92,17 @@ def load_upscaler(
         SoundreelError: there is no such device.
     """
     found = find_device(device)
-    folder = resolve_model(name_or_path)
-    return _opener(folder, upscales=True).load(folder, found)
+    model = read_model(resolve_model(name_or_path))
+    return _opener(model, upscales=True).load(model, found)
 
 
-def _opener(folder: Path, *, upscales: bool) -> System:
+def _opener(model: ModelFolder, *, upscales: bool) -> System:
     """Return the system that opens a model folder.
 
     Raises:
         CheckpointError: there is none, or none that does what is asked.
     """
-    index = load_model_index(folder)
+    index, folder = model.index, model.path
     if index.system not in SYSTEMS:
         raise CheckpointError(f"{folder}: unknown system {index.system!r}; update soundreel")
     named = system(index.system)

@@ -10,6 +10,7 @@ import torch
 from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.store import read_model
 from soundreel.checkpoints.text_encoder import (
     TextConfig,
     load_text_encoder,
@@ -326,7 +327,7 @@ def test_mixed_precision_stays_close():
 def test_a_saved_pipeline_loads_back_equal(tmp_path, pipeline):
     for original in (pipeline, make_pipeline(vocoder=False, class_names=("a", "b"))):
         save_mm_ldm(original, tmp_path / "model")
-        loaded = load_mm_ldm(tmp_path / "model")
+        loaded = load_mm_ldm(read_model(tmp_path / "model"))
         assert loaded.settings == original.settings
         assert loaded.clip == original.clip
         assert same(loaded.generate(seed=2)[0], original.generate(seed=2)[0], 0.0)
@@ -345,7 +346,7 @@ def test_principal_axes_are_saved_with_the_pipeline(tmp_path):
     config = LatentAxesConfig(latents=latents, num_axes=20)
     original.stats = PerceptualAxes.measured(config, latent_moments([some]))
     save_mm_ldm(original, tmp_path / "model")
-    loaded = load_mm_ldm(tmp_path / "model")
+    loaded = load_mm_ldm(read_model(tmp_path / "model"))
     assert loaded.stats.config == config
     assert same(loaded.generate(seed=2)[0], original.generate(seed=2)[0], 0.0)
     assert not same(loaded.generate(seed=2)[0], make_pipeline().generate(seed=2)[0])
@@ -374,7 +375,7 @@ def test_a_pipeline_without_generator_encodes_and_decodes(tmp_path, pipeline):
         settings=pipeline.settings,
     )
     save_mm_ldm(without, tmp_path / "model")
-    loaded = load_mm_ldm(tmp_path / "model")
+    loaded = load_mm_ldm(read_model(tmp_path / "model"))
     assert loaded.reconstruct(make_clip()).frames.shape == (4, 32, 32, 3)
     with pytest.raises(ValueError, match="has no generator"):
         loaded.generate()
@@ -384,7 +385,7 @@ def test_an_incomplete_folder_is_one_clear_error(tmp_path, pipeline):
     save_mm_ldm(pipeline, tmp_path / "model")
     (tmp_path / "model" / "autoencoder" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="file not found"):
-        load_mm_ldm(tmp_path / "model")
+        load_mm_ldm(read_model(tmp_path / "model"))
 
 
 def test_both_modalities_or_a_modality_that_is_absent_are_refused(pipeline):
@@ -440,7 +441,7 @@ def test_captions_work_beside_classes_and_known_signals(text_encoders):
 def test_a_saved_pipeline_remembers_its_text_encoder(tmp_path, text_encoders):
     original = make_pipeline(text=caption_settings(text_encoders))
     save_mm_ldm(original, tmp_path / "model")
-    loaded = load_mm_ldm(tmp_path / "model")
+    loaded = load_mm_ldm(read_model(tmp_path / "model"))
     assert same(loaded.generate(text="sea")[0], original.generate(text="sea")[0], 0.0)
     moved = replace(original.settings.text, folder=str(tmp_path / "moved"))
     loaded.settings = replace(loaded.settings, text=moved)

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from soundreel.checkpoints.errors import CheckpointError
-from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
+from soundreel.checkpoints.store import ModelIndex, read_model, save_component, save_model_index
 from soundreel.clip import Clip
 from soundreel.diffusion.schedules import linear_schedule, respace
-from soundreel.systems import load
+from soundreel.systems import load, load_upscaler
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
@@ -150,16 +150,17 @@ def test_it_loads_from_a_model_folder_and_names_its_absence(tmp_path, pipeline):
     save_component(tmp_path, "super_resolution", pipeline.network, CONFIG)
     components = {"super_resolution": "super-resolution"}
     save_model_index(tmp_path, ModelIndex(system="mm-diffusion", components=components))
-    loaded = SuperResolutionPipeline.load(tmp_path)
+    loaded = SuperResolutionPipeline.load(read_model(tmp_path))
     low_res = frames()
     assert torch.equal(
         loaded.upscale_video(low_res, config=FAST), pipeline.upscale_video(low_res, config=FAST)
     )
+    save_component(tmp_path, "unet", pipeline.network, CONFIG)
     save_model_index(
         tmp_path, ModelIndex(system="mm-diffusion", components={"unet": "coupled-unet"})
     )
-    with pytest.raises(CheckpointError, match="no super-resolution model, only unet"):
-        SuperResolutionPipeline.load(tmp_path)
+    with pytest.raises(CheckpointError, match="no model that enlarges clips, only unet"):
+        load_upscaler(tmp_path)
 
 
 def test_impossible_settings_are_named():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from soundreel.checkpoints.store import read_model
 from soundreel.clip import Clip
 from soundreel.config import DataConfig, PreviewConfig
 from soundreel.config_io import ConfigError, config_from_json, config_to_json
@@ -79,7 +80,7 @@ def data(tmp_path_factory):
 
 
 def weights(out):
-    network = SuperResolutionPipeline.load(out / "model").network
+    network = SuperResolutionPipeline.load(read_model(out / "model")).network
     return torch.cat([p.flatten() for p in network.parameters()])
 
 

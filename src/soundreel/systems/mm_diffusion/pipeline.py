@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
+    INDEX_FILE,
+    ModelFolder,
     ModelIndex,
-    load_component,
-    load_model_index,
     save_component,
     save_model_index,
     writing_folder,
@@ -90,17 +91,18 @@ class MMDiffusionPipeline:
         self.settings = MMDiffusionSettings() if settings is None else settings
 
     @classmethod
-    def load(cls, folder: Path) -> "MMDiffusionPipeline":
-        """Open a model folder.
+    def load(cls, model: ModelFolder) -> "MMDiffusionPipeline":
+        """Build the pipeline of a model folder, on the CPU.
 
         Raises:
             CheckpointError: the folder is incomplete, damaged or of another system.
         """
-        index = load_model_index(folder)
-        unet, _ = load_component(folder, COMPONENT, CoupledUNet, CoupledUNetConfig)
-        defaults = config_to_json(MMDiffusionSettings())
-        where = f"{folder / 'model_index.json'}: settings"
-        settings = config_from_json(MMDiffusionSettings, {**defaults, **index.settings}, where)
+        index = model.index
+        unet, _ = model.component(COMPONENT).build(CoupledUNet, CoupledUNetConfig)
+        where = f"{model.path / INDEX_FILE}: settings"
+        settings = config_from_json(
+            MMDiffusionSettings, index.settings, where, error=CheckpointError
+        )
         return cls(unet, index.clip or ClipSpec(), settings)
 
     def save(self, folder: Path) -> None:

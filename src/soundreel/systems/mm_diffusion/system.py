@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from soundreel.checkpoints.store import ModelFolder
 from soundreel.errors import SoundreelError
 from soundreel.protocols import Importer, System, option
 from soundreel.systems.mm_diffusion import presets
@@ -77,8 +78,8 @@ def _import(files: Sequence[Path], target: Path, flags: ImportFlags) -> list[str
     return lines
 
 
-def _load(folder: Path, device: torch.device) -> MMDiffusionPipeline:
-    return MMDiffusionPipeline.load(folder).to(device)
+def _load(model: ModelFolder, device: torch.device) -> MMDiffusionPipeline:
+    return MMDiffusionPipeline.load(model).to(device)
 
 
 SYSTEM = System(

@@ -1,5 +1,6 @@
 """What an MM-LDM run is told beside its clips: captions, classes, framing; and its vocoder."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from soundreel.checkpoints.text_encoder import load_text_encoder, text_encoder_sha256
-from soundreel.config_io import ConfigError
+from soundreel.config_io import ConfigError, load_json
 from soundreel.data.captions import CaptionStates, class_captions, read_captions
 from soundreel.data.loader import Batch
 from soundreel.data.manifest import CAPTIONS_FILE, DatasetInfo
@@ -19,6 +20,8 @@ from soundreel.systems.mm_ldm.import_hifigan import import_hifigan
 from soundreel.systems.mm_ldm.settings import vocoder_mismatches
 from soundreel.systems.mm_ldm.vocoder import Vocoder
 from soundreel.training.objectives import TrainingBatch
+
+logger = logging.getLogger(__name__)
 
 
 def with_text_encoder_hash(config: MMLDMConfig) -> MMLDMConfig:
@@ -31,6 +34,34 @@ def with_text_encoder_hash(config: MMLDMConfig) -> MMLDMConfig:
         return config
     sha256 = text_encoder_sha256(config.text.folder)
     return replace(config, text=replace(config.text, sha256=sha256))
+
+
+def with_data_classes(config: MMLDMConfig, data: Path, out: Path) -> MMLDMConfig:
+    """Return the configuration whose generator knows the classes of the data set, if asked for.
+
+    A run that is under way keeps the number of classes that it was begun with.
+
+    Raises:
+        ConfigError, DataError: the run's configuration or the data set cannot be read.
+    """
+    begun = out / "config.json"
+    before = load_json(MMLDMConfig, begun) if begun.is_file() else None
+    if before is not None and not before.class_labels:
+        config = replace(config, class_labels=False)
+    run = config.generator
+    if not config.class_labels or config.text.folder or run.model.num_classes:
+        return config
+    if before is not None:
+        count = before.generator.model.num_classes
+    else:
+        names = DatasetInfo.load(data).classes
+        count = len(names)
+        if names:
+            logger.info(
+                "the generator learns the data set's classes: %s; --no-class-labels: without",
+                ", ".join(names[:8]) + (f" and {count - 8} more" if count > 8 else ""),
+            )
+    return replace(config, generator=replace(run, model=replace(run.model, num_classes=count)))
 
 
 class RunCaptions:

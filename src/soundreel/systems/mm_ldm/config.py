@@ -199,6 +199,7 @@ class MMLDMConfig:
         decoding, sampling: settings the finished model starts with.
         text: text encoder whose token states of the clips' captions take the place of the
             generator's learned prompt.
+        class_labels: a generator without classes or captions takes those of the data set.
         captions: CSV file with the columns `source` and `caption`; empty takes the class names.
         vocoder: HiFi-GAN file or folder that the finished model makes its sound with; empty is
             Griffin-Lim. It is not trained and may change at any time.
@@ -217,6 +218,7 @@ class MMLDMConfig:
     )
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    class_labels: bool = False
     text: TextConfig = field(default_factory=TextConfig)
     captions: str = ""
     vocoder: str = ""

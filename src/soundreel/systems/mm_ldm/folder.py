@@ -7,9 +7,8 @@ from torch import nn
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import (
+    ModelFolder,
     ModelIndex,
-    load_component,
-    load_model_index,
     save_component,
     save_model_index,
     writing_folder,
@@ -75,33 +74,30 @@ def save_mm_ldm(pipeline: MMLDMPipeline, folder: Path) -> None:
         save_model_index(temporary, index)
 
 
-def load_mm_ldm(folder: Path) -> MMLDMPipeline:
-    """The pipeline of a model folder, its networks in evaluation mode on the CPU.
+def load_mm_ldm(model: ModelFolder) -> MMLDMPipeline:
+    """Return the pipeline of a model folder, its networks in evaluation mode on the CPU.
 
     Raises:
         CheckpointError: no MM-LDM model there, a damaged one, or parts that do not fit.
     """
-    folder = Path(folder)
-    index = load_model_index(folder)
+    index = model.index
     missing = {"first_stage", "autoencoder", "latent_stats"} - set(index.components)
     if index.system != SYSTEM or index.clip is None or missing:
         raise CheckpointError(
-            f"{folder}: not a complete MM-LDM model (system {index.system!r}, "
+            f"{model.path}: not a complete MM-LDM model (system {index.system!r}, "
             f"components {', '.join(index.components)})"
         )
-    first_stage = _load_kind(folder, index, "first_stage", FIRST_STAGES)
-    autoencoder, _ = load_component(folder, "autoencoder", MultiModalAutoencoder, AutoencoderConfig)
-    stats = _load_kind(folder, index, "latent_stats", SCALINGS)
+    part = model.component
+    first_stage = _load_kind(model, "first_stage", FIRST_STAGES)
+    autoencoder, _ = part("autoencoder").build(MultiModalAutoencoder, AutoencoderConfig)
+    stats = load_scaling(model)
     generator = vocoder = None
     if "generator" in index.components:
-        generator, _ = load_component(folder, "generator", Generator, GeneratorConfig)
+        generator, _ = part("generator").build(Generator, GeneratorConfig)
     if "vocoder" in index.components:
-        vocoder, _ = load_component(folder, "vocoder", Vocoder, VocoderConfig)
-    settings = config_from_json(
-        MMLDMSettings,
-        {**config_to_json(MMLDMSettings()), **index.settings},
-        f"{folder}: settings",
-    )
+        vocoder, _ = part("vocoder").build(Vocoder, VocoderConfig)
+    where = f"{model.path}: settings"
+    settings = config_from_json(MMLDMSettings, index.settings, where, error=CheckpointError)
     try:
         return MMLDMPipeline(
             clip=index.clip,
@@ -113,26 +109,25 @@ def load_mm_ldm(folder: Path) -> MMLDMPipeline:
             settings=settings,
         )
     except SoundreelError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
+        raise CheckpointError(f"{model.path}: {error}") from None
 
 
-def load_scaling(folder: Path) -> LatentScaling:
-    """Return how a model folder standardises latents.
+def load_scaling(model: ModelFolder) -> LatentScaling:
+    """Return how a model standardises latents.
 
     Raises:
         CheckpointError: the folder does not say it, or is damaged.
     """
-    return _load_kind(folder, load_model_index(folder), "latent_stats", SCALINGS)
+    return _load_kind(model, "latent_stats", SCALINGS)
 
 
 def _kind(part: nn.Module, kinds: dict[str, tuple[type, type]]) -> str:
     return next(kind for kind, (network, _) in kinds.items() if type(part) is network)
 
 
-def _load_kind(
-    folder: Path, index: ModelIndex, name: str, kinds: dict[str, tuple[type, type]]
-) -> Any:
-    kind = index.components[name]
+def _load_kind(model: ModelFolder, name: str, kinds: dict[str, tuple[type, type]]) -> Any:
+    part, kind = model.component(name), model.index.components[name]
     if kind not in kinds:
-        raise CheckpointError(f"{folder}: {name} is of kind {kind!r}, known are {', '.join(kinds)}")
-    return load_component(folder, name, *kinds[kind])[0]
+        known = ", ".join(kinds)
+        raise CheckpointError(f"{model.path}: {name} is of kind {kind!r}, known are {known}")
+    return part.build(*kinds[kind])[0]

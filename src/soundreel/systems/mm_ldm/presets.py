@@ -167,6 +167,7 @@ def small() -> MMLDMConfig:
     )
     return MMLDMConfig(
         clip=clip,
+        class_labels=True,
         mel_image=MelImageConfig(sample_rate=16_000, num_samples=clip.num_samples, image_size=64),
         first_stage=FirstStageRun(
             model=KLVAEConfig(latent_channels=8, width=32, num_res_blocks=1, linear_shortcut=True),

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
-from soundreel.checkpoints.store import load_component
+from soundreel.checkpoints.store import load_component, read_model
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset, LatentScaling
@@ -289,7 +289,7 @@ class MMLDMRecipe(Recipe):
         init = self._run.init
         if init is None or not init.has("latent_stats"):
             return latents.stats.to(self._run.device)
-        return load_scaling(init.path).to(self._run.device)
+        return load_scaling(read_model(init.path)).to(self._run.device)
 
     def _pipeline(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import Importer, System
 from soundreel.systems.mm_ldm import presets
 from soundreel.systems.mm_ldm.config import MMLDMConfig
@@ -26,8 +27,8 @@ def _import(files: Sequence[Path], target: Path, flags: NoFlags) -> list[str]:
     return import_stable_diffusion(files, target)
 
 
-def _load(folder: Path, device: torch.device) -> MMLDMPipeline:
-    return load_mm_ldm(folder).to(device)
+def _load(model: ModelFolder, device: torch.device) -> MMLDMPipeline:
+    return load_mm_ldm(model).to(device)
 
 
 SYSTEM = System(

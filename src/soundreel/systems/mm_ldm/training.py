@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from soundreel.protocols import Stage, Tracker
-from soundreel.systems.mm_ldm.conditions import with_text_encoder_hash
+from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.folder import SYSTEM
 from soundreel.systems.mm_ldm.stages import MMLDMRecipe
@@ -75,7 +75,7 @@ def train_mm_ldm(
         CheckpointError: weights, text encoder or vocoder that are named cannot be read.
         SoundreelError: the data set does not fit the configuration.
     """
-    config = with_text_encoder_hash(config)
+    config = with_data_classes(with_text_encoder_hash(config), data, out)
     return train_stages(
         config,
         out,

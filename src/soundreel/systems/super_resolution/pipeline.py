@@ -7,7 +7,6 @@ frame. Frames go through the network a few at a time, so memory does not grow wi
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from soundreel.checkpoints.errors import CheckpointError
-from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.checkpoints.store import ModelFolder
 from soundreel.clip import Clip
 from soundreel.device import PRECISIONS, autocast
 from soundreel.diffusion.ddim import ddim
@@ -86,18 +84,14 @@ class SuperResolutionPipeline:
         self.schedule = linear_schedule(_NUM_TRAIN_TIMESTEPS)
 
     @classmethod
-    def load(cls, folder: Path) -> "SuperResolutionPipeline":
-        """The super-resolution part of a model folder.
+    def load(cls, model: ModelFolder) -> "SuperResolutionPipeline":
+        """Build the pipeline of a model folder's super-resolution part, on the CPU.
 
         Raises:
             CheckpointError: the folder has no such part, or is damaged.
         """
-        components = load_model_index(folder).components
-        if COMPONENT not in components:
-            raise CheckpointError(
-                f"{folder}: holds no super-resolution model, only {', '.join(components)}"
-            )
-        network, _ = load_component(folder, COMPONENT, SuperResolutionUNet, SuperResolutionConfig)
+        part = model.component(COMPONENT)
+        network, _ = part.build(SuperResolutionUNet, SuperResolutionConfig)
         return cls(network)
 
     @property

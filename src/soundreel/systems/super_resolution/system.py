@@ -1,9 +1,8 @@
 """MM-Diffusion's super-resolution as a system of its own: it enlarges clips of any model."""
 
-from pathlib import Path
-
 import torch
 
+from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import System
 from soundreel.systems.super_resolution import presets
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
@@ -14,8 +13,8 @@ from soundreel.systems.super_resolution.pipeline import (
 from soundreel.systems.super_resolution.training import stages_of, train_super_resolution
 
 
-def _load(folder: Path, device: torch.device) -> SuperResolutionPipeline:
-    return SuperResolutionPipeline.load(folder).to(device)
+def _load(model: ModelFolder, device: torch.device) -> SuperResolutionPipeline:
+    return SuperResolutionPipeline.load(model).to(device)
 
 
 SYSTEM = System(

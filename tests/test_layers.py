@@ -1,6 +1,7 @@
 """The layers of the package: who may import whom, and what may be imported where."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -250,3 +251,142 @@ def test_tracked_files_stay_small():
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     assert sum(f.stat().st_size for f in files if f.is_file()) < 60 * 2**20
+
+
+SYSTEM_NAMES = re.compile(
+    r"mm[-_ ]?ldm|mm[-_ ]?diffusion|super_?resolution|joint[-_ ]?flow", re.IGNORECASE
+)
+NAMED_ANYWAY = {
+    "data/options.py": "recipes of public data sets bear the names of the papers that chose them",
+    "cli/prepare.py": "the help texts of those recipes",
+}
+"""Files outside `systems/` whose code may name one, and why."""
+
+
+def named_systems(text: str) -> list[tuple[int, str]]:
+    """Line and word of each name of a system in code; docstrings may cite papers."""
+    tree = ast.parse(text)
+    strings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    found = []
+    for node in ast.walk(tree):
+        words: list[str] = []
+        match node:
+            case ast.Constant(value=str() as value) if id(node) not in strings:
+                words = [value]
+            case ast.Name(id=word) | ast.Attribute(attr=word):
+                words = [word]
+            case ast.FunctionDef(name=word) | ast.ClassDef(name=word):
+                words = [word]
+            case ast.ImportFrom() | ast.Import():
+                words = [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
+        found += [(node.lineno, word) for word in words if SYSTEM_NAMES.search(word)]
+    return found
+
+
+def asks_for_a_pipeline(text: str) -> list[int]:
+    """Lines on which code looks at the type of a pipeline."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("isinstance", "issubclass", "type")
+        and any("ipeline" in ast.unparse(argument) for argument in node.args)
+    ]
+
+
+def outside_systems(sources: dict[Path, str]) -> dict[str, str]:
+    """Texts of the files outside `systems/` by their path within the package."""
+    paths = {file.relative_to(PACKAGE): text for file, text in sources.items()}
+    return {path.as_posix(): t for path, t in paths.items() if path.parts[0] != "systems"}
+
+
+def test_no_system_is_named_outside_systems(sources):
+    for path, text in outside_systems(sources).items():
+        assert asks_for_a_pipeline(text) == [], path
+        assert path in NAMED_ANYWAY or named_systems(text) == [], path
+
+
+def test_the_walk_for_names_finds_them():
+    assert named_systems("from soundreel.systems.mm_ldm.pipeline import X") != []
+    assert named_systems("if index.system == 'mm-diffusion-sr': pass") != []
+    assert named_systems("class MMLDMThing: pass") != []
+    assert named_systems("pipeline = SuperResolutionPipeline(x)") != []
+    assert named_systems('"""As in MM-LDM, section 3."""') == []
+    assert asks_for_a_pipeline("isinstance(pipeline, Thing)") == [1]
+    assert asks_for_a_pipeline("x\ntype(self.pipeline) is Thing") == [2]
+    assert asks_for_a_pipeline("isinstance(clip, Clip)") == []
+
+
+SHARED_RELEASES = {
+    ("mm_diffusion/import_official.py", "super_resolution"),
+    ("mm_diffusion/export_official.py", "super_resolution"),
+}
+"""The one release whose files hold the networks of two systems."""
+
+
+def test_no_system_imports_another(imports):
+    crossing = set()
+    for found in imports:
+        path, target = found.file.relative_to(PACKAGE), found.module.split(".")
+        is_of_a_system = path.parts[0] == "systems" and len(path.parts) > 2
+        if not is_of_a_system or target[:2] != ["soundreel", "systems"]:
+            continue
+        if len(target) > 2 and target[2] != path.parts[1]:
+            crossing.add((path.relative_to("systems").as_posix(), target[2]))
+    assert crossing == SHARED_RELEASES
+
+
+MAX_LINES, MAX_MODEL_LINES, MAX_FUNCTION_LINES = 300, 600, 50
+LONG_FILES = {
+    "clip.py": 400,
+    "cli/study.py": 310,
+    "data/prepare.py": 330,
+    "film.py": 420,
+    "media/film_writer.py": 380,
+    "systems/mm_ldm/config.py": 320,
+    "systems/mm_ldm/pipeline.py": 360,
+    "systems/mm_ldm/presets.py": 480,
+    "systems/mm_ldm/stages.py": 330,
+}
+"""Files that may be longer, and how long: to be split, not to grow."""
+
+LONG_FUNCTIONS = {
+    "small tiny scenes _small_autoencoder": "presets: one literal after another",
+    "__post_init__ check_parts": "checks: one line per pair of settings",
+    "generate": "pipelines: half of it is the description of the arguments",
+    "fit train_stages resample sample_latents autoencoder_loss": "to be split, not to grow",
+}
+"""Functions that may be longer, and why."""
+
+
+def defines_a_network(text: str) -> bool:
+    return bool(re.search(r"^class \w+\(.*\bModule\b.*\):", text, re.MULTILINE))
+
+
+def test_a_file_can_be_read_in_one_sitting(sources):
+    long = {}
+    for file, text in sources.items():
+        path, lines = file.relative_to(PACKAGE).as_posix(), len(text.splitlines())
+        limit = MAX_MODEL_LINES if defines_a_network(text) else MAX_LINES
+        if lines > LONG_FILES.get(path, limit):
+            long[path] = lines
+    assert long == {}
+    assert not [path for path in LONG_FILES if not (PACKAGE / path).is_file()]
+
+
+def test_functions_fit_on_a_page(sources):
+    allowed = {name for names in LONG_FUNCTIONS for name in names.split()}
+    long = [
+        f"{file.relative_to(PACKAGE)}:{node.name}"
+        for file, text in sources.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+        and node.name not in allowed
+    ]
+    assert long == []

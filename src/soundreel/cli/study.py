@@ -150,9 +150,7 @@ def _systems(arguments: CreateArguments) -> dict[str, Path]:
     for text in (text for group in arguments.system for text in group):
         name, _, folder = text.partition("=")
         if not SYSTEM_NAME.fullmatch(name) or not folder:
-            raise SoundreelError(
-                f"--system is NAME=FOLDER, such as mm-ldm=out/mm-ldm, got {text!r}"
-            )
+            raise SoundreelError(f"--system is NAME=FOLDER, such as ours=out/ours, got {text!r}")
         if name in folders or name == REAL:
             raise SoundreelError(f"--system {name}: that name is taken")
         folders[name] = Path(folder)

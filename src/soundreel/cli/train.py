@@ -43,8 +43,6 @@ class TrainArguments(Generic[Settings]):
     """YAML file whose values are laid over the preset; flags are laid over both."""
     tensorboard: bool = False
     """Also log to --out/tensorboard (needs the extra `tensorboard`)."""
-    init: str = ""
-    """Model folder or Hub name whose networks the run starts from."""
     all_stages: bool = False
     """Train all stages in order, for a preset that has several."""
     stages: tuple[str, ...] = ()
@@ -119,7 +117,6 @@ def _run(arguments: TrainArguments[Any]) -> bool:
         stages=_stages(own, arguments),
         init=arguments.init,
         trackers=trackers,
-        init=arguments.init,
     )
 
 

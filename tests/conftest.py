@@ -93,6 +93,24 @@ def weights_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def damaged() -> Callable[[bytes, random.Random], bytes]:
+    """`damaged(content, random)`: what disks, networks and editors do to a file."""
+
+    def damage(content: bytes, random: random.Random) -> bytes:
+        """A bit changed, or a piece missing, doubled, overwritten, or cut off."""
+        first, second = sorted(random.choices(range(len(content) + 1), k=2))
+        kind = random.randrange(5)
+        if kind == 0:
+            place = random.randrange(len(content))
+            flipped = content[place] ^ (1 << random.randrange(8))
+            return content[:place] + bytes([flipped]) + content[place + 1 :]
+        piece = {1: b"", 2: 2 * content[first:second], 3: random.randbytes(second - first)}
+        return content[:first] if kind == 4 else content[:first] + piece[kind] + content[second:]
+
+    return damage
+
+
+@pytest.fixture(scope="session")
 def hostile_media() -> ModuleType:
     """The module `tests/hostile_media.py`, which builds broken and odd media files."""
     spec = spec_from_file_location("hostile_media", ROOT / "tests" / "hostile_media.py")

@@ -149,10 +149,13 @@ class _Reader:
         for key in value:
             if key not in known:
                 self.problems.append(f"unknown key {_dotted(name, key)} ({_nearest(key, known)})")
-        for key, field in known.items():
-            is_needed = field.default is MISSING and field.default_factory is MISSING
-            if is_needed and key not in value:
-                self.problems.append(f"missing key {_dotted(name, key)}")
+        missing = [
+            _dotted(name, key)
+            for key, field in known.items()
+            if key not in value and field.default is MISSING and field.default_factory is MISSING
+        ]
+        if missing:
+            self.problems.append(f"missing key {', '.join(missing)}")
         hints = _hints(kind)
         values = {
             key: self.read(hints[key], item, _dotted(name, key))

@@ -208,12 +208,12 @@ def writing_errors(path: Path) -> Iterator[None]:
         raise FileError(f"{path}: cannot be written ({error}); check the free space") from error
 
 
-def checksum(*parts: bytes | memoryview) -> int:
-    """Return the CRC-32 of bytes, of as many buffers as are given, one after the other.
+def checksum(*parts: bytes | memoryview, start: int = 0) -> int:
+    """Return the CRC-32 of bytes, one buffer after the other; `start` is that of what comes before.
 
     It finds accidental damage; it is no protection against intent.
     """
-    value = 0
+    value = start
     for part in parts:
         value = zlib.crc32(part, value)
     return value

@@ -209,7 +209,7 @@ def test_a_configuration_too_large_for_its_weights_takes_neither_memory_nor_time
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_a_damaged_folder_is_read_right_or_is_one_line(tmp_path, seed) -> None:
+def test_a_damaged_folder_is_read_right_or_is_one_line(tmp_path, seed, damaged) -> None:
     folder = save_model(tmp_path / "model")
     expected = read_model(folder).components["net"].state()
     random = Random(seed)
@@ -222,15 +222,3 @@ def test_a_damaged_folder_is_read_right_or_is_one_line(tmp_path, seed) -> None:
         assert str(folder) in str(error)  # noqa: PT017 - either is right
         found = expected
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def damaged(content: bytes, random: Random) -> bytes:
-    """A file with a bit changed, a piece missing, doubled or overwritten, or cut off."""
-    first, second = sorted(random.choices(range(len(content) + 1), k=2))
-    kind = random.randrange(5)
-    if kind == 0:
-        place = random.randrange(len(content))
-        flipped = content[place] ^ (1 << random.randrange(8))
-        return content[:place] + bytes([flipped]) + content[place + 1 :]
-    piece = {1: b"", 2: 2 * content[first:second], 3: random.randbytes(second - first)}
-    return content[:first] if kind == 4 else content[:first] + piece[kind] + content[second:]

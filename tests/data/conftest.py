@@ -13,7 +13,13 @@ MakeVideo = Callable[..., Path]
 
 
 @pytest.fixture
-def make_video() -> MakeVideo:
+def make_video(make_video_anywhere: MakeVideo) -> MakeVideo:
+    """Writes a video; see `make_video_anywhere`."""
+    return make_video_anywhere
+
+
+@pytest.fixture(scope="session")
+def make_video_anywhere() -> MakeVideo:
     """Writes a lossless video whose every frame and sample tells its time.
 
     Frame k is grey level `first_level + k` with its left half 100 brighter; sample n is

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soundreel.data.manifest import DataError, DatasetInfo, load_manifest, parse_json
+from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
 from soundreel.files import write_text, writing_file
+from soundreel.json_yaml import read_json
 
 Encode = Callable[[Sequence[str]], Float[Tensor, "caption token dim"]]
 
@@ -109,7 +110,7 @@ class CaptionStates:
 def _holds(folder: Path, about: Mapping[str, object]) -> bool:
     path = folder / "captions.json"
     is_complete = path.is_file() and (folder / "states.safetensors").is_file()
-    return is_complete and parse_json(path.read_bytes(), str(path)) == about
+    return is_complete and read_json(path, DataError) == about
 
 
 def _write(folder: Path, about: Mapping[str, object], encode: Encode, captions: list[str]) -> None:

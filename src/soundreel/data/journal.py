@@ -12,10 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError, parse_json
+from soundreel.config_io import config_from_json
+from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError, parse_record
 from soundreel.data.options import PrepareOptions
+from soundreel.files import checksum, writing_errors
+from soundreel.json_yaml import parse_json
 
 JOURNAL_FILE = "journal.jsonl"
+CHECKSUM = "checksum"
+"""Of each line: the CRC-32 of its JSON text without this key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +45,6 @@ class SourceEntry:
     skipped: tuple[Skip, ...] = ()
     caption: str = ""
 
-    @classmethod
-    def parse(cls, line: bytes, where: str) -> "SourceEntry":
-        content = parse_json(line, where)
-        content["clips"] = tuple(ClipRecord(**record) for record in content["clips"])
-        content["skipped"] = tuple(Skip(**skip) for skip in content["skipped"])
-        return cls(**content)
-
 
 class Journal:
     """Opens the journal of a destination, or begins it.
@@ -55,7 +53,8 @@ class Journal:
         header: what must be equal to continue (origin and options).
 
     Raises:
-        DataError: if the destination was prepared from something else or with other options.
+        DataError: the destination was prepared from something else or with other options, or the
+            journal is damaged.
     """
 
     def __init__(self, root: Path, header: Mapping[str, Any]) -> None:
@@ -68,11 +67,15 @@ class Journal:
             self._write(header)
 
     def _load(self, header: dict[str, Any]) -> bool:
-        """Read what is done; False if there is nothing worth keeping."""
-        lines = self._complete_lines()
-        where = str(self._path)
-        entries = [SourceEntry.parse(line, where) for line in lines[1:]]
-        differences = _differences(parse_json(lines[0], where), header) if lines else []
+        """Read what is done; return False if there is nothing worth keeping."""
+        lines = [
+            _parsed(line, f"{self._path}, line {number}")
+            for number, line in enumerate(self._complete_lines(), 1)
+        ]
+        entries = [
+            _entry(line, f"{self._path}, line {number}") for number, line in enumerate(lines[1:], 2)
+        ]
+        differences = _differences(lines[0], header) if lines else []
         if differences and any(entry.clips for entry in entries):
             raise DataError(
                 f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
@@ -84,7 +87,7 @@ class Journal:
         return True
 
     def _complete_lines(self) -> list[bytes]:
-        """The lines that were written whole; the rest of the file is cut off."""
+        """Return the lines that were written whole; the rest of the file is cut off."""
         if not self._path.exists():
             return []
         content = self._path.read_bytes()
@@ -92,7 +95,7 @@ class Journal:
         if end < len(content):
             with self._path.open("r+b") as file:
                 file.truncate(end)
-        return content[:end].splitlines()
+        return content[:end].split(b"\n")[:-1]
 
     def append(self, entry: SourceEntry) -> None:
         """Record a source whose clips are on disk."""
@@ -100,20 +103,55 @@ class Journal:
         self._write(asdict(entry))
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        whole = {**content, CHECKSUM: _checksum(content)}
+        with writing_errors(self._path):
+            self._file.write(json.dumps(whole).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
 
 
+def _checksum(content: Mapping[str, Any]) -> str:
+    return f"{checksum(json.dumps(content).encode()):08x}"
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    """Return a line without its checksum, which older releases did not write.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    content = parse_json(line, where, DataError)
+    if not isinstance(content, dict) or content.pop(CHECKSUM, "") not in ("", _checksum(content)):
+        raise DataError(f"{where}: damaged since it was written; prepare again with --overwrite")
+    return content
+
+
+def _entry(content: dict[str, Any], where: str) -> SourceEntry:
+    """Return what became of a source.
+
+    Raises:
+        DataError: a field is missing, unknown or of another type.
+    """
+    entry = config_from_json(SourceEntry, content, where, error=DataError)
+    for record in content["clips"]:
+        parse_record(record, where)
+    return entry
+
+
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What two headers differ in, option by option."""
     defaults = json.loads(json.dumps(asdict(PrepareOptions())))  # of options younger than a journal
-    flat = [{**defaults, **header, **header.get("options", {})} for header in (found, wanted)]
+    flat = [{**defaults, **header, **_options(header)} for header in (found, wanted)]
     return [
         f"{name} was {flat[0].get(name)!r}, is now {flat[1].get(name)!r}"
         for name in sorted(flat[0].keys() | flat[1].keys())
         if name != "options" and flat[0].get(name) != flat[1].get(name)
     ]
+
+
+def _options(header: dict[str, Any]) -> dict[str, Any]:
+    options = header.get("options", {})
+    return options if isinstance(options, dict) else {}

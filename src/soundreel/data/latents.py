@@ -31,9 +31,10 @@ from soundreel.data.latent_axes import (
     PerceptualAxes,
     latent_moments,
 )
-from soundreel.data.manifest import DataError, parse_json
+from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
 from soundreel.files import write_text, writing_file
+from soundreel.json_yaml import read_json
 from soundreel.types import AV, LatentSpec
 
 FORMAT_VERSION = 1
@@ -320,7 +321,7 @@ def _read_info(folder: Path) -> LatentCacheInfo:
     path = folder / "cache.json"
     if not path.is_file():
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
-    value = parse_json(path.read_bytes(), str(path))
+    value = read_json(path, DataError)
     if value.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(f"{path}: another format version; cache the latents again")
     return LatentCacheInfo(

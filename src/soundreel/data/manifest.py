@@ -10,13 +10,16 @@ journal.jsonl       what is done so far, one line a source (see `journal.py`)
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from math import isfinite
+from pathlib import Path, PurePosixPath
+from typing import Any, get_type_hints
 
+from soundreel.config_io import config_from_json
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text
+from soundreel.files import checksum, file_checksum, write_text
+from soundreel.json_yaml import parse_json, read_json
 from soundreel.types import ClipSpec
 
 FORMAT_VERSION = 1
@@ -71,6 +74,7 @@ class DatasetInfo:
         options: how it was made (for a prepared folder: `PrepareOptions` as a dictionary).
         origin: the folder or list it was made from.
         counts: clips, sources, skipped, and seconds; clips per split under "split/NAME".
+        manifest_checksum: CRC-32 of `manifest.jsonl`; empty in data sets of older releases.
     """
 
     height: int
@@ -82,6 +86,7 @@ class DatasetInfo:
     origin: str
     options: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int | float] = field(default_factory=dict)
+    manifest_checksum: str = ""
     format_version: int = FORMAT_VERSION
 
     def spec(self, num_frames: int) -> ClipSpec:
@@ -101,59 +106,79 @@ class DatasetInfo:
 
     @classmethod
     def load(cls, root: Path) -> "DatasetInfo":
-        """Raises: DataError if `root` holds no complete data set of a known format."""
+        """Read `dataset.json`.
+
+        Raises:
+            DataError: `root` holds no complete data set of a known format.
+        """
         path = root / DATASET_FILE
         if not path.is_file():
             raise DataError(
                 f"{root} is not a prepared data set (no {DATASET_FILE}); make one with "
                 f"`soundreel prepare SRC {root}`, or run it again to finish an interrupted one"
             )
-        content = parse_json(path.read_bytes(), str(path))
+        content = read_json(path, DataError)
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
         if content.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{path}: format version {content.get('format_version')!r}, this version of "
                 f"soundreel reads {FORMAT_VERSION}; prepare the data set again"
             )
-        try:
-            content["frame_rate"] = Fraction(content["frame_rate"])
-            content["classes"] = tuple(content["classes"])
-            return cls(**content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); prepare the data set again") from error
+        return config_from_json(cls, content, str(path), error=DataError)
 
 
-def save_manifest(root: Path, records: Iterable[ClipRecord]) -> None:
-    """Write `manifest.jsonl`, one record a line, in the given order."""
+def save_manifest(root: Path, records: Iterable[ClipRecord]) -> str:
+    """Write `manifest.jsonl`, one record a line, in the given order; return its checksum."""
     lines = (json.dumps(asdict(record)) + "\n" for record in records)
     write_text(root / MANIFEST_FILE, "".join(lines))
+    return file_checksum(root / MANIFEST_FILE)
 
 
 def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
-    """Records of one split, or of all for the empty string, in the order of the file.
+    """Return the records of one split, or of all for the empty string, in the order of the file.
 
     Raises:
-        DataError: if the file is absent or a line is damaged.
+        DataError: the file is absent, or a line is damaged.
     """
     path = root / MANIFEST_FILE
     if not path.is_file():
         raise DataError(f"{root} holds no {MANIFEST_FILE}; it is not a complete prepared data set")
-    names = {f.name for f in fields(ClipRecord)}
-    records = []
-    with path.open(encoding="utf-8") as lines:
+    has_info = (root / DATASET_FILE).is_file()
+    expected = DatasetInfo.load(root).manifest_checksum if has_info else ""
+    records, found = [], 0
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            content = parse_json(line, f"{path}, line {number}")
-            if content.keys() != names:
-                wrong = sorted(content.keys() ^ names)
-                raise DataError(f"{path}, line {number}: missing or unknown fields {wrong}")
-            records.append(ClipRecord(**content))
-    return [record for record in records if split in ("", record.split)]
+            found = checksum(line, start=found)
+            record = parse_record(parse_json(line, str(path), DataError), f"{path}, line {number}")
+            if split in ("", record.split):
+                records.append(record)
+    if expected not in ("", f"{found:08x}"):
+        raise DataError(
+            f"{path}: damaged since it was written (its checksum is {found:08x}, not {expected}); "
+            "copy the data set again, or run `soundreel prepare` again to finish or mend it"
+        )
+    return records
 
 
-def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{where}: expected a JSON object, got {type(content).__name__}")
-    return content
+def parse_record(content: Any, where: str) -> ClipRecord:
+    """Return the record of a clip from its JSON value.
+
+    Raises:
+        DataError: a field is missing, unknown or of another type, or leads out of the data set.
+    """
+    is_plain = isinstance(content, dict) and content.keys() == _TYPES.keys()
+    if is_plain and all(type(value) is _TYPES[name] for name, value in content.items()):
+        record = ClipRecord(**content)  # the rule, ten times as fast
+    else:
+        record = config_from_json(ClipRecord, content, where, error=DataError)
+    shard = PurePosixPath(record.shard)
+    if shard.is_absolute() or ".." in shard.parts or "\0" in record.shard:
+        raise DataError(f"{where}: the shard {record.shard!r} is not within the data set")
+    counts = (record.num_frames, record.num_samples, record.offset, record.num_bytes)
+    if min(counts) < 0 or record.label < -1 or not isfinite(record.start_s):
+        raise DataError(f"{where}: clip {record.key} has a negative count, or no start")
+    return record
+
+
+_TYPES = get_type_hints(ClipRecord)

@@ -8,7 +8,6 @@ taken in the order of the sources' names, so the data set does not depend on the
 import csv
 import hashlib
 import io
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from soundreel.data.manifest import (
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source, scan
 from soundreel.data.selection import CHOSEN_FILE, select
-from soundreel.data.shards import ShardWriter
+from soundreel.data.shards import ShardReader, ShardWriter, sidecar
 from soundreel.data.split import TRAIN, assign_splits
 from soundreel.data.workers import UNFORESEEN, convert_all
 from soundreel.files import LOCK_FILE, locked, write_text
@@ -97,6 +96,7 @@ def prepare_dataset(
                 sources = group_copies(sources, known, options.near_copies, num_workers)
                 todo = [source for source in sources if source.name not in journal.entries]
             if todo or not _is_complete(root, journal):
+                _verify(root, journal)
                 _convert(todo, root, options, journal, num_workers, progress)
                 _finish(root, origin, options, journal)
         finally:
@@ -141,6 +141,18 @@ def _is_complete(root: Path, journal: Journal) -> bool:
     if not (root / DATASET_FILE).exists():
         return False
     return DatasetInfo.load(root).counts["scanned"] == len(journal.entries)
+
+
+def _verify(root: Path, journal: Journal) -> None:
+    """Read what earlier calls wrote before it is declared complete together with what is new.
+
+    Raises:
+        DataError: a clip is damaged.
+    """
+    with closing(ShardReader(root)) as reader:
+        for entry in journal.entries.values():
+            for record in entry.clips:
+                reader.verify(record, entry.label)
 
 
 def _check_unchanged(sources: list[Source], journal: Journal) -> None:
@@ -214,12 +226,8 @@ def _store(
     for number, clip in enumerate(result.clips):
         content = clip.path.read_bytes()
         record = _record(source, split, number, clip, content)
-        sidecar = {
-            name: value
-            for name, value in asdict(record).items()
-            if name not in ("shard", "offset", "num_bytes", "label")
-        } | {"label": source.label}
-        shard, offset, num_bytes = writer.add(record.key, json.dumps(sidecar).encode(), content)
+        about = sidecar(record, source.label)
+        shard, offset, num_bytes = writer.add(record.key, about, content)
         records.append(replace(record, shard=shard, offset=offset, num_bytes=num_bytes))
         clip.path.unlink()
     writer.flush()
@@ -288,8 +296,7 @@ def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal)
         options=asdict(options),
         counts=counts,
     )
-    save_manifest(root, records)
-    info.save(root)
+    replace(info, manifest_checksum=save_manifest(root, records)).save(root)
 
 
 def _save_skipped(root: Path, entries: list[SourceEntry]) -> None:

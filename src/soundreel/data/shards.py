@@ -5,9 +5,12 @@ the last clip that is known to be complete; and read by position, so that any cl
 without walking the archive.
 """
 
+import hashlib
 import io
+import json
 import os
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 
 from soundreel.data.manifest import SHARDS_FOLDER, ClipRecord, DataError
@@ -22,6 +25,16 @@ def shard_name(split: str, index: int) -> str:
 def padded(num_bytes: int) -> int:
     """Bytes that a member's content occupies in a tar file."""
     return -(-num_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _header(name: str, num_bytes: int) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size = num_bytes
+    return header.tobuf()
+
+
+def _member(name: str, content: bytes) -> bytes:
+    return _header(name, len(content)) + content + bytes(padded(len(content)) - len(content))
 
 
 class ShardWriter:
@@ -80,11 +93,9 @@ class ShardWriter:
         return f"{SHARDS_FOLDER}/{shard_name(self._split, self._index)}", offset, len(video)
 
     def _append(self, name: str, content: bytes) -> int:
-        header = tarfile.TarInfo(name)
-        header.size = len(content)
-        self._file.write(header.tobuf())
-        offset = self._file.tell()
-        self._file.write(content + bytes(padded(len(content)) - len(content)))
+        header = _header(name, len(content))
+        offset = self._file.tell() + len(header)
+        self._file.write(_member(name, content))
         return offset
 
     def flush(self) -> None:
@@ -100,6 +111,13 @@ class ShardWriter:
             self._file.close()
 
 
+def sidecar(record: ClipRecord, label: str) -> bytes:
+    """Return the content of KEY.json: the record without its place, and the name of its class."""
+    left_out = ("shard", "offset", "num_bytes", "label")
+    about = {name: value for name, value in asdict(record).items() if name not in left_out}
+    return json.dumps(about | {"label": label}).encode()
+
+
 class ShardReader:
     """Reads clips by position; may be shared between forked workers or pickled."""
 
@@ -108,24 +126,64 @@ class ShardReader:
         self._descriptors: dict[str, int] = {}
 
     def read(self, record: ClipRecord) -> bytes:
-        """The bytes of KEY.mkv.
+        """Return the bytes of KEY.mkv, which are compared with the record's hash.
 
         Raises:
-            DataError: if the shard is absent or too short.
+            DataError: the shard is absent, no regular file within the data set, or too short, or
+                the clip has changed since it was written.
         """
+        content = self._bytes(record, record.offset, record.num_bytes)
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise self._damaged(record)
+        return content
+
+    def verify(self, record: ClipRecord, label: str) -> None:
+        """Compare all of a clip's bytes in the shard, tar headers and KEY.json too.
+
+        Args:
+            label: name of the clip's class; "" for none.
+
+        Raises:
+            DataError: as `read`.
+        """
+        about = sidecar(record, label)
+        before = _member(f"{record.key}.json", about) + _header(
+            f"{record.key}.mkv", record.num_bytes
+        )
+        end = record.offset + record.num_bytes
+        self.read(record)
+        padding = self._bytes(record, end, padded(record.num_bytes) - record.num_bytes)
+        start = record.offset - len(before)
+        if start < 0 or self._bytes(record, start, len(before)) != before or any(padding):
+            raise self._damaged(record)
+
+    def _bytes(self, record: ClipRecord, start: int, count: int) -> bytes:
         if record.shard not in self._descriptors:
-            try:
-                self._descriptors[record.shard] = os.open(self._root / record.shard, os.O_RDONLY)
-            except OSError as error:
-                raise DataError(
-                    f"cannot open shard {self._root / record.shard}: {error}"
-                ) from error
-        content = os.pread(self._descriptors[record.shard], record.num_bytes, record.offset)
-        if len(content) != record.num_bytes:
+            self._descriptors[record.shard] = self._opened(record)
+        descriptor = self._descriptors[record.shard]
+        if start + count > os.fstat(descriptor).st_size:
             raise DataError(
                 f"{self._root / record.shard} ends before clip {record.key}; prepare the set again"
             )
-        return content
+        return os.pread(descriptor, count, start)
+
+    def _opened(self, record: ClipRecord) -> int:
+        path = self._root / record.shard
+        try:
+            resolved = path.resolve(strict=True)
+            if not resolved.is_relative_to(self._root.resolve()) or not resolved.is_file():
+                raise DataError(f"{path}: a shard must be a regular file within the data set")
+            return os.open(resolved, os.O_RDONLY)
+        except (OSError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"cannot open shard {path}: {error}") from error
+
+    def _damaged(self, record: ClipRecord) -> DataError:
+        return DataError(
+            f"{self._root / record.shard}: clip {record.key} is damaged since it was written; "
+            "copy the data set again, or prepare it again with --overwrite"
+        )
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

@@ -1,0 +1,34 @@
+"""Reading all of a prepared data set once, to know that it is as it was written."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.data.shards import ShardReader
+
+
+def verify_dataset(
+    root: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> int:
+    """Compare every clip with its hash, and all that lies around it in its shard.
+
+    Args:
+        progress: called with the number of clips done, and of all.
+
+    Returns:
+        Number of clips.
+
+    Raises:
+        DataError: naming the first file, line or clip that is damaged.
+    """
+    info, records = DatasetInfo.load(root), load_manifest(root)
+    with closing(ShardReader(root)) as reader:
+        for number, record in enumerate(records, 1):
+            if record.label >= len(info.classes):
+                raise DataError(
+                    f"{root}: there is no class {record.label}, that of clip {record.key}"
+                )
+            reader.verify(record, info.classes[record.label] if record.label >= 0 else "")
+            progress(number, len(records))
+    return len(records)

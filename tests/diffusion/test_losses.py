@@ -6,7 +6,6 @@ from soundreel.diffusion.losses import (
     diffusion_loss,
     discretized_gaussian_log_likelihood,
     gaussian_kl,
-    quarter_means,
     variational_bound,
 )
 from soundreel.diffusion.process import noise_level, q_sample, to_epsilon, training_target
@@ -157,9 +156,3 @@ def test_probabilities_of_the_256_levels_sum_to_one(scale):
     log_scale = torch.full_like(levels, scale).log()
     total = discretized_gaussian_log_likelihood(levels, mean, log_scale).exp().sum()
     assert float(total) == pytest.approx(1.0, abs=1e-6)
-
-
-def test_quarters_report_means_and_counts_and_leave_out_empty_ones():
-    terms = {"mse_video": torch.tensor([1.0, 3.0, 8.0])}
-    got = quarter_means(terms, torch.tensor([0, 249, 999]), 1000)
-    assert got == {"mse_video_q0": (2.0, 2), "mse_video_q3": (8.0, 1)}

@@ -148,6 +148,9 @@ def cache_latents(
     batch_size: int = 16,
     shard_rows: int = 1024,
     callback: Callable[[int, int], None] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] = lambda: None,
 ) -> "LatentDataset":
     """Encode every window once and measure the statistics; what is done already is kept.
 
@@ -155,6 +158,9 @@ def cache_latents(
         encode: pixels and waveform, with a batch axis, to posterior means.
         fingerprint: see `LatentCacheInfo`.
         callback: `callback(num_done, num_windows)` after each batch.
+        rank, world_size: this process encodes every `world_size`-th shard from the rank-th on; the
+            first one measures the statistics.
+        barrier: waits until all processes have come to it.
 
     Raises:
         DataError: the folder holds the latents of another autoencoder or data set.
@@ -162,29 +168,32 @@ def cache_latents(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     info = LatentCacheInfo(
-        fingerprint=fingerprint,
-        latents=latents,
-        num_windows=len(windows),
-        shard_rows=shard_rows,
+        fingerprint=fingerprint, latents=latents, num_windows=len(windows), shard_rows=shard_rows
     )
     if (folder / "cache.json").is_file():
         _check_same(_read_info(folder), info, folder)
     else:
         _write_info(folder, info)
-    for shard, first in enumerate(range(0, len(windows), shard_rows)):
-        rows = range(first, min(first + shard_rows, len(windows)))
+    for shard in range(rank, -(-len(windows) // shard_rows), world_size):
+        rows = range(shard * shard_rows, min((shard + 1) * shard_rows, len(windows)))
         path = _shard_path(folder, shard)
         if not path.is_file():
             _write_shard(path, encode, windows, rows, batch_size, callback)
         elif callback is not None:
             callback(rows.stop, len(windows))
-    if not (folder / "stats.safetensors").is_file():
-        num_shards = -(-len(windows) // shard_rows)
-        stats = PerceptualStats.measured(
-            latents, (_read_shard(_shard_path(folder, shard)) for shard in range(num_shards))
-        )
-        _save(dict(stats.state_dict()), folder / "stats.safetensors")
+    barrier()
+    if rank == 0 and not (folder / "stats.safetensors").is_file():
+        _measure(folder, info)
+    barrier()
     return LatentDataset(folder)
+
+
+def _measure(folder: Path, info: LatentCacheInfo) -> None:
+    """Write mean and standard deviation of every channel over all shards."""
+    num_shards = -(-info.num_windows // info.shard_rows)
+    shards = (_read_shard(_shard_path(folder, shard)) for shard in range(num_shards))
+    stats = PerceptualStats.measured(info.latents, shards)
+    _save(dict(stats.state_dict()), folder / "stats.safetensors")
 
 
 class LatentDataset(Dataset):

@@ -180,31 +180,6 @@ def discretized_gaussian_log_likelihood(
     )
 
 
-def quarter_means(
-    terms: Mapping[str, Float[Tensor, " batch"]],
-    timestep: Int[Tensor, " batch"],
-    num_timesteps: int,
-) -> dict[str, tuple[float, int]]:
-    """Return each loss term's mean in each quarter of the chain; `_q0` is the least noisy.
-
-    Args:
-        timestep: index into the schedule that the terms were computed with.
-        num_timesteps: length of that schedule.
-
-    Returns:
-        By name the mean and the number of samples behind it; quarters without samples are left out.
-    """
-    quarter = (4 * timestep.cpu()) // num_timesteps
-    means = {}
-    for name, values in terms.items():
-        values = values.detach().float().cpu()
-        for index in range(4):
-            chosen = values[quarter == index]
-            if len(chosen):
-                means[f"{name}_q{index}"] = (float(chosen.mean()), len(chosen))
-    return means
-
-
 def _summed(parts: Mapping[str, AV]) -> LossTerms:
     terms = {
         f"{name}_{modality}": pair[modality]

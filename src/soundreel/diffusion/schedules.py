@@ -2,12 +2,12 @@
 
 A `Schedule` is the chain q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) of Ho et al.
 2020, section 2, with every table that the forward process, the losses and the samplers look up. All
-tables are float64 on the CPU; `process.extract` casts what it looked up.
+tables are float64, on the CPU unless moved; `process.extract` casts what it looked up.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +46,10 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def to(self, device: torch.device) -> "Schedule":
+        """Return the schedule with its tables on a device, where training looks numbers up."""
+        return replace(self, betas=self.betas.to(device), timestep_map=self.timestep_map.to(device))
 
     @cached_property
     def alpha_bar(self) -> Float64[Tensor, " step"]:

@@ -8,22 +8,22 @@ uninterrupted one bit for bit on the CPU.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.errors import SoundreelError
 from soundreel.training.meters import Meters, Tracker
-from soundreel.training.objectives import TrainingBatch
+from soundreel.training.objectives import StepObjective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import Parallel
 from soundreel.training.signals import StopRequest
 from soundreel.training.state import save_training_state
+from soundreel.training.step import Step
 from soundreel.training.trainee import Trainee
 
 logger = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ def fit(
         checkpoints: folder of the training state.
         trackers: get one dictionary of numbers each `log_every` samples.
         preview: called with the samples seen each `preview_every` samples.
-        parallel: the processes of the run; only the main one writes. Logged losses are those of its
-            part of the batches.
+        parallel: the processes of the run; only the main one writes. Losses are logged over all.
         stop: a request that is watched already; by default signals are watched while training.
 
     Returns:
@@ -138,15 +137,24 @@ def fit(
         NonFiniteLossError: before the step that would have used the value.
     """
     parallel = Parallel() if parallel is None else parallel
-    is_main, device = parallel.is_main, trainees[0].device
+    is_main = parallel.is_main
     grad_accum_steps = config.grad_accum_steps(parallel.world_size)
+    networks = [parallel.wrap(trainee.network) for trainee in trainees]
     meters = Meters(config.total_samples, samples_seen)
     with StopRequest() if stop is None else nullcontext(stop) as stop:
-        while samples_seen < config.total_samples and not parallel.any(stop.requested, device):
+        stopped = parallel.any(stop.requested, trainees[0].device)
+        while samples_seen < config.total_samples and not stopped:
             rate = _learning_rate(config, samples_seen)
-            step_batches = list(islice(batches, grad_accum_steps))
-            for trainee in trainees:
-                _step(trainee, step_batches, config, rate, meters, parallel)
+            step = Step(
+                list(islice(batches, grad_accum_steps)),
+                samples_seen,
+                parallel,
+                config.seed,
+                torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
+            )
+            for trainee, network in zip(trainees, networks, strict=True):
+                sums, stopped = _step(trainee, network, step, config, rate, stop.requested)
+                meters.add(trainee.name, sums)
             before, samples_seen = samples_seen, samples_seen + config.global_batch_size
             meters.advance(samples_seen)
 
@@ -163,72 +171,97 @@ def fit(
                 started = time.monotonic()
                 preview(samples_seen)
                 meters.exclude(time.monotonic() - started)
+            stopped = stopped or (stop.requested and parallel.world_size == 1)
     if is_main:
         save_training_state(checkpoints, trainees, samples_seen, config.keep_checkpoints)
-        if stop.requested:
+        if stopped:
             logger.info("stopped and saved at %d samples", samples_seen)
     return samples_seen
 
 
 def _step(
     trainee: Trainee,
-    batches: list[TrainingBatch],
+    network: nn.Module,
+    step: Step,
     config: TrainConfig,
     learning_rate: float,
-    meters: Meters,
-    parallel: Parallel,
-) -> None:
-    """One optimizer step of one trainee, over all micro-batches."""
+    stop_requested: bool,
+) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Take one optimizer step of one trainee, over all micro-batches.
+
+    Returns:
+        Sums and counts for the log, over all processes, and whether any of them is to stop.
+    """
     trainee.network.train()
     trainee.optimizer.zero_grad(set_to_none=True)
-    for batch in batches:
-        device = batch.av.device
-        with (
-            seeded_dropout(config.seed, batch.sample_index),
-            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
-        ):
-            result = trainee.objective(trainee.network, batch, batch_noise(config.seed, batch))
-        if not math.isfinite(float(result.loss.detach())):
-            raise NonFiniteLossError(_diagnosis(trainee, batch, result.means))
-        (result.loss / len(batches)).backward()
-        means = {name: (float(mean), int(count)) for name, (mean, count) in result.means.items()}
-        meters.add(trainee.name, means)
-    parameters = [p for p in trainee.network.parameters() if p.grad is not None]
-    parallel.average_gradients(parameters)
-    norm = _grad_norm(parameters, config.max_grad_norm)
-    if not math.isfinite(norm):
-        raise NonFiniteLossError(
-            f"{trainee.name}: the gradient's norm is {norm} near sample {batches[0].sample_index}"
-            " although the loss is finite; lower learning_rate, set max_grad_norm, or use float32"
+    if isinstance(trainee.objective, StepObjective):
+        trainee.objective.prepare(trainee.network, step)
+    results: list[TrainingLoss] = []
+    for batch in step.batches:
+        is_last = len(results) == len(step.batches) - 1
+        with nullcontext() if is_last else step.parallel.accumulating(network):
+            with step.forward(batch):
+                result = trainee.objective(network, batch, step.noise(batch))
+            (result.loss / len(step.batches)).backward()
+        results.append(TrainingLoss(result.loss.detach(), result.means))
+    gradients = [p.grad for p in trainee.network.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if config.max_grad_norm:
+        with_gradient = [p for p in trainee.network.parameters() if p.grad is not None]
+        torch.nn.utils.clip_grads_with_norm_(
+            with_gradient, config.max_grad_norm, norm, foreach=True
         )
-    meters.add(trainee.name, {"grad_norm": (norm, 1)})
+    sums, stopped = _collected(results, norm, step, stop_requested)
+    if not math.isfinite(sums["loss"][0]):
+        raise NonFiniteLossError(_diagnosis(trainee, step, results))
+    if not math.isfinite(sums["grad_norm"][0]):
+        raise NonFiniteLossError(
+            f"{trainee.name}: the gradient's norm is {sums['grad_norm'][0]} near sample"
+            f" {step.first_sample} although the loss is finite; lower learning_rate, set"
+            " max_grad_norm, or use float32"
+        )
     for group in trainee.optimizer.param_groups:
         # Absent from states that were saved before shares existed.
         group["lr"] = learning_rate * group.get("rate_share", 1.0)
     trainee.optimizer.step()
     if trainee.ema is not None:
         trainee.ema.update()
+    del sums["loss"]
+    return sums, stopped
 
 
-def batch_noise(seed: int, batch: TrainingBatch) -> PerSampleNoise:
-    """The noise of a batch: sample n always gets that of (seed, n), whatever the batch size."""
-    first = batch.sample_index
-    return PerSampleNoise([derived_seed(seed, n) for n in range(first, first + len(batch.label))])
+def _collected(
+    results: Sequence[TrainingLoss], norm: Tensor, step: Step, stop_requested: bool
+) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Fetch the numbers of a step from the device, summed over processes: its only host wait."""
+    names: list[str] = ["loss", "grad_norm"]
+    values: list[int | float | Tensor] = [sum(result.loss for result in results), norm]  # pyrefly: ignore
+    counts: list[int | float | Tensor] = [1.0, 1.0]
+    for result in results:
+        for name, (value, count) in result.means.items():
+            names.append(name)
+            values.append(value)
+            counts.append(count)
+    device = norm.device
+    numbers = _as_vector([*values, *counts, float(stop_requested)], device)
+    value, count, flag = numbers.split([len(names), len(names), 1])
+    weighted = torch.where(count > 0, value * count, 0.0)
+    fetched = step.parallel.sum(torch.cat([weighted, count, flag])).tolist()
+    sums: dict[str, tuple[float, float]] = {}
+    for index, name in enumerate(names):
+        total, seen = sums.get(name, (0.0, 0.0))
+        sums[name] = (total + fetched[index], seen + fetched[len(names) + index])
+    return sums, fetched[-1] > 0
 
 
-class seeded_dropout:  # noqa: N801 - a context manager, named as a verb phrase
-    """Dropout takes no generator: seed the global one for it, and put that back after."""
-
-    def __init__(self, seed: int, sample_index: int) -> None:
-        self._seed = derived_seed(seed, sample_index, 1)
-        self._fork = torch.random.fork_rng()
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *details: object) -> None:
-        self._fork.__exit__(None, None, None)
+def _as_vector(numbers: Sequence[int | float | Tensor], device: torch.device) -> Tensor:
+    """Return numbers, some of them on the device, as one vector there; nothing waits for it."""
+    tensors = [x.detach().float() for x in numbers if isinstance(x, Tensor)]
+    vector = torch.tensor([0.0 if isinstance(x, Tensor) else x for x in numbers])
+    places = torch.tensor([i for i, x in enumerate(numbers) if isinstance(x, Tensor)])
+    vector = vector.double().to(device, non_blocking=True)
+    moved = torch.stack([x.to(device) for x in tensors]).double()
+    return vector.index_put((places.to(device, non_blocking=True),), moved)
 
 
 def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
@@ -241,14 +274,14 @@ def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
     return share * config.learning_rate
 
 
-def _grad_norm(parameters: Iterable[Tensor], limit: float) -> float:
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf, foreach=True))
-
-
-def _diagnosis(
-    trainee: Trainee, batch: TrainingBatch, means: Mapping[str, tuple[float, int]]
-) -> str:
-    bad = [name for name, (value, _) in means.items() if not math.isfinite(value)]
+def _diagnosis(trainee: Trainee, step: Step, results: Sequence[TrainingLoss]) -> str:
+    """Say which samples, which terms, and whether data and parameters are to blame."""
+    parts = list(zip(step.batches, results, strict=True))
+    broken_here = [part for part in parts if not math.isfinite(float(part[1].loss))]
+    if not broken_here:
+        return f"{trainee.name}: loss is not finite in another process; its message says more"
+    batch, result = broken_here[0]
+    bad = [name for name, (value, _) in result.means.items() if not math.isfinite(float(value))]
     data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
     broken = [n for n, p in trainee.network.named_parameters() if not p.isfinite().all()]
     return (

@@ -1,16 +1,15 @@
-"""Data-parallel training under `torchrun`: every process takes its part of each global batch.
-
-Gradients are averaged once a step, after all micro-batches, so that networks, objectives and the
-loop stay single-process code.
-"""
+"""Data-parallel training under `torchrun`: every process takes its part of each global batch."""
 
 import os
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,23 +26,45 @@ class Parallel:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes checkpoints, logs and previews."""
+        """Tell whether this process writes checkpoints, logs and previews."""
         return self.rank == 0
 
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace each gradient by its mean over the processes."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.world_size == 1 or not gradients:
-            return
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= self.world_size
-        sizes = [g.numel() for g in gradients]
-        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is called in training: gradients are averaged over processes.
+
+        Parameters that a loss does not reach keep their gradients, or none.
+        """
+        if self.world_size == 1:
+            return network
+        known = signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
+        return DistributedDataParallel(network, **options)
+
+    def accumulating(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Hold gradients back from the other processes until a pass outside of this context."""
+        if isinstance(network, DistributedDataParallel):
+            return network.no_sync()
+        return nullcontext()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum over the processes, without gradient."""
+        if self.world_size == 1:
+            return x
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the rows of all processes in rank order, without gradient."""
+        if self.world_size == 1:
+            return x.detach()
+        parts = [torch.empty_like(x) for _ in range(self.world_size)]
+        dist.all_gather(parts, x.detach().contiguous())
+        return torch.cat(parts)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in any process; all processes must ask together."""
+        """Tell whether the flag is set in any process; all processes must ask together."""
         if self.world_size == 1:
             return flag
         votes = torch.tensor([float(flag)], device=device)
@@ -80,3 +101,8 @@ def start_parallel() -> Parallel:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if has_cuda else "gloo")
     return Parallel(rank=dist.get_rank(), world_size=dist.get_world_size(), joined=joined)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network itself, out of its wrapper for several processes."""
+    return network.module if isinstance(network, DistributedDataParallel) else network

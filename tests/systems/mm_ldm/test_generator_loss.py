@@ -24,10 +24,6 @@ LATENTS = LatentSpec(video_channels=2, video_size=4, audio_channels=3, audio_siz
 SCHEDULE = scaled_linear_schedule(100)
 
 
-def clip_generators(seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
 def make_latents(batch, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return AV(
@@ -54,8 +50,8 @@ def make_network(**options):
 
 def test_a_clips_draws_do_not_depend_on_its_batch():
     latents = make_latents(3)
-    together = draw(latents, SCHEDULE, clip_generators([5, 6, 7]))
-    alone = draw(latents.rows(slice(1, 2)), SCHEDULE, clip_generators([6]))
+    together = draw(latents, SCHEDULE, PerSampleNoise([5, 6, 7]))
+    alone = draw(latents.rows(slice(1, 2)), SCHEDULE, PerSampleNoise([6]))
     assert together.timestep[1] == alone.timestep[0]
     assert torch.equal(together.uniforms[1], alone.uniforms[0])
     assert torch.equal(together.noise["video"][1], alone.noise["video"][0])
@@ -63,8 +59,8 @@ def test_a_clips_draws_do_not_depend_on_its_batch():
 
 
 def test_one_generator_per_clip_is_demanded():
-    with pytest.raises(ValueError, match="3 clips need as many generators, got 1"):
-        draw(make_latents(3), SCHEDULE, clip_generators([0]))
+    with pytest.raises(ValueError, match="has 1 seeds, but the batch has 3"):
+        draw(make_latents(3), SCHEDULE, PerSampleNoise([0]))
 
 
 def test_shares_of_conditions_are_as_configured_and_never_both():
@@ -91,7 +87,7 @@ def test_half_of_the_clips_given_a_modality_are_not_told_their_class():
 
 def test_the_loss_of_a_dropped_class_is_that_of_no_class():
     latents = make_latents(4)
-    draws = draw(latents, SCHEDULE, clip_generators(range(4)))
+    draws = draw(latents, SCHEDULE, PerSampleNoise(range(4)))
     known = {"context_drop": 0.0, "audio_condition": 1.0, "video_condition": 0.0}
     torch.manual_seed(1)
     network = make_network(num_classes=3)
@@ -119,7 +115,7 @@ def test_conditions_are_clean_latents_where_given_and_zero_elsewhere():
 
 def test_untrained_loss_is_the_noise_power_and_weight_zero_leaves_the_known_out():
     latents = make_latents(4)
-    draws = draw(latents, SCHEDULE, clip_generators(range(4)))
+    draws = draw(latents, SCHEDULE, PerSampleNoise(range(4)))
     always_audio = GeneratorObjective(
         context_drop=0.0, audio_condition=1.0, video_condition=0.0, known_loss_weight=0.0
     )
@@ -133,7 +129,7 @@ def test_untrained_loss_is_the_noise_power_and_weight_zero_leaves_the_known_out(
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_single_modality_generator_trains_without_conditions(modality):
     latents = AV(None, None).replace(modality, make_latents(2)[modality])
-    draws = draw(latents, SCHEDULE, clip_generators([0, 1]))
+    draws = draw(latents, SCHEDULE, PerSampleNoise([0, 1]))
     network = make_network(modalities=(modality,))
     losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
     assert list(losses.terms) == [f"mse_{modality}"]
@@ -141,7 +137,7 @@ def test_single_modality_generator_trains_without_conditions(modality):
 
 def test_learned_variance_adds_the_bound():
     latents = make_latents(2)
-    draws = draw(latents, SCHEDULE, clip_generators([0, 1]))
+    draws = draw(latents, SCHEDULE, PerSampleNoise([0, 1]))
     network = make_network(learned_variance=True)
     losses = generator_loss(
         network, latents, draws, SCHEDULE, GeneratorObjective(), learned_variance=True
@@ -157,7 +153,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(options):
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     history = []
     for step in range(40):
-        draws = draw(latents, SCHEDULE, clip_generators(range(8 * (step % 2), 8 * (step % 2) + 8)))
+        draws = draw(latents, SCHEDULE, PerSampleNoise(range(8 * (step % 2), 8 * (step % 2) + 8)))
         loss = generator_loss(network, latents, draws, SCHEDULE, objective, label=label).loss.mean()
         optimizer.zero_grad()
         loss.backward()
@@ -183,7 +179,7 @@ def test_the_loops_objective_is_the_mean_loss_of_the_clips_own_draws(kind):
         SCHEDULE, GeneratorObjective(), text=(lambda b: text[b.label]) if has_text else None
     )
     result = objective(network, batch, PerSampleNoise([3, 4, 5]))
-    draws = draw(batch.av, SCHEDULE, clip_generators([3, 4, 5]))
+    draws = draw(batch.av, SCHEDULE, PerSampleNoise([3, 4, 5]))
     expected = generator_loss(
         network,
         batch.av,

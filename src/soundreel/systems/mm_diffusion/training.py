@@ -76,7 +76,7 @@ class MMDiffusionRecipe(Recipe):
         config = self._config
         network = self._run.seeded(self._build, config.train, component=STAGE, channels_last=False)
         objective = mm_diffusion_objective(
-            config.diffusion.build(),
+            config.diffusion.build().to(self._run.device),
             prediction_type=config.diffusion.prediction_type,
             variance="learned_range" if config.unet.learned_variance else "fixed_large",
         )

@@ -1,14 +1,13 @@
-"""Stage 2 of MM-LDM as trainees: the autoencoder's objective, and the adversarial phase."""
+"""Stage 2 of MM-LDM as objectives: the autoencoder's objective, and the adversarial phase."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
@@ -28,7 +27,15 @@ from soundreel.systems.mm_ldm.discriminator import (
 )
 from soundreel.systems.mm_ldm.first_stage import FirstStage
 from soundreel.systems.mm_ldm.signals import SignalSource
-from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+from soundreel.training.objectives import (
+    Mean,
+    Objective,
+    StepObjective,
+    TrainingBatch,
+    TrainingLoss,
+)
+from soundreel.training.parallel import unwrapped
+from soundreel.training.step import Step
 from soundreel.types import AV
 
 
@@ -92,56 +99,115 @@ class AutoencoderObjectives:
         self._adversarial = adversarial or AdversarialConfig()
         self._through = through
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
+        self._prepared: dict[int, _Prepared] = {}
 
     @property
-    def autoencoder_objective(self) -> Objective:
-        return self._autoencoder_loss
+    def autoencoder_objective(self) -> StepObjective:
+        """Return what the autoencoder minimises."""
+        return StepObjective(self._prepare, self._autoencoder_loss)
 
     @property
     def discriminator_objective(self) -> Objective:
+        """Return what the adversary minimises."""
         return self._discriminator_loss
+
+    @torch.no_grad()
+    def _prepare(self, network: nn.Module, step: Step) -> None:
+        """Compare the clips of a step that comes in several batches, all with all.
+
+        A first pass without decoder and gradients gives the contrastive features of all batches;
+        what the loss asks of them is handed to the passes that learn. Also count the clips with a
+        class.
+        """
+        self._prepared = {}
+        if step.is_whole:
+            return
+        model = _autoencoder_of(network)
+        inputs, features, sizes = [], [], []
+        for batch, noise in step.passes():
+            inputs.append(self._inputs(model, batch, noise))
+            sizes.append(len(batch.label))
+            if len(step.batches) > 1:
+                features.append(model.contrastive_features(inputs[-1].forward))
+        known = [float((batch.label >= 0).sum()) for batch in step.batches]
+        total = torch.tensor(sum(known)).to(step.batches[0].av.device, non_blocking=True)
+        total = step.parallel.sum(total).clamp(min=1.0)
+        contrast, first_row = None, step.parallel.rank * sum(sizes)
+        if features:
+            everyone = AV.cat(features).map(step.parallel.gather)
+            contrast = model.contrastive_head.contrast(everyone)
+        for batch, made, size, count in zip(step.batches, inputs, sizes, known, strict=True):
+            if contrast is not None:
+                rows = slice(first_row, first_row + size)
+                part = contrast.of_rows(rows, step.num_parts)
+                made = replace(made, forward=replace(made.forward, contrast=part))
+            first_row += size
+            share = count * step.num_parts / total
+            self._prepared[batch.sample_index] = _Prepared(made, share)
+
+    def _inputs(
+        self, model: MultiModalAutoencoder, batch: TrainingBatch, noise: PerSampleNoise
+    ) -> "_Inputs":
+        config, device = model.config, batch.av.device
+        draws = draw(noise, config, self._config, len(self._schedule), device)
+        signals = self._source.signals(batch, config.key_frames, draws.frames, noise)
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        timestep = draws.timestep.map(moved)
+        label = batch.label if config.decoder.num_classes else None
+        told = _told_label(label, draws.keep_class, model)
+        inputs = AutoencoderInputs(
+            key_frames=signals.key_frames,
+            audio_image=signals.targets["audio"],
+            xt=add_noise_per_image(signals.targets, draws.noise, timestep, self._schedule),
+            timestep=timestep,
+            frame_index=moved(draws.frames / config.num_frames),
+            posterior_noise=draws.posterior_noise,
+            keep=draws.keep.map(moved),
+            label=None if told is None else moved(told),
+            through=self._through,
+        )
+        return _Inputs(
+            forward=inputs,
+            targets=signals.targets,
+            noise=draws.noise,
+            frames=draws.frames,
+            label=None if label is None else moved(label),
+        )
 
     def _autoencoder_loss(
         self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
     ) -> TrainingLoss:
-        model = network.module if isinstance(network, DistributedDataParallel) else network
-        assert isinstance(model, MultiModalAutoencoder), "this objective trains the autoencoder"
-        config, device = model.config, batch.av.device
-        draws = draw(noise, config, self._config, len(self._schedule))
-        signals = self._source.signals(batch, config.key_frames, draws.frames, noise)
-        timestep, target_noise = draws.timestep.to(device), draws.noise.to(device)
-        label = batch.label.to(device) if config.decoder.num_classes else None
-        inputs = AutoencoderInputs(
-            key_frames=signals.key_frames,
-            audio_image=signals.targets["audio"],
-            xt=add_noise_per_image(signals.targets, target_noise, timestep, self._schedule),
-            timestep=timestep,
-            frame_index=(draws.frames / config.num_frames).to(device),
-            posterior_noise=draws.posterior_noise.to(device),
-            keep=draws.keep.to(device),
-            label=_told_label(label, draws.keep_class.to(device), model),
-            through=self._through,
-        )
-        outputs = network(inputs)
+        model = _autoencoder_of(network)
+        prepared = self._prepared.pop(batch.sample_index, None)
+        if prepared is None:
+            prepared = _Prepared(self._inputs(model, batch, noise), 1.0)
+        made = prepared.inputs
         result = autoencoder_loss(
-            outputs,
-            inputs,
-            signals.targets,
-            target_noise,
-            label,
+            network(made.forward),
+            made.forward,
+            made.targets,
+            made.noise,
+            made.label,
             self._schedule,
             self._config,
-            config.prediction_type,
+            model.config.prediction_type,
+            prepared.class_share,
         )
         total, terms = result.total, dict(result.terms)
         if self._discriminator is not None:
             fake = self._decoded_triples(result.x0)
             terms["adversarial"] = self._generator_term(fake)
             total = total + self._config.adversarial_weight * terms["adversarial"]
-            real = self._source.images(batch, draws.frames)
+            real = self._source.images(batch, made.frames)
             self._shown[batch.sample_index] = (_triples(real), fake.detach())
         count = len(batch.label)
-        return TrainingLoss(total, {k: (float(v.detach()), count) for k, v in terms.items()})
+        means: dict[str, Mean] = {name: (value.detach(), count) for name, value in terms.items()}
+        if "class" in means:  # clips without a class are not behind it
+            means["class"] = (means["class"][0], int((batch.label >= 0).sum()))
+        return TrainingLoss(total, means)
 
     def _decoded_triples(self, x0: AV) -> Float[Tensor, "batch slot channel height width"]:
         """Images of the estimates: 3 per clip, with gradient."""
@@ -166,9 +232,32 @@ class AutoencoderObjectives:
         loss = hinge_loss(logits, labels)
         count = len(batch.label)
         right = ((logits > 0) == (labels > 0)).float().mean()
-        return TrainingLoss(
-            loss, {"hinge": (float(loss.detach()), count), "accuracy": (float(right), count)}
-        )
+        return TrainingLoss(loss, {"hinge": (loss.detach(), count), "accuracy": (right, count)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """A batch of stage 2, with everything random drawn."""
+
+    forward: AutoencoderInputs
+    targets: AV
+    noise: AV
+    frames: Int[Tensor, "batch frame"]
+    label: Int[Tensor, " batch"] | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch with what the other batches of its step have to do with its loss."""
+
+    inputs: _Inputs
+    class_share: float | Float[Tensor, ""]
+
+
+def _autoencoder_of(network: nn.Module) -> MultiModalAutoencoder:
+    model = unwrapped(network)
+    assert isinstance(model, MultiModalAutoencoder), "this objective trains the autoencoder"
+    return model
 
 
 def _triples(images: AV) -> Float[Tensor, "batch slot channel height width"]:
@@ -179,7 +268,7 @@ def _triples(images: AV) -> Float[Tensor, "batch slot channel height width"]:
 def _told_label(
     label: Int[Tensor, " batch"] | None, keep: Tensor, model: MultiModalAutoencoder
 ) -> Int[Tensor, " batch"] | None:
-    """The label the decoder is told: the null class where it is dropped or unknown."""
+    """Return the label the decoder is told: the null class where it is dropped or unknown."""
     if label is None:
         return None
     decoder = model.config.decoder

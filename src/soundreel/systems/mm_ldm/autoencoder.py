@@ -19,7 +19,13 @@ from soundreel.systems.mm_ldm.perceptual_encoders import (
     PerceptualEncoderConfig,
     VideoEncoder,
 )
-from soundreel.systems.mm_ldm.semantic import ClassHead, ContrastiveHead, Projector, ProjectorConfig
+from soundreel.systems.mm_ldm.semantic import (
+    ClassHead,
+    Contrast,
+    ContrastiveHead,
+    Projector,
+    ProjectorConfig,
+)
 from soundreel.systems.mm_ldm.signal_decoder import (
     DecoderCondition,
     SignalDecoder,
@@ -153,6 +159,7 @@ class AutoencoderInputs:
         keep: per modality whether its condition is kept, `batch`; None keeps all.
         label: class numbers; None for the predicted ones.
         through: what latents pass before heads and decoder see them; those that are dropped do not.
+        contrast: of the step that the batch is a part of; None for a batch that is the whole step.
     """
 
     key_frames: Float[Tensor, "batch key channel height width"]
@@ -164,6 +171,7 @@ class AutoencoderInputs:
     keep: AV | None = None
     label: Int[Tensor, " batch"] | None = None
     through: Callable[[AV], AV] | None = None
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +214,8 @@ class MultiModalAutoencoder(nn.Module):
         self.decoder = SignalDecoder(config.decoder)
 
     def forward(self, inputs: AutoencoderInputs) -> AutoencoderOutputs:
-        """A training pass: encode, draw latents, predict."""
-        posteriors = self.encode(_masked(inputs))
-        latent = posteriors.mean
-        if inputs.posterior_noise is not None:
-            latent = posteriors.sample(inputs.posterior_noise)
-        if inputs.through is not None:
-            latent = _passed(latent, inputs.through(latent), inputs.keep)
+        """Run a training pass: encode, draw latents, predict."""
+        posteriors, latent = self._encoded(inputs)
         semantic = self.semantics(latent)
         logits = None if self.class_head is None else self.class_head(semantic)
         label = inputs.label
@@ -224,8 +227,22 @@ class MultiModalAutoencoder(nn.Module):
             posteriors=posteriors,
             latent=latent,
             class_logits=logits,
-            contrastive_loss=self.contrastive_head.loss(semantic),
+            contrastive_loss=self.contrastive_head.loss(semantic, inputs.contrast),
         )
+
+    def contrastive_features(self, inputs: AutoencoderInputs) -> AV:
+        """Return what the contrastive loss of a training pass compares, `batch dim`."""
+        return self.contrastive_head(self.semantics(self._encoded(inputs)[1]))
+
+    def _encoded(self, inputs: AutoencoderInputs) -> tuple[Posteriors, AV]:
+        """Encode, and draw the latents that heads and decoder see."""
+        posteriors = self.encode(_masked(inputs))
+        latent = posteriors.mean
+        if inputs.posterior_noise is not None:
+            latent = posteriors.sample(inputs.posterior_noise)
+        if inputs.through is not None:
+            latent = _passed(latent, inputs.through(latent), inputs.keep)
+        return posteriors, latent
 
     def encode(self, signals: AV) -> Posteriors:
         """Distributions of z_v and z_a.

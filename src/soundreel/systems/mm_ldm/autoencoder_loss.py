@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -89,8 +90,12 @@ def draw(
     model: AutoencoderConfig,
     config: AutoencoderLossConfig,
     num_timesteps: int,
+    device: torch.device | None = None,
 ) -> AutoencoderDraws:
-    """Draw a step's randomness on the CPU.
+    """Draw a step's randomness.
+
+    Args:
+        device: of the noise, by default the CPU; all else is drawn on the CPU.
 
     Source:
         MM-LDM, section 3, and its release: 2 target frames with replacement, a step per image,
@@ -104,17 +109,18 @@ def draw(
     count, batch = config.num_target_frames, len(rows)
     keep = uniforms[:, :2] >= config.drop_probability
     latents = model.latents
+    empty = partial(torch.empty, device=device)
     return AutoencoderDraws(
         frames=frames,
         timestep=AV(video_step, audio_step),
         noise=noise(
             AV(
-                torch.empty(batch, count, video.image_channels, video.image_size, video.image_size),
-                torch.empty(batch, audio.image_channels, audio.image_size, audio.image_size),
+                empty(batch, count, video.image_channels, video.image_size, video.image_size),
+                empty(batch, audio.image_channels, audio.image_size, audio.image_size),
             )
         ),
         posterior_noise=noise(
-            AV(torch.empty(batch, *latents.video_shape), torch.empty(batch, *latents.audio_shape))
+            AV(empty(batch, *latents.video_shape), empty(batch, *latents.audio_shape))
         ),
         keep=AV(keep[:, 0], keep[:, 1]),
         keep_class=uniforms[:, 2] >= config.class_drop_probability,
@@ -155,11 +161,14 @@ def autoencoder_loss(
     schedule: Schedule,
     config: AutoencoderLossConfig,
     prediction_type: PredictionType,
+    class_share: float | Float[Tensor, ""] = 1.0,
 ) -> AutoencoderLoss:
     """Prediction errors, KL, class and contrastive losses.
 
     Args:
         label: true classes for the class head; -1 where unknown; None leaves the term out.
+        class_share: factor of the class term: how many clips with a class the batch holds, over how
+            many it would hold if those of the step were spread evenly.
 
     Source:
         MM-LDM, section 3; each modality's error is the mean over its own elements.
@@ -193,11 +202,13 @@ def autoencoder_loss(
         + config.kl_weight * (kl["video"] + kl["audio"])
         + config.contrastive_weight * outputs.contrastive_loss
     )
-    if outputs.class_logits is not None and label is not None and bool((label >= 0).any()):
-        terms["class"] = functional.cross_entropy(
-            outputs.class_logits.float(), label, ignore_index=-1
+    if outputs.class_logits is not None and label is not None:
+        entropy = functional.cross_entropy(
+            outputs.class_logits.float(), label, ignore_index=-1, reduction="sum"
         )
-        total = total + config.class_weight * terms["class"]
+        known = (label >= 0).sum().clamp(min=1)
+        terms["class"] = entropy / known
+        total = total + config.class_weight * class_share * terms["class"]
     return AutoencoderLoss(total=total, terms=terms, x0=estimate)
 
 

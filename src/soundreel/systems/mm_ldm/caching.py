@@ -62,6 +62,9 @@ class RunLatents:
             fingerprint=self._fingerprint(first_stage),
             batch_size=14,
             callback=self._run.raise_if_stopped,
+            rank=self._run.parallel.rank,
+            world_size=self._run.parallel.world_size,
+            barrier=self._run.parallel.barrier,
         )
         return LatentDataset(folder, standardize=False)
 
@@ -90,8 +93,12 @@ class RunLatents:
                 first_stage, autoencoder.video_encoder, autoencoder.audio_encoder
             ),
             callback=self._run.raise_if_stopped,
+            rank=self._run.parallel.rank,
+            world_size=self._run.parallel.world_size,
+            barrier=self._run.parallel.barrier,
         )
-        return self.scaled()
+        with self._run.main_first():  # which measures the axes
+            return self.scaled()
 
     def scaled(self) -> LatentDataset:
         """The cached ones."""

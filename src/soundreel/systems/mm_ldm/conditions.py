@@ -144,6 +144,18 @@ def check_classes(config: MMLDMConfig, info: DatasetInfo) -> None:
             )
 
 
+def check_mismatched(config: MMLDMConfig, world_size: int) -> None:
+    """Raise `ConfigError` where mismatched pairs would be made within parts of a batch only."""
+    phase = config.adversarial
+    if not (phase.enabled and phase.loss.mismatched):
+        return
+    if phase.train.grad_accum_steps(world_size) * world_size > 1:
+        raise ConfigError(
+            "adversarial.loss.mismatched pairs the clips of a whole batch: set "
+            "adversarial.train.micro_batch_size to global_batch_size, and use one process"
+        )
+
+
 def framing_of(info: DatasetInfo) -> Literal["center", "letterbox"]:
     """How the model fits clips it is given: as those it has learnt from were fitted."""
     return "letterbox" if info.options.get("crop") == "letterbox" else "center"

@@ -1,13 +1,14 @@
 """Stage 1 of MM-LDM: losses of the image autoencoder on frames and mel images alike."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.func import functional_call
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.diffusion.noise import PerSampleNoise
@@ -19,7 +20,15 @@ from soundreel.systems.mm_ldm.patch_discriminator import (
     PatchDiscriminator,
     hinge_discriminator_loss,
 )
-from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+from soundreel.training.objectives import (
+    Mean,
+    Objective,
+    StepObjective,
+    TrainingBatch,
+    TrainingLoss,
+)
+from soundreel.training.parallel import unwrapped
+from soundreel.training.step import Step
 from soundreel.types import AV
 
 
@@ -73,7 +82,7 @@ def draw_images(
             torch.randint(video.shape[1], (config.num_frames,), generator=generator)
             for generator in noise.generators
         ]
-    ).to(video.device)
+    ).to(video.device, non_blocking=True)
     clip = torch.arange(len(video), device=video.device)[:, None]
     chosen = rearrange(video[clip, frames], "b f c h w -> (b f) c h w")
     sound = clip_images(AV(None, batch.av["audio"]), mel)
@@ -90,22 +99,30 @@ class Reconstruction:
 
 
 def reconstruct(
-    network: nn.Module, image: Float[Tensor, "image channel height width"], noise: PerSampleNoise
+    network: nn.Module,
+    image: Float[Tensor, "image channel height width"],
+    noise: PerSampleNoise,
+    *,
+    forward: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> Reconstruction:
-    """Encode, draw a latent, decode. A clip's latents are drawn by the clip's own generator."""
-    config = unwrapped(network).config
+    """Encode, draw a latent, decode. A clip's latents are drawn by the clip's own generator.
+
+    Args:
+        forward: called in place of the network.
+    """
+    config = kl_vae_of(network).config
     size = [side // config.factor for side in image.shape[-2:]]
     num_clips = len(noise.generators)
-    shape = (len(image) // num_clips, config.latent_channels, *size)
-    rows = torch.stack([torch.randn(shape, generator=g) for g in noise.generators])
+    shape = (num_clips, len(image) // num_clips, config.latent_channels, *size)
+    rows = noise(AV(torch.empty(shape, device=image.device), None))["video"]
     drawn = torch.cat([rows[:, :-1].flatten(0, 1), rows[:, -1]])  # frames of all clips, then sounds
-    decoded, posterior = network(image, drawn.to(image.device))
+    decoded, posterior = (forward or network)(image, drawn)
     return Reconstruction(image=image, decoded=decoded.float(), kl=posterior.kl())
 
 
-def unwrapped(network: nn.Module) -> KLVAE:
-    """The image autoencoder inside a wrapper for parallel training."""
-    model = network.module if isinstance(network, DistributedDataParallel) else network
+def kl_vae_of(network: nn.Module) -> KLVAE:
+    """Return the image autoencoder, out of its wrapper for several processes."""
+    model = unwrapped(network)
     assert isinstance(model, KLVAE), "this objective trains a KLVAE"
     return model
 
@@ -154,17 +171,49 @@ class FirstStageObjectives:
         self._perceptual = perceptual
         self._discriminator = discriminator
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
+        self._step: Step | None = None
+        self._weight: Tensor | None = None
 
     @property
-    def autoencoder_objective(self) -> Objective:
-        return self._autoencoder_loss
+    def autoencoder_objective(self) -> StepObjective:
+        """Return what the autoencoder minimises."""
+        return StepObjective(self._prepare, self._autoencoder_loss)
 
     @property
     def discriminator_objective(self) -> Objective:
+        """Return what the adversary minimises."""
         return self._discriminator_loss
 
     def _started(self, batch: TrainingBatch) -> bool:
-        return batch.sample_index >= self._config.adversarial_start
+        first = batch.sample_index if self._step is None else self._step.first_sample
+        return first >= self._config.adversarial_start
+
+    def _prepare(self, network: nn.Module, step: Step) -> None:
+        """Weigh the adversary by all images of the step, where they are in several batches.
+
+        The gradients at the last layer need no others: the rest of the network runs without.
+        """
+        self._step, self._weight = step, None
+        if len(step.batches) == 1 or self._discriminator is None:
+            return
+        if not self._started(step.batches[0]):
+            return
+        model = kl_vae_of(network)
+        last_layer = model.decoder.last_layer
+        fixed = {name: p if p is last_layer else p.detach() for name, p in model.named_parameters()}
+
+        def forward(image: Tensor, drawn: Tensor) -> Any:
+            return functional_call(model, fixed, (image, drawn))
+
+        sums = [torch.zeros_like(last_layer), torch.zeros_like(last_layer)]
+        for batch, noise in step.passes():
+            image = draw_images(batch, noise, self._mel, self._config)
+            result = reconstruct(network, image, noise, forward=forward)
+            reconstruction, _, _ = first_stage_loss(result, self._config, self._perceptual)
+            losses = (reconstruction, -self._discriminator(result.decoded).mean())
+            for total, loss in zip(sums, losses, strict=True):
+                total += torch.autograd.grad(loss, last_layer, retain_graph=True)[0]
+        self._weight = balance(*(step.parallel.sum(total) / step.num_parts for total in sums))
 
     def _autoencoder_loss(
         self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
@@ -173,20 +222,32 @@ class FirstStageObjectives:
         result = reconstruct(network, image, noise)
         reconstruction, total, terms = first_stage_loss(result, self._config, self._perceptual)
         num_clips = len(batch.label)
-        means = {}
+        means: dict[str, Mean] = {}
         for name, value in terms.items():
             detached = value.detach()
-            means[f"{name}_video"] = (float(detached[:-num_clips].mean()), num_clips)
-            means[f"{name}_audio"] = (float(detached[-num_clips:].mean()), num_clips)
+            means[f"{name}_video"] = (detached[:-num_clips].mean(), num_clips)
+            means[f"{name}_audio"] = (detached[-num_clips:].mean(), num_clips)
         if self._discriminator is not None and self._started(batch):
             adversarial = -self._discriminator(result.decoded).mean()
-            last_layer = unwrapped(network).decoder.last_layer
-            weight = balance(reconstruction, adversarial, last_layer)
+            weight = self._weight
+            if weight is None:
+                weight = self._weight_at(kl_vae_of(network), reconstruction, adversarial)
             total = total + self._config.adversarial_weight * weight * adversarial
-            means["adversarial"] = (float(adversarial.detach()), num_clips)
-            means["adversarial_balance"] = (float(weight), num_clips)
+            means["adversarial"] = (adversarial.detach(), num_clips)
+            means["adversarial_balance"] = (weight, num_clips)
             self._shown[batch.sample_index] = (image, result.decoded.detach())
         return TrainingLoss(total, means)
+
+    def _weight_at(self, model: KLVAE, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
+        """Weigh the adversary by this batch, and by those of the other processes."""
+        last_layer = model.decoder.last_layer
+        gradients = [
+            torch.autograd.grad(loss, last_layer, retain_graph=True)[0]
+            for loss in (reconstruction, adversarial)
+        ]
+        if self._step is not None and not self._step.is_whole:
+            gradients = [self._step.parallel.sum(g) / self._step.num_parts for g in gradients]
+        return balance(*gradients)
 
     def _discriminator_loss(
         self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
@@ -195,23 +256,24 @@ class FirstStageObjectives:
         if not self._started(batch):
             return TrainingLoss(nothing_to_learn(network), {})
         image, decoded = self._shown.pop(batch.sample_index)
-        loss = hinge_discriminator_loss(network(image), network(decoded))
-        return TrainingLoss(loss, {"hinge": (float(loss.detach()), len(batch.label))})
+        real, fake = network(torch.cat([image, decoded])).chunk(2)
+        loss = hinge_discriminator_loss(real, fake)
+        return TrainingLoss(loss, {"hinge": (loss.detach(), len(batch.label))})
 
 
-def balance(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
-) -> Float[Tensor, ""]:
-    """Ratio of the gradients' norms at the last layer, at most 10,000.
+def balance(wanted: Tensor, given: Tensor) -> Float[Tensor, ""]:
+    """Return the ratio of two gradients' norms at the last layer, at most 10,000.
+
+    Args:
+        wanted: gradient of the reconstruction.
+        given: gradient of the adversary's term.
 
     Source:
         Esser et al. 2021 (VQGAN), equation 7.
     """
-    wanted = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0].norm()
-    given = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0].norm()
-    return (wanted / (given + 1e-4)).clamp(0.0, 1e4).detach()
+    return (wanted.norm() / (given.norm() + 1e-4)).clamp(0.0, 1e4).detach()
 
 
 def nothing_to_learn(network: nn.Module) -> Float[Tensor, ""]:
-    """A loss of zero whose gradient is zero at every parameter, for a trainee that must wait."""
+    """Return a loss of zero whose gradients are all zero, for a network that must wait."""
     return torch.stack([0.0 * p.sum() for p in network.parameters() if p.requires_grad]).sum()

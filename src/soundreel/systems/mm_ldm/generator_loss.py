@@ -7,13 +7,12 @@ audio-to-video and video-to-audio.
 Source: Sun et al. 2024 (arXiv 2410.01594), section 3 and its release.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.diffusion.losses import LossTerms, diffusion_loss
@@ -22,7 +21,14 @@ from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
-from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss, log_means
+from soundreel.training.objectives import (
+    Objective,
+    TrainingBatch,
+    TrainingLoss,
+    draw_timesteps,
+    log_means,
+)
+from soundreel.training.parallel import unwrapped
 from soundreel.types import AV
 
 TextSource = Callable[[TrainingBatch], Float[Tensor, "batch token context_dim"]]
@@ -83,32 +89,15 @@ class GeneratorDraws:
     noise: AV
 
 
-def draw(latents: AV, schedule: Schedule, generators: Sequence[torch.Generator]) -> GeneratorDraws:
-    """Draw a step's randomness, every clip's from its own CPU generator.
+def draw(latents: AV, schedule: Schedule, noise: PerSampleNoise) -> GeneratorDraws:
+    """Draw a step's randomness, every clip's from its own generators.
 
     A clip's draws do not depend on the batch it is in.
-
-    Raises:
-        SoundreelError: not one generator per clip.
     """
-    if len(generators) != latents.batch_size:
-        raise SoundreelError(
-            f"{latents.batch_size} clips need as many generators, got {len(generators)}"
-        )
-    rows = [
-        (
-            torch.randint(len(schedule), (), generator=generator),
-            torch.rand(3, generator=generator),
-            latents.map(lambda x, g=generator: torch.randn(x.shape[1:], generator=g)),
-        )
-        for generator in generators
-    ]
-    timesteps, uniforms, noise = zip(*rows, strict=True)
-    return GeneratorDraws(
-        torch.stack(timesteps).to(latents.device),
-        torch.stack(uniforms).to(latents.device),
-        noise[0].map(lambda *parts: torch.stack(parts), *noise[1:]).map(_like, latents),
-    )
+    device = latents.device
+    timestep = draw_timesteps(noise, len(schedule)).to(device, non_blocking=True)
+    uniforms = torch.stack([torch.rand(3, generator=g) for g in noise.generators])
+    return GeneratorDraws(timestep, uniforms.to(device, non_blocking=True), noise(latents))
 
 
 def condition_masks(
@@ -167,7 +156,7 @@ def generator_loss(
     """
     masks = condition_masks(draws.uniforms, objective)
     if label is not None and objective.known_class_drop:
-        none = unwrapped(network).config.num_classes
+        none = generator_of(network).config.num_classes
         dropped = class_dropped(draws.uniforms, masks, objective)
         label = torch.where(dropped, none, label)
     losses = conditional_loss(
@@ -244,17 +233,18 @@ def mm_ldm_generator_objective(
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        generator = unwrapped(network)
+        generator = generator_of(network)
         latents = batch.av if standardize is None else standardize(batch.av)
-        draws = draw(latents, schedule, noise.generators)
+        draws = draw(latents, schedule, noise)
         if colour is not None:
             draws = replace(draws, noise=colour(draws.noise))
         device, num_classes = latents.device, generator.config.num_classes
         label = None
         if num_classes:
             # A clip without a class trains the row that stands for none.
-            label = torch.where(batch.label < 0, num_classes, batch.label).to(device)
-        states = None if text is None else text(batch).to(device)
+            label = torch.where(batch.label < 0, num_classes, batch.label)
+            label = label.to(device, non_blocking=True)
+        states = None if text is None else text(batch).to(device, non_blocking=True)
         losses = generator_loss(
             network,
             latents,
@@ -271,16 +261,12 @@ def mm_ldm_generator_objective(
     return loss
 
 
-def unwrapped(network: nn.Module) -> Generator:
-    """The generator inside a wrapper for parallel training."""
-    generator = network.module if isinstance(network, DistributedDataParallel) else network
+def generator_of(network: nn.Module) -> Generator:
+    """Return the generator, out of its wrapper for several processes."""
+    generator = unwrapped(network)
     assert isinstance(generator, Generator), "this objective trains a Generator"
     return generator
 
 
 def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:
     return mask.to(like).reshape(-1, *(1 for _ in like.shape[1:]))
-
-
-def _like(noise: Tensor, template: Tensor) -> Tensor:
-    return noise.to(device=template.device, dtype=template.dtype)

@@ -4,7 +4,7 @@ s_v and s_a are small grids of semantic tokens (2x2 at full size). Letters: b ba
 h height, w width, t token, d dim.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -144,12 +144,33 @@ class ContrastiveHead(nn.Module):
             functional.normalize(self.out_audio(audio).float(), dim=1),
         )
 
-    def loss(self, semantic: AV) -> Float[Tensor, ""]:
-        """InfoNCE of this process's clips against the clips of all processes."""
+    def loss(self, semantic: AV, contrast: "Contrast | None" = None) -> Float[Tensor, ""]:
+        """Return InfoNCE of this process's clips against the clips of all processes.
+
+        Args:
+            contrast: of a step in several batches; the value is then that of the whole step, and
+                the gradients of all its batches add up to the step's.
+        """
         own = self(semantic)
-        return self.info_nce(
-            own, own.map(gather_rows), first_row=process_rank() * semantic.batch_size
-        )
+        if contrast is None:
+            first_row = process_rank() * semantic.batch_size
+            return self.info_nce(own, own.map(gather_rows), first_row=first_row)
+        parts = [
+            *zip(own.tensors, contrast.slopes.tensors, strict=True),
+            (self.temperature_v2a, contrast.slopes_t[0]),
+            (self.temperature_a2v, contrast.slopes_t[1]),
+        ]
+        share = torch.stack([(x * slope).sum() for x, slope in parts]).sum()
+        return contrast.loss + share - share.detach()
+
+    def contrast(self, features: AV) -> "Contrast":
+        """Return the loss of a global batch, with its slopes at all features and temperatures."""
+        leaves = features.map(lambda x: x.detach().requires_grad_())
+        temperatures = (self.temperature_v2a, self.temperature_a2v)
+        with torch.enable_grad():
+            loss = self.info_nce(leaves, leaves, first_row=0)
+            video, audio, *slopes_t = torch.autograd.grad(loss, [*leaves.tensors, *temperatures])
+        return Contrast(loss=loss.detach(), slopes=AV(video, audio), slopes_t=tuple(slopes_t))
 
     def info_nce(self, own: AV, everyone: AV, *, first_row: int) -> Float[Tensor, ""]:
         """Mean cross-entropy of finding a clip's other modality among everyone's, both ways.
@@ -161,3 +182,25 @@ class ContrastiveHead(nn.Module):
         v2a = own["video"] @ everyone["audio"].T / self.temperature_v2a
         a2v = own["audio"] @ everyone["video"].T / self.temperature_a2v
         return 0.5 * (functional.cross_entropy(v2a, target) + functional.cross_entropy(a2v, target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """InfoNCE of a step in several batches: its value and where it pulls the features of one.
+
+    Attributes:
+        slopes: times the number of batches, because the losses of all are averaged.
+        slopes_t: at the temperatures.
+
+    Source:
+        Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup",
+        section 3.2 (gradient cache).
+    """
+
+    loss: Float[Tensor, ""]
+    slopes: AV
+    slopes_t: tuple[Tensor, ...]
+
+    def of_rows(self, rows: slice, num_parts: int) -> "Contrast":
+        """Return the part of a batch that holds these rows of the step's `num_parts` batches."""
+        return replace(self, slopes=self.slopes.map(lambda x: num_parts * x[rows]))

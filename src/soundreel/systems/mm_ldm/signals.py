@@ -192,4 +192,4 @@ def pick_frames(
 ) -> Float[Tensor, "batch chosen channel height width"]:
     """The chosen frames of each clip."""
     clip = torch.arange(len(video), device=video.device)[:, None]
-    return video[clip, frames.to(video.device)]
+    return video[clip, frames.to(video.device, non_blocking=True)]

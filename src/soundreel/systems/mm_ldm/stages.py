@@ -21,6 +21,7 @@ from soundreel.systems.mm_ldm.caching import RunLatents
 from soundreel.systems.mm_ldm.conditions import (
     RunCaptions,
     check_classes,
+    check_mismatched,
     framing_of,
     load_vocoder,
     preview_wishes,
@@ -67,6 +68,7 @@ class MMLDMRecipe(Recipe):
             cache=config.data.cache,
         )
         check_classes(config, self._windows.info)
+        check_mismatched(config, run.parallel.world_size)
         self._latents = RunLatents(config, run, self._windows)
         self._vocoder = load_vocoder(config)
         self._captions = RunCaptions(config, data) if config.text.folder else None
@@ -186,7 +188,7 @@ class MMLDMRecipe(Recipe):
         objectives = AutoencoderObjectives(
             source,
             first_stage,
-            self._config.diffusion.build(),
+            self._config.diffusion.build().to(self._run.device),
             loss,
             discriminator=adversary,
             adversarial=self._config.adversarial.loss,
@@ -221,7 +223,7 @@ class MMLDMRecipe(Recipe):
                 states = self._captions.states(self._run.out / "captions", self._run.device)
         scaling = self._scaling(latents)
         objective = mm_ldm_generator_objective(
-            self._config.diffusion.build(),
+            self._config.diffusion.build().to(self._run.device),
             stage.loss,
             standardize=scaling.standardize,  # whole batches: one clip at a time takes longer
             colour=scaling.noise,

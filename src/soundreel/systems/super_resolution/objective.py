@@ -56,8 +56,9 @@ class SuperResolutionObjective:
     ) -> TrainingLoss:
         if not isinstance(batch, ImagePairBatch):
             raise TypeError(f"super-resolution learns from image pairs, got a {type(batch)}")
-        timestep = draw_timesteps(noise, len(self._schedule)).to(batch.av.device)
-        low_res = batch.low_res.to(batch.av.device)
+        timestep = draw_timesteps(noise, len(self._schedule))
+        timestep = timestep.to(batch.av.device, non_blocking=True)
+        low_res = batch.low_res.to(batch.av.device, non_blocking=True)
         x0 = AV(to_residual(batch.av["video"], low_res, self._residual_scale), None)
         terms = diffusion_loss(
             super_resolution_denoiser(network, low_res, learned_variance=self._learned_variance),

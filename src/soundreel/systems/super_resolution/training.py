@@ -88,7 +88,7 @@ class SuperResolutionRecipe(Recipe):
             self._build, config.train, component=COMPONENT, channels_last=False
         )
         objective = SuperResolutionObjective(
-            linear_schedule(),
+            linear_schedule().to(self._run.device),
             prediction_type=config.network.prediction_type,
             residual_scale=config.network.residual_scale,
             learned_variance=config.network.learned_variance,

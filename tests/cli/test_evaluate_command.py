@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soundreel.cli.clip_sources import MEDIA_SUFFIXES, clip_items, set_sha256
+from soundreel.cli.clip_sources import clip_items, media_files, set_sha256
 from soundreel.cli.evaluate import EvaluateArguments, evaluate
 from soundreel.cli.main import run
 from soundreel.cli.render import RenderArguments, render
@@ -164,7 +164,7 @@ def test_copies_are_looked_for_in_the_training_set(folders, tmp_path, capsys):
     train, gen = tmp_path / "train", tmp_path / "gen"
     render(RenderArguments(dest=train, count=6, seed=5, kinds=("bells", "rain"), **SMALL))
     shutil.copytree(folders / "generated", gen)
-    copied = next(path for path in sorted(train.rglob("*")) if path.suffix in MEDIA_SUFFIXES)
+    copied = media_files(train)[0].path
     shutil.copy(copied, gen / f"copied{copied.suffix}")
     arguments = EvaluateArguments(
         ref=folders / "real",
@@ -247,10 +247,10 @@ def test_fewer_clips_than_an_interval_needs_are_refused_before_they_are_measured
     assert not (tmp_path / "new").exists()
 
 
-def test_a_name_that_is_not_utf8_is_left_out_by_name(folders, tmp_path, capsys):
+def test_a_name_that_is_not_utf8_is_measured_and_printed(folders, tmp_path, capsys):
     mixed = tmp_path / "mixed"
     shutil.copytree(folders / "real" / "bells", mixed)
-    source = next(path for path in sorted(mixed.iterdir()) if path.suffix in MEDIA_SUFFIXES)
+    source = media_files(mixed)[0].path
     odd = os.fsencode(mixed) + b"/caf\xe9.mkv"
     try:
         shutil.copy(source, odd)
@@ -260,9 +260,8 @@ def test_a_name_that_is_not_utf8_is_left_out_by_name(folders, tmp_path, capsys):
         ref=folders / "real", gen=mixed, out=tmp_path / "r.html", metrics=(), num_shown=1
     )
     assert evaluate(arguments) == 0
-    (skipped,) = json.loads((tmp_path / "r.json").read_text())["skipped_generated"]
-    assert skipped["name"] == r"caf\xe9.mkv"
-    assert "not UTF-8" in skipped["reason"]
+    assert json.loads((tmp_path / "r.json").read_text())["skipped_generated"] == []
+    assert r"caf\xe9.mkv" in [item.name for item in media_files(mixed)]
     assert run(["sync", os.fsdecode(odd)]) == 0
     assert r"caf\xe9.mkv: score" in capsys.readouterr().out
 

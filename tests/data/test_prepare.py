@@ -365,4 +365,4 @@ def test_texts_beside_the_videos_do_not_take_the_place_of_clips_to_hold_out(tmp_
     prepare_dataset(tmp_path / "in", tmp_path / "out", replace(SMALL, test=3.0))
     records = load_manifest(tmp_path / "out")
     assert sorted(record.split for record in records) == ["test", "test", "test", "train"]
-    assert set(_skipped(tmp_path / "out").values()) == {"is a text by its name"}
+    assert set(_skipped(tmp_path / "out").values()) == {"is no video by its name"}

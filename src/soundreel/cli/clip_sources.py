@@ -15,15 +15,12 @@ from soundreel.data.manifest import DATASET_FILE, ClipRecord, DatasetInfo, load_
 from soundreel.data.shards import ShardReader
 from soundreel.errors import SoundreelError
 from soundreel.media.errors import printable
+from soundreel.media.names import is_media_name
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
 
 RUN_MODEL = "model"  # the folder in which a training run leaves its model
 DEFAULT_SAMPLES = 200
-
-MEDIA_SUFFIXES = frozenset(
-    (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".gif", ".flv", ".ts")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,6 @@ class MediaFile:
         return file_sha256(self.path)
 
     def open(self, duration_s: float) -> ClipStream:
-        if printable(str(self.path)) != str(self.path):
-            raise SoundreelError("its name is not UTF-8; rename the file")
         return open_stream(self.path, duration_s)
 
     def load(self, duration_s: float, start_s: float = 0.0) -> Clip:
@@ -150,11 +145,7 @@ def clip_items(
 
 def media_files(folder: Path) -> list[Item]:
     """All media files below a folder; a hidden file is none."""
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.name[0] != "."
-    )
+    found = sorted(path for path in folder.rglob("*") if is_media_name(path) and path.is_file())
     return [
         MediaFile(
             name=printable(str(path.relative_to(folder))),

@@ -127,28 +127,36 @@ def _progress(folder: Path, total: int, prefix: str) -> dict[str, str]:
 
 
 def describe_media(media: MediaInfo) -> dict[str, str]:
-    """Tracks of a media file, as its header tells."""
+    """Describe the tracks that are read, as header and first picture tell, and list the others."""
     lines = {"file": media.path}
     if media.duration is not None:
         lines["duration"] = f"{float(media.duration):.3f} s"
-    lines["picture"] = "none"
-    if media.has_video:
-        rate = "unknown" if media.frame_rate is None else f"{float(media.frame_rate):.6g}"
-        turned = f", turned by {media.rotation} degrees" if media.rotation else ""
-        lines["picture"] = (
-            f"{media.width}x{media.height} at {rate} frames per second, {media.video_codec}{turned}"
-        )
+    lines["picture"] = _picture(media) if media.has_video else "none"
     lines["sound"] = "none"
     if media.has_audio:
         plural = "s" if media.num_channels > 1 else ""
         lines["sound"] = (
             f"{media.sample_rate} Hz, {media.num_channels} channel{plural}, {media.audio_codec}"
         )
-    if media.has_video and media.audio_start is not None:
+    if media.has_video and media.audio_start:
         lead = float(media.audio_start)
-        if lead:
-            lines["sound begins"] = f"{abs(lead):.3f} s {'after' if lead > 0 else 'before'} picture"
+        lines["sound begins"] = f"{abs(lead):.3f} s {'after' if lead > 0 else 'before'} picture"
+    for kind in ("video", "audio"):
+        tracks = [track for track in media.tracks if track.kind == kind]
+        for track in tracks if len(tracks) > 1 else ():
+            named = (track.codec, track.language, track.title, "read" if track.is_read else "")
+            lines[f"{kind} track {track.number}"] = ", ".join(filter(None, named))
     return lines
+
+
+def _picture(media: MediaInfo) -> str:
+    rate = "unknown" if media.frame_rate is None else f"{float(media.frame_rate):.6g}"
+    text = f"{media.width}x{media.height} at {rate} frames per second, {media.video_codec}"
+    stored = (media.stored_width, media.stored_height)
+    if stored != (media.width, media.height):
+        text += f", stored as {stored[0]}x{stored[1]}"
+    text += ", mirrored" if media.is_mirrored else ""
+    return text + (f", turned by {media.rotation} degrees" if media.rotation else "")
 
 
 def _clip_lines(index: ModelIndex) -> dict[str, str]:

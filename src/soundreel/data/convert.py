@@ -19,6 +19,7 @@ from soundreel.data.journal import Skip
 from soundreel.data.options import PrepareOptions
 from soundreel.data.scan import Source
 from soundreel.errors import SoundreelError
+from soundreel.media.container import Tracks
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.encode import encode_mkv_bytes
 from soundreel.media.errors import MediaError
@@ -59,14 +60,15 @@ def convert(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
     try:
         if source.problem:
             return Conversion(skipped=(Skip(reason=source.problem),))
-        info = probe(source.path)
+        tracks = tracks_of(options)
+        info = probe(source.path, tracks)
         problem = _header_problem(info, options, framing)
         if problem:
             return Conversion(skipped=(Skip(reason=problem),))
         start = _start(source, info)
         cuts: set[int] = set()
         if options.scene_cuts == "split":
-            times = find_cuts(source.path, info, start, source.end_s)
+            times = find_cuts(source.path, info, start, source.end_s, tracks)
             cuts = {math.ceil((time - start) * options.rate) for time in times}
         sound = _Sound(source, options, start)
         for first, pictures in _shots(source, options, framing, start, cuts):
@@ -88,7 +90,7 @@ def convert(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
 
 
 def framing_of(options: PrepareOptions) -> Framing:
-    """How the source pictures fill the prepared frames."""
+    """Return how the source pictures fill the prepared frames."""
     return Framing(
         kind=options.crop,
         height=options.height,
@@ -97,13 +99,18 @@ def framing_of(options: PrepareOptions) -> Framing:
     )
 
 
+def tracks_of(options: PrepareOptions) -> Tracks:
+    """Return which tracks of a source are prepared."""
+    return Tracks(video=options.video_track, audio=options.audio_track)
+
+
 def _start(source: Source, info: MediaInfo) -> Fraction:
     """Return where both picture and sound have begun, so that nothing has to be made up."""
     return max(source.start_s or Fraction(0), info.audio_start or Fraction(0), Fraction(0))
 
 
 def _header_problem(info: MediaInfo, options: PrepareOptions, framing: Framing) -> str:
-    """Why a source is left out, as far as its header tells; empty if it is not."""
+    """Tell why a source is left out, as far as its header tells; empty if it is not."""
     return _track_problem(info) or _filter_problem(info, options) or _box_problem(info, framing)
 
 
@@ -133,10 +140,16 @@ def _box_problem(info: MediaInfo, framing: Framing) -> str:
 def _shots(
     source: Source, options: PrepareOptions, framing: Framing, start: Fraction, cuts: set[int]
 ) -> Iterator[tuple[int, list[Picture]]]:
-    """Frames of consecutive clips, with the number of the first; a clip ends before each cut."""
+    """Yield the frames of clip after clip and the number of the first; clips end before cuts."""
     held: list[Picture] = []
     count = 0
-    for picture in read_frames(source.path, frame_rate=options.rate, start=start, framing=framing):
+    for picture in read_frames(
+        source.path,
+        frame_rate=options.rate,
+        start=start,
+        framing=framing,
+        tracks=tracks_of(options),
+    ):
         if source.end_s is not None and start + (count + 1) / options.rate > source.end_s:
             break
         if held and (count in cuts or len(held) == options.clip_num_frames):
@@ -149,7 +162,7 @@ def _shots(
 
 
 class _Sound:
-    """The sound of a source from `start` on, taken piece by piece as the frames go by."""
+    """Reads the sound of a source from `start` on, piece by piece as the frames go by."""
 
     def __init__(self, source: Source, options: PrepareOptions, start: Fraction) -> None:
         self._options = options
@@ -158,12 +171,13 @@ class _Sound:
             sample_rate=options.sample_rate,
             start=start,
             num_channels=options.num_channels,
+            tracks=tracks_of(options),
         )
         self._held = np.zeros((options.num_channels, 0), np.float32)
         self._first = 0
 
     def take(self, first_frame: int, num_frames: int) -> Waveform:
-        """The sound of these frames, shorter where the track has ended."""
+        """Return the sound of these frames, shorter where the track has ended."""
         rates = (self._options.rate, self._options.sample_rate)
         begin = frame_to_sample(first_frame, *rates)
         end = begin + frame_to_sample(num_frames, *rates)
@@ -179,7 +193,7 @@ class _Sound:
 
 
 def _judge(options: PrepareOptions, num_pictures: int, waveform: Waveform) -> tuple[int, str]:
-    """For how many frames there are picture and sound, and why they are left out ("" if not)."""
+    """Count the frames that have picture and sound; say why they are left out ("" if not)."""
     num_frames = _whole_frames(waveform.shape[1], num_pictures, options)
     if num_frames < math.ceil(Fraction(str(options.min_duration_s)) * options.rate):
         what = "is" if num_frames == num_pictures else "has sound for"
@@ -214,7 +228,7 @@ def _encode(
 
 
 def _whole_frames(num_samples: int, num_frames: int, options: PrepareOptions) -> int:
-    """How many of the frames have all their sound."""
+    """Count the frames that have all their sound."""
     while (
         num_frames and frame_to_sample(num_frames, options.rate, options.sample_rate) > num_samples
     ):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from soundreel.data.manifest import DataError
+from soundreel.media.container import DEFAULT_TRACKS, Tracks
 from soundreel.media.decode import read_frames
 from soundreel.media.framing import Framing
 from soundreel.media.probe import MediaInfo
@@ -27,8 +28,14 @@ def require_scene_detection() -> None:
         )
 
 
-def find_cuts(path: Path, info: MediaInfo, start: Fraction, end: Fraction | None) -> list[Fraction]:
-    """Times at which a new shot begins, in seconds on the file's clock.
+def find_cuts(
+    path: Path,
+    info: MediaInfo,
+    start: Fraction,
+    end: Fraction | None,
+    tracks: Tracks = DEFAULT_TRACKS,
+) -> list[Fraction]:
+    """Find the times at which a new shot begins, in seconds on the file's clock.
 
     The measure is PySceneDetect's adaptive detector with its defaults: the change of hue,
     saturation and brightness between two frames must stand out from that of the frames around them,
@@ -45,7 +52,7 @@ def find_cuts(path: Path, info: MediaInfo, start: Fraction, end: Fraction | None
     framing = Framing(kind="letterbox", height=HEIGHT, width=width)
     cuts: list[Fraction] = []
     for number, picture in enumerate(
-        read_frames(path, frame_rate=rate, start=start, framing=framing)
+        read_frames(path, frame_rate=rate, start=start, framing=framing, tracks=tracks)
     ):
         if end is not None and start + number / rate > end:
             break

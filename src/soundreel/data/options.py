@@ -30,6 +30,12 @@ class PrepareOptions:
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Left, top, width and height in pixels of the upright source picture, for --crop box."""
 
+    video_track: int | None = None
+    """Number of the video track in files that have several, from 1; by default the one that the
+    file marks as its default, else the first."""
+    audio_track: int | None = None
+    """Likewise of the audio track."""
+
     clip_duration_s: float = 10.0
     """Longer videos are cut into consecutive clips of this length; windows never span two clips."""
     min_duration_s: float = 1.6
@@ -85,6 +91,10 @@ class PrepareOptions:
         )
         if self.num_channels > 2:
             raise SoundreelError(f"num_channels must be 1 or 2, got {self.num_channels}")
+        for name in ("video_track", "audio_track"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise SoundreelError(f"{name} is numbered from 1, got {number}")
         if self.clip_num_frames < 1 or self.clip_duration_s < self.min_duration_s:
             raise SoundreelError(
                 f"clip_duration_s must be at least one frame and min_duration_s "

@@ -18,10 +18,9 @@ from soundreel.data.audioset import audioset_rows, is_audioset
 from soundreel.data.manifest import DataError
 from soundreel.data.options import PrepareOptions
 from soundreel.media.errors import printable
+from soundreel.media.names import is_media_name
 
 log = logging.getLogger(__name__)
-
-TEXTS = (".csv", ".json", ".jsonl", ".md", ".srt", ".txt", ".vtt", ".xml", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,13 +75,10 @@ def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
 def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
     sources = []
     for path in _files(origin, exclude):
-        given = path.relative_to(origin).as_posix()
-        name = printable(given)
+        name = printable(path.relative_to(origin).as_posix())
         label, problem = _label(name, "", options)
-        if name != given:
-            problem = "its name is not UTF-8; rename the file"
-        elif path.suffix.lower() in TEXTS:
-            problem = "is a text by its name"
+        if not is_media_name(path):
+            problem = "is no video by its name"
         sources.append(
             Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)
         )
@@ -111,17 +107,18 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
         given = row["path"].strip()
         start_s, end_s = (_seconds(row.get(column), where) for column in ("start_s", "end_s"))
         piece = "" if start_s is None and end_s is None else f"@{row['start_s']}-{row['end_s']}"
-        label, problem = _label(given, (row.get("label") or "").strip(), options)
+        name = printable(given)
+        label, problem = _label(name, _text(row, "label"), options)
         has_unused_label = row.get("label") and not row.get("caption")
         num_labels_unused += bool(has_unused_label) and options.labels == "none"
         if start_s is not None and end_s is not None and end_s <= start_s:
             problem = f"end_s {row['end_s']} is not after start_s {row['start_s']}"
         source = Source(
             path=origin.parent / given,
-            name=given + piece,
-            group=(row.get("source") or "").strip() or _group(given, options),
+            name=name + piece,
+            group=_text(row, "source") or _group(name, options),
             label=label,
-            caption=(row.get("caption") or "").strip(),
+            caption=_text(row, "caption"),
             start_s=start_s,
             end_s=end_s,
             problem=problem,
@@ -136,13 +133,18 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
     return list(sources.values())
 
 
+def _text(row: dict[str, str], column: str) -> str:
+    return printable((row.get(column) or "").strip())
+
+
 def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and columns of a list, AudioSet's included."""
-    with origin.open(encoding="utf-8-sig", newline="") as file:
+    # Names in the file system's own bytes, UTF-8 or not, are found by them.
+    with origin.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = list(file)
     if is_audioset(lines):
         files = _files(origin.parent, exclude)
-        media = (path for path in files if path.suffix.lower() not in ("", *TEXTS))
+        media = (path for path in files if path.suffix and is_media_name(path))
         yield from audioset_rows(origin, lines, media)
         return
     reader = csv.DictReader(lines)

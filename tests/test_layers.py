@@ -21,7 +21,7 @@ LAYERS = {
     "audio": 1,
     "nn": 1,
     "media": 2,
-    "clip": 2,
+    "clip": 3,
     "device": 0,
     "files": 2,
     "locks": 2,
@@ -114,7 +114,7 @@ def is_misplaced(found: Import) -> bool:
         return False
     if found.package in HOMES:
         return found.unit not in HOMES[found.package]
-    is_core_only = LAYERS[found.unit] <= 2 or found.unit in ("training", "systems")
+    is_core_only = LAYERS[found.unit] <= 2 or found.unit in ("clip", "training", "systems")
     return is_core_only and found.package not in CORE
 
 
@@ -232,6 +232,7 @@ def test_the_checks_find_what_they_look_for():
     assert is_upward(found("types.py", "from soundreel.diffusion.ddim import ddim"))
     assert is_upward(found("nn", "import soundreel.training.loop"))
     assert is_upward(found("nn", "from soundreel import config"))
+    assert is_upward(found("media", "from soundreel.clip import Clip"))
     assert not is_upward(found("systems", "from soundreel.training.loop import fit"))
     assert is_misplaced(found("data", "import av.container"))
     assert is_misplaced(found("systems", "from rich.progress import Progress"))

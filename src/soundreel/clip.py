@@ -1,4 +1,4 @@
-"""A clip as people have it: frames and sound on one clock, every length in integers or fractions.
+"""Hold a clip as people have it: frames and sound on one clock, every length exact.
 
 Frame k is shown from `k / frame_rate` on, sample n is taken at `n / sample_rate`.
 
@@ -77,17 +77,17 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """0 without frames."""
+        """Count the frames; 0 without any."""
         return 0 if self.frames is None else len(self.frames)
 
     @property
     def num_samples(self) -> int:
-        """0 without a waveform."""
+        """Count the samples of a channel; 0 without a waveform."""
         return 0 if self.waveform is None else self.waveform.shape[1]
 
     @property
     def duration(self) -> Fraction:
-        """Seconds, exact: of the frames where there are any, else of the waveform."""
+        """Return the seconds, exact: of the frames where there are any, else of the waveform."""
         if self.frames is not None:
             return self.num_frames / self.frame_rate
         return Fraction(self.num_samples, self.sample_rate)

@@ -1,4 +1,4 @@
-"""One source video into prepared clips: what the worker processes do.
+"""Turn one source video into prepared clips: what the worker processes do.
 
 A source is decoded once, from its first frame to its last, and never held as a whole: each clip is
 encoded and put into the spool folder as soon as its last frame is there.
@@ -33,7 +33,7 @@ Waveform = Float32[np.ndarray, "channel sample"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertedClip:
-    """A clip in the spool folder, and where in its source it begins."""
+    """Names a clip in the spool folder, and where in its source it begins."""
 
     path: Path
     start_s: float
@@ -44,7 +44,7 @@ class ConvertedClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """All that came of one source."""
+    """Holds all that came of one source."""
 
     clips: tuple[ConvertedClip, ...] = ()
     skipped: tuple[Skip, ...] = ()

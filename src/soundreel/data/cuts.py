@@ -1,4 +1,4 @@
-"""Where one shot ends and another begins, by PySceneDetect (extra `data`)."""
+"""Find where one shot ends and another begins, by PySceneDetect (extra `data`)."""
 
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ MAX_FRAME_RATE = Fraction(30)
 
 
 def require_scene_detection() -> None:
-    """Raises: DataError, with the way to install it, if PySceneDetect is absent."""
+    """Raise a DataError, with the way to install it, if PySceneDetect is absent."""
     if importlib.util.find_spec("scenedetect") is None:
         raise DataError(
             "scene_cuts split needs PySceneDetect, which is not installed: "

@@ -1,4 +1,4 @@
-"""What there is to prepare: the files of a folder, or the rows of a list.
+"""List what there is to prepare: the files of a folder, or the rows of a list.
 
 A list is a CSV file with the columns `path` (relative to the list or absolute) and, optionally,
 `label`, `caption`, `start_s`, `end_s` and `source` (rows with the same source stay in the same
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A video, or a piece of one, to be prepared.
+    """Names a video, or a piece of one, to be prepared.
 
     Attributes:
         name: unique and independent of where the folder lies.
@@ -47,7 +47,7 @@ class Source:
 
 
 def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
-    """All sources of a folder (every file that is not hidden, recursively) or of a list, by name.
+    """List all sources of a folder (every file not hidden, recursively) or of a list, by name.
 
     Args:
         exclude: a folder to leave out (the destination, which may lie inside the origin).
@@ -86,7 +86,7 @@ def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[S
 
 
 def _files(folder: Path, exclude: Path) -> Iterator[Path]:
-    """Files that are not hidden, through links to folders too, each folder once."""
+    """Yield files that are not hidden, through links to folders too, each folder once."""
     seen = {exclude}
     for parent, folders, names in os.walk(folder, followlinks=True):
         place = Path(parent).resolve()
@@ -138,7 +138,7 @@ def _text(row: dict[str, str], column: str) -> str:
 
 
 def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and columns of a list, AudioSet's included."""
+    """Yield line numbers and columns of a list, AudioSet's included."""
     # Names in the file system's own bytes, UTF-8 or not, are found by them.
     with origin.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = list(file)
@@ -176,7 +176,7 @@ def _seconds(text: str | None, where: str) -> Fraction | None:
 
 
 def _label(name: str, listed: str, options: PrepareOptions) -> tuple[str, str]:
-    """Class name, and what is wrong if there should be one but is none."""
+    """Return the class name, and what is wrong if there should be one but is none."""
     if options.labels == "folder":
         parent = Path(name).parent.name
         return parent, "" if parent else "lies in no class folder"

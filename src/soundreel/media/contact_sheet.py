@@ -1,17 +1,18 @@
-"""A clip as one picture: its frames over its sound, on one clock.
+"""Draw a clip as one picture: its frames over its sound, on one clock.
 
 Every frame stands with its left edge at the time from which it is shown; waveform and mel
 spectrogram below use the same axis, so that what is seen at an instant lies above what is heard.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
 from soundreel.media.encode import complete_file
 from soundreel.media.spectrogram import MelPicture, mel_picture
@@ -27,8 +28,28 @@ MIN_TICK_PIXELS = 70
 FREQUENCIES_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 
 
+@runtime_checkable
+class Shown(Protocol):
+    """Names what a sheet needs of a clip; `Clip`, which builds on this package, has it."""
+
+    @property
+    def frames(self) -> UInt8[np.ndarray, "frame height width 3"] | None: ...
+
+    @property
+    def waveform(self) -> Float32[np.ndarray, "channel sample"] | None: ...
+
+    @property
+    def frame_rate(self) -> Fraction: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def duration_s(self) -> float: ...
+
+
 def contact_sheet(
-    clips: Clip | Sequence[Clip],
+    clips: Shown | Sequence[Shown],
     *,
     titles: Sequence[str] = (),
     caption: str = "",
@@ -46,7 +67,7 @@ def contact_sheet(
     Raises:
         SoundreelError: if there is no clip, or the number of titles is another than that of clips.
     """
-    clips = [clips] if isinstance(clips, Clip) else list(clips)
+    clips = list(clips) if isinstance(clips, Sequence) else [clips]
     if not clips or (titles and len(titles) != len(clips)) or num_columns < 1:
         raise SoundreelError(
             f"a sheet needs clips, one title each or none, and a column, got {len(clips)} clips, "
@@ -73,7 +94,7 @@ def contact_sheet(
 
 def write_contact_sheet(
     path: str | Path,
-    clips: Clip | Sequence[Clip],
+    clips: Shown | Sequence[Shown],
     *,
     titles: Sequence[str] = (),
     caption: str = "",
@@ -92,8 +113,8 @@ def write_contact_sheet(
         sheet.save(target, format="PNG", optimize=True)
 
 
-def _block(clip: Clip, title: str, width: int) -> Image.Image:
-    """Title, frames, waveform, spectrogram and clock of one clip."""
+def _block(clip: Shown, title: str, width: int) -> Image.Image:
+    """Draw title, frames, waveform, spectrogram and clock of one clip."""
     left, span = MARGIN + GUTTER, width - 2 * MARGIN - GUTTER
     strip = None if clip.frames is None else _frame_strip(clip.frames, span)
     block = Image.new("RGB", (width, _block_height(clip, title, strip)), PAPER)
@@ -122,7 +143,7 @@ def _block(clip: Clip, title: str, width: int) -> Image.Image:
     return block
 
 
-def _block_height(clip: Clip, title: str, strip: Image.Image | None) -> int:
+def _block_height(clip: Shown, title: str, strip: Image.Image | None) -> int:
     height = MARGIN + (TITLE_SIZE + 2 * GAP if title else 0) + AXIS_HEIGHT
     if strip is not None:
         height += strip.height + GAP
@@ -131,7 +152,7 @@ def _block_height(clip: Clip, title: str, strip: Image.Image | None) -> int:
     return height
 
 
-def _facts(clip: Clip) -> str:
+def _facts(clip: Shown) -> str:
     facts = [f"{clip.duration_s:.2f} s"]
     if clip.frames is not None:
         _, height, width, _ = clip.frames.shape
@@ -141,7 +162,7 @@ def _facts(clip: Clip) -> str:
 
 
 def _frame_strip(frames: UInt8[np.ndarray, "frame height width 3"], span: int) -> Image.Image:
-    """Frames side by side, each as wide as the time to the next one shown."""
+    """Put frames side by side, each as wide as the time to the next one shown."""
     count, height, width, _ = frames.shape
     shown = max(1, round(span / (FRAME_HEIGHT * width / height)))
     if count <= shown or span / count >= MIN_FRAME_WIDTH:
@@ -161,7 +182,7 @@ def _frame_strip(frames: UInt8[np.ndarray, "frame height width 3"], span: int) -
 
 
 def _scaled(frame: Image.Image, width: int, height: int) -> Image.Image:
-    """Shrunk smoothly; enlarged so that the pixels of a tiny frame are seen, not smeared."""
+    """Shrink smoothly; enlarge so that the pixels of a tiny frame are seen, not smeared."""
     factor = min(width // frame.width, height // frame.height)
     if factor >= 2:
         size = ((factor + 1) * frame.width, (factor + 1) * frame.height)
@@ -172,7 +193,7 @@ def _scaled(frame: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _wave_panel(mono: Float[np.ndarray, " sample"], span: int) -> Image.Image:
-    """Envelope, scaled to its own peak, at two rows a pixel for a smooth outline."""
+    """Draw the envelope, scaled to its own peak, at two rows a pixel for a smooth outline."""
     panel = Image.new("RGB", (span, 2 * WAVE_HEIGHT), PANEL)
     draw = ImageDraw.Draw(panel)
     peak = max(float(np.abs(mono).max()), 1e-4)
@@ -197,7 +218,7 @@ def _frequency_labels(draw: ImageDraw.ImageDraw, mel: MelPicture, left: int, top
 
 
 def _clock(draw: ImageDraw.ImageDraw, duration_s: float, panels: tuple[int, int, int, int]) -> None:
-    """Ticks under the panels and dotted lines through them, at round seconds."""
+    """Draw ticks under the panels and dotted lines through them, at round seconds."""
     left, top, right, bottom = panels
     pixels_per_s = (right - left) / duration_s
     step = next((s for s in TICK_STEPS_S if s * pixels_per_s >= MIN_TICK_PIXELS), TICK_STEPS_S[-1])
@@ -212,7 +233,7 @@ def _clock(draw: ImageDraw.ImageDraw, duration_s: float, panels: tuple[int, int,
 
 
 def _label(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
-    """Text left of a panel, at half height of a row."""
+    """Write text left of a panel, at half height of a row."""
     draw.text((at[0] - 6, at[1]), text, fill=FAINT, font=_font(TEXT_SIZE - 1), anchor="rm")
 
 

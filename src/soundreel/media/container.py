@@ -30,7 +30,7 @@ AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tracks:
-    """Which tracks of a file are read.
+    """Says which tracks of a file are read.
 
     Attributes:
         video, audio: number among the tracks of that kind, in the file's order, from 1; None takes

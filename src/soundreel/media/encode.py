@@ -49,7 +49,7 @@ def write_mp4(
     *,
     comment: str = "",
 ) -> None:
-    """H.264 (yuv420p) and AAC: plays everywhere.
+    """Write H.264 (yuv420p) and AAC: plays everywhere.
 
     Frames whose shorter side is under 128 pixels are enlarged by the smallest whole factor that
     reaches it, each pixel a block: players and hardware decoders refuse or blur tiny pictures, and
@@ -85,7 +85,7 @@ def write_mkv(
     *,
     comment: str = "",
 ) -> None:
-    """FFV1 (RGB) and 32-bit float PCM in Matroska: read back bit by bit as it was written.
+    """Write FFV1 (RGB) and 32-bit float PCM in Matroska: read back bit by bit as it was written.
 
     Args: as for `write_mp4`, for frames at least 2 pixels wide and any sample rate.
 
@@ -104,7 +104,7 @@ def encode_mkv_bytes(
     frame_rate: Fraction | int,
     sample_rate: int,
 ) -> bytes:
-    """The bytes of the file that `write_mkv` would write; equal input gives equal bytes."""
+    """Return the bytes of the file that `write_mkv` would write; equal input gives equal bytes."""
     _check_mkv_frame_rate(frame_rate)
     buffer = io.BytesIO()
     _mux(buffer, MKV, frames, waveform, Fraction(frame_rate), sample_rate)
@@ -112,7 +112,7 @@ def encode_mkv_bytes(
 
 
 def write_wav(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
-    """32-bit float PCM in a WAV file, bit by bit."""
+    """Write 32-bit float PCM in a WAV file, bit by bit."""
     with complete_file(path) as target:
         _mux(local(target), WAV, None, waveform, Fraction(1), sample_rate)
 
@@ -163,7 +163,7 @@ def _check_mkv_frame_rate(frame_rate: Fraction | int) -> None:
 
 @contextmanager
 def complete_file(path: str | Path) -> Iterator[Path]:
-    """A name to write to; the file gets its own name when the block ends well, else it vanishes."""
+    """Give a name to write to; the file gets its own when the block ends well, else vanishes."""
     path = Path(path)
     try:
         with writing_file(path) as temporary:

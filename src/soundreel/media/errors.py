@@ -1,4 +1,4 @@
-"""The one exception of everything that reads or writes media files."""
+"""Define the one exception of everything that reads or writes media files."""
 
 import os
 from io import BufferedIOBase
@@ -11,7 +11,7 @@ Source = str | Path | BufferedIOBase
 
 
 class MediaError(SoundreelError):
-    """A media file cannot be read or written. The message is one line: file, cause, remedy."""
+    """Tells in one line why a media file cannot be read or written: file, cause, remedy."""
 
     def __init__(self, source: Source, problem: str, remedy: str) -> None:
         self.source = source_name(source)

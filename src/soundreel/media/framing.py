@@ -1,4 +1,4 @@
-"""Which part of a picture is kept, and how it fills frames of a wanted size."""
+"""Choose which part of a picture is kept, and how it fills frames of a wanted size."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Framing:
-    """How pictures of any size become frames of `height` x `width`.
+    """Tells how pictures of any size become frames of `height` x `width`.
 
     Attributes:
         kind: `"center"` cuts the largest centred part that has the wanted shape (a square for
@@ -39,16 +39,16 @@ class Framing:
 
     @classmethod
     def center_square(cls, size: int) -> "Framing":
-        """The largest centred square, scaled to `size` x `size`."""
+        """Keep the largest centred square, scaled to `size` x `size`."""
         return cls(kind="center", height=size, width=size)
 
     @classmethod
     def letterbox(cls, size: int) -> "Framing":
-        """The whole picture within `size` x `size`, black around it."""
+        """Keep the whole picture within `size` x `size`, black around it."""
         return cls(kind="letterbox", height=size, width=size)
 
     def crop(self, height: int, width: int) -> Rectangle:
-        """Left, top, width, height of the part kept of a picture.
+        """Return left, top, width, height of the part kept of a picture.
 
         Raises:
             SoundreelError: if the given box does not lie within the picture.
@@ -67,7 +67,7 @@ class Framing:
         return (width - kept_width) // 2, (height - kept_height) // 2, kept_width, kept_height
 
     def scaled(self, height: int, width: int) -> Rectangle:
-        """Left, top, width, height of the scaled picture within the frame."""
+        """Return left, top, width, height of the scaled picture within the frame."""
         if self.kind != "letterbox":
             return 0, 0, self.width, self.height
         scale = min(self.height / height, self.width / width)

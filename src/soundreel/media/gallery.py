@@ -1,4 +1,4 @@
-"""A folder of clips as one page: players, contact sheets and words, in one plain HTML file."""
+"""Show a folder of clips as one page: players, contact sheets and words, in one plain HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Frames of any size into a square as MM-LDM's release does it, bit-equal to its 8-bit resizing.
+"""Fit frames of any size into a square as MM-LDM's release does, bit-equal to its resizing.
 
 `Framing` does the same on the way out of a video file, with the decoder's faster scaler; this is
 for frames that are decoded already.

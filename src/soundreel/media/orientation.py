@@ -1,4 +1,4 @@
-"""The eight ways in which a stored picture may have to be turned or mirrored to be upright."""
+"""Tell the eight ways in which a stored picture is turned or mirrored to be upright."""
 
 import enum
 
@@ -25,23 +25,23 @@ class Orientation(enum.Enum):
 
     @property
     def rotation(self) -> int:
-        """Degrees counter-clockwise of the turn, after the mirroring where there is one."""
+        """Return degrees counter-clockwise of the turn, after the mirroring where there is one."""
         return list(Orientation).index(self) % 4 * 90
 
     @property
     def is_mirrored(self) -> bool:
-        """True if left and right are exchanged before the turn."""
+        """Return whether left and right are exchanged before the turn."""
         a, b, c, d = self.value
         return a * d - b * c < 0
 
     @property
     def swaps_sides(self) -> bool:
-        """True if the upright picture is as wide as the stored one is high."""
+        """Return whether the upright picture is as wide as the stored one is high."""
         return self.value[0] == 0
 
     @property
     def filters(self) -> tuple[tuple[str, str | None], ...]:
-        """Filters of libavfilter, with their arguments, that make the picture upright."""
+        """Return filters of libavfilter, with their arguments, that make the picture upright."""
         return _FILTERS[self]
 
 

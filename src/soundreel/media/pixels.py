@@ -1,4 +1,4 @@
-"""Between the bytes and samples of clips and the floats of models."""
+"""Convert between the bytes and samples of clips and the floats of models."""
 
 import logging
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 def frames_to_video(
     frames: UInt8[np.ndarray, "frame height width 3"],
 ) -> Float[Tensor, "frame 3 height width"]:
-    """Bytes 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
+    """Convert bytes 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
     video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
     return video.to(torch.float32).div_(127.5).sub_(1).contiguous()
 
@@ -21,7 +21,7 @@ def frames_to_video(
 def video_to_frames(
     video: Float[Tensor, "frame 3 height width"], *, truncate: bool = False
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """Floats in [-1, 1] to bytes: (x + 1) * 127.5, clamped to 0..255 and rounded.
+    """Convert floats in [-1, 1] to bytes: (x + 1) * 127.5, clamped to 0..255 and rounded.
 
     Args:
         truncate: drop the fraction instead of rounding, as MM-Diffusion's scripts do.
@@ -32,7 +32,7 @@ def video_to_frames(
 
 
 def clip_full_scale(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
-    """Samples limited to [-1, 1]; how many were beyond is logged."""
+    """Limit samples to [-1, 1]; how many were beyond is logged."""
     beyond = int((audio.abs() > 1).sum())
     if beyond:
         logger.warning("%d of %d samples exceed full scale, clipped", beyond, audio.numel())

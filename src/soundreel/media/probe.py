@@ -49,7 +49,7 @@ class TrackInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediaInfo:
-    """What a file tells: its header, and its first picture.
+    """Holds what a file tells: its header, and its first picture.
 
     Headers can be wrong: only decoding tells what is there. The clock starts at the first picture
     that can be shown; without pictures at the first sample.

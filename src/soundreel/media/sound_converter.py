@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from jaxtyping import Float32
 
 from soundreel.media.container import name_of
@@ -64,7 +66,7 @@ class SoundConverter:
         kept = usual_layout(stream.codec_context.layout)
         self.layout = kept if num_channels is None else LAYOUTS[num_channels]
         self.num_channels = av.AudioLayout(self.layout).nb_channels
-        self._name = name_of(stream.container)
+        self._name = name_of(cast(InputContainer, stream.container))
         self._kind: tuple[str, str, int] | None = None
         self._damaged = 0
 
@@ -129,8 +131,9 @@ class SoundConverter:
                 "mix it with another program, or leave it out",
             ) from error
         for out in converted:
-            place = None if out.pts is None or self._zero is None else out.pts * out.time_base
-            time = None if place is None else self._zero + place
+            time = None
+            if self._zero is not None and out.pts is not None:
+                time = self._zero + out.pts * (out.time_base or Fraction(1, self.rate))
             yield time, self._spread(unpacked(out))
 
     def _drain(self) -> Iterator[tuple[Fraction | None, Samples]]:

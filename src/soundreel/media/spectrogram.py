@@ -1,4 +1,4 @@
-"""The mel spectrogram of a sound as a coloured picture, every time and pitch at a known place."""
+"""Draw the mel spectrogram of a sound in colours, every time and pitch at a known place."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class MelPicture:
     max_hz: float
 
     def row_of(self, hz: float | int) -> int | None:
-        """Row at which a frequency lies; None above the band."""
+        """Return the row at which a frequency lies; None above the band."""
         if hz > self.max_hz:
             return None
         mels = hz_to_mel(torch.tensor([hz, self.max_hz], dtype=torch.float64)).tolist()
@@ -79,7 +79,7 @@ def mel_picture(
 def magma(
     brightness: Float[np.ndarray, "height width"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Colours of 0 (near black) to 1 (pale yellow), perceptually even."""
+    """Return the colours of 0 (near black) to 1 (pale yellow), perceptually even."""
     stops = np.linspace(0, 1, len(MAGMA))
     channels = [np.interp(brightness, stops, column) for column in zip(*MAGMA, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -27,7 +27,7 @@ MAX_PIXEL_ASPECT = 16
 
 @dataclass(frozen=True, slots=True)
 class TimedFrame:
-    """A picture shown from `begin` to `end`, seconds on the file's clock.
+    """Holds a picture shown from `begin` to `end`, seconds on the file's clock.
 
     Attributes:
         tick: seconds of a unit of its timestamps, to which containers round.
@@ -42,7 +42,7 @@ class TimedFrame:
 
     @property
     def start(self) -> Fraction:
-        """The earliest time for which it is the picture wanted.
+        """Return the earliest time for which it is the picture wanted.
 
         Its own time and that of the first picture, which is the clock's 0, are both rounded to a
         tick (Matroska's and Flash's is a millisecond).
@@ -52,7 +52,7 @@ class TimedFrame:
 
     @property
     def end(self) -> Fraction:
-        """The time up to which it is shown if none follows, widened by two ticks of rounding."""
+        """Return the time up to which it is shown if none follows, widened by two ticks."""
         return self.begin + self.duration + 2 * self.tick
 
 
@@ -116,7 +116,7 @@ def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> I
 
 
 class _PixelAspect:
-    """The shape of a stream's pixels: the container's word, until the codec changes its own."""
+    """Tells the shape of a stream's pixels: what the container says, until the codec changes."""
 
     def __init__(self, stream: VideoStream) -> None:
         self._stream = stream

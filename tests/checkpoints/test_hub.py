@@ -85,7 +85,7 @@ def test_what_is_uploaded_comes_back_and_nothing_unsafe_travels(model, hub):
 
 def test_an_incomplete_folder_is_not_uploaded(model, hub):
     (model / "unet" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="the model folder is incomplete"):
+    with pytest.raises(CheckpointError, match="file not found; its folder is incomplete"):
         upload_model(model, "owner/name")
     assert not hub.root.exists()
 

@@ -146,7 +146,7 @@ def reading_tensors(path: Path) -> Iterator[None]:
         CheckpointError: the file cannot be read.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
+        raise CheckpointError(f"{path}: file not found; its folder is incomplete")
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:

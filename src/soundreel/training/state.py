@@ -1,29 +1,41 @@
 """Everything a run needs to go on as if it had never stopped, as safetensors and JSON.
 
 checkpoints/000025600/     samples seen so far
-  state.json               counters
+  state.json               counters, and checksums of the other files
   <trainee>.safetensors     a network's parameters
   <trainee>.ema.safetensors their averages
   <trainee>.optimizer.safetensors
 """
 
-import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from soundreel.errors import SoundreelError
-from soundreel.files import write_text, writing_file, writing_folder
-from soundreel.json_yaml import read_json
+from soundreel.checkpoints.component import check_state, reading_tensors
+from soundreel.checkpoints.errors import CheckpointError
+from soundreel.config_io import load_json, save_json
+from soundreel.files import file_checksum, writing_file, writing_folder
+from soundreel.training.ema import EMA
 from soundreel.training.trainee import Trainee
 
 FORMAT_VERSION = 2
 """1 counted the optimizer's parameters in the order of the modules, whatever its groups."""
 
 STATE_FILE = "state.json"
+_ADVICE = "remove this checkpoint's folder to go on from the one before"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointState:
+    """The content of `state.json`; checkpoints of format 1 have neither version nor checksums."""
+
+    samples_seen: int
+    format_version: int = 1
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 def save_training_state(
@@ -48,9 +60,13 @@ def save_training_state(
             if trainee.ema is not None:
                 _save(trainee.ema.state_dict(), temporary / f"{trainee.name}.ema.safetensors")
             _save(_optimizer_state(trainee), temporary / f"{trainee.name}.optimizer.safetensors")
-        state = {"samples_seen": samples_seen, "format_version": FORMAT_VERSION}
-        write_text(temporary / STATE_FILE, json.dumps(state) + "\n")
+        checksums = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
+        state = CheckpointState(
+            samples_seen=samples_seen, format_version=FORMAT_VERSION, checksums=checksums
+        )
+        save_json(state, temporary / STATE_FILE)
     for old in list_checkpoints(folder)[:-keep]:
+        (old / STATE_FILE).unlink()  # what is left after a kill is no checkpoint
         shutil.rmtree(old)
     return target
 
@@ -61,17 +77,38 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_training_state(checkpoint: Path, trainees: list[Trainee]) -> int:
-    """Restore the trainees from a checkpoint; return the samples seen."""
-    state = read_json(checkpoint / STATE_FILE, SoundreelError)
-    by_module = state.get("format_version", 1) == 1
+    """Restore the trainees from a checkpoint; return the samples seen.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another network.
+    """
+    state = verify_checkpoint(checkpoint)
     for trainee in trainees:
-        trainee.network.load_state_dict(load_file(checkpoint / f"{trainee.name}.safetensors"))
+        _load(trainee.network, checkpoint / f"{trainee.name}.safetensors")
         if trainee.ema is not None:
-            trainee.ema.load_state_dict(load_file(checkpoint / f"{trainee.name}.ema.safetensors"))
-        tensors = load_file(checkpoint / f"{trainee.name}.optimizer.safetensors")
-        names = _module_order(trainee) if by_module else _optimizer_order(trainee)
-        _load_optimizer_state(trainee, tensors, names)
-    return int(state["samples_seen"])
+            _load(trainee.ema, checkpoint / f"{trainee.name}.ema.safetensors")
+        path = checkpoint / f"{trainee.name}.optimizer.safetensors"
+        names = _module_order(trainee) if state.format_version == 1 else _optimizer_order(trainee)
+        _load_optimizer_state(trainee, _read(path), names, str(path))
+    return state.samples_seen
+
+
+def verify_checkpoint(checkpoint: Path) -> CheckpointState:
+    """Read a checkpoint's state and compare its files with their checksums.
+
+    Raises:
+        CheckpointError: a file is missing, or has changed since it was written.
+    """
+    path = checkpoint / STATE_FILE
+    state = load_json(CheckpointState, path, error=CheckpointError)
+    is_known = state.format_version in (1, FORMAT_VERSION)
+    if not is_known or state.samples_seen != int(checkpoint.name):
+        raise CheckpointError(f"{path}: damaged, or of another release; {_ADVICE}")
+    for name, expected in state.checksums.items():
+        file = checkpoint / name
+        if Path(name).name != name or not file.is_file() or file_checksum(file) != expected:
+            raise CheckpointError(f"{file}: missing, or damaged since it was written; {_ADVICE}")
+    return state
 
 
 def _optimizer_order(trainee: Trainee) -> list[str]:
@@ -97,10 +134,15 @@ def _optimizer_state(trainee: Trainee) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer_state(trainee: Trainee, tensors: dict[str, Tensor], names: list[str]) -> None:
+def _load_optimizer_state(
+    trainee: Trainee, tensors: dict[str, Tensor], names: list[str], where: str
+) -> None:
+    shapes = {name: value.shape for name, value in trainee.network.named_parameters()}
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("|")
+        if name not in names or (tensor.dim() and tensor.shape != shapes[name]):
+            raise CheckpointError(f"{where}: {key} does not fit the network; {_ADVICE}")
         state.setdefault(names.index(name), {})[slot] = tensor
     whole = trainee.optimizer.state_dict()
     trainee.optimizer.load_state_dict({**whole, "state": state})
@@ -109,3 +151,14 @@ def _load_optimizer_state(trainee: Trainee, tensors: dict[str, Tensor], names: l
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     with writing_file(path) as temporary:
         save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary)
+
+
+def _load(network: nn.Module | EMA, path: Path) -> None:
+    state = _read(path)
+    check_state(network.state_dict(), state, str(path))
+    network.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with reading_tensors(path):
+        return load_file(path)

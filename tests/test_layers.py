@@ -48,6 +48,7 @@ HOMES = {
     "tyro": ("cli",),
     "rich": ("cli",),
     "gradio": ("app",),
+    "starlette": ("app",),
     "torchvision": (),
     "torchaudio": (),
 }

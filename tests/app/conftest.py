@@ -43,7 +43,7 @@ def pipeline():
 @pytest.fixture
 def workshop(pipeline, tmp_path):
     upscaler = SuperResolutionPipeline(SuperResolutionUNet(UPSCALER).eval())
-    limits = Limits(upload_mb=1.0, duration_s=4.0, count=2)
+    limits = Limits(upload_mb=1.0, duration_s=4.0)
     return Workshop(pipeline, tmp_path, upscaler=upscaler, limits=limits)
 
 

@@ -21,7 +21,8 @@ def address(workshop, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
-    from soundreel.app.page import build_page, serve
+    from soundreel.app.page import build_page
+    from soundreel.app.server import serve
 
     page = build_page(workshop, title="a test", examples=[])
     serve(
@@ -57,6 +58,7 @@ def open_tab(browser, name):
 
 
 def few_steps(panel):
+    panel.get_by_role("button", name="Settings").click()
     panel.get_by_label("number input for Steps").fill("2")
 
 
@@ -76,8 +78,15 @@ def test_every_tab_does_its_work(browser, video, tmp_path):
     few_steps(panel)
     panel.get_by_role("button", name="Make").click()
     panel.locator("video").first.wait_for()
-    panel.locator("img[src*='contact-sheet']").first.wait_for()
+    panel.get_by_text("steps 2").first.wait_for()
     photograph(browser, "joint")
+    panel.get_by_role("button", name="Again with another seed").click()
+    panel.get_by_text("seed 1, steps 2").first.wait_for()
+    assert panel.locator("video").first.evaluate("v => v.loop && v.autoplay")
+    panel.locator("a[href*='soundreel.gif']").first.wait_for(state="attached")
+    panel.get_by_label("Seed").fill("")
+    panel.get_by_role("button", name="Make").click()
+    browser.get_by_text("the seed is empty").first.wait_for()
 
     for name, given in (("Sound for a video", video), ("Pictures for a sound", video)):
         source = given
@@ -148,3 +157,36 @@ def wav_of(video):
         file.writeframes((clip.waveform[0] * 32_000).astype(np.int16).tobytes())
     assert sys.byteorder == "little"
     return buffer.getvalue()
+
+
+def test_a_finished_example_is_there_at_once(browser):
+    panel = open_tab(browser, "Clips with sound")
+    panel.locator("video").first.wait_for()
+    panel.locator("img[src*='contact-sheet']").first.wait_for()
+
+
+def test_requests_of_other_sites_are_refused(address):
+    import urllib.error
+    import urllib.request
+
+    def status(origin):
+        request = urllib.request.Request(f"{address}config", headers={"Origin": origin})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    assert status(address.rstrip("/")) == 200
+    assert status("http://elsewhere.example") == 403
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(address, chromium):
+    with chromium(viewport={"width": 390, "height": 800}) as context:
+        tab = context.pages[0]
+        tab.set_default_timeout(PATIENCE_MS)
+        tab.goto(address)
+        tab.locator("video").first.wait_for()
+        photograph(tab, "phone")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390

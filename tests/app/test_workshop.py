@@ -10,20 +10,20 @@ from soundreel.app.workshop import CancelledError, Limits, UploadError, Workshop
 from soundreel.clip import Clip
 
 
-def test_clips_come_as_files_with_one_sheet(workshop):
+def test_a_clip_comes_as_files_and_says_what_made_it(workshop):
     seen = []
-    made = workshop.generate(
-        "anna", count=2, seed=5, num_steps=2, progress=lambda *x: seen.append(x)
-    )
-    assert [Clip.load(path).num_frames for path in made.clips] == [4, 4]
+    made = workshop.generate("anna", seed=5, num_steps=2, progress=lambda *x: seen.append(x))
+    assert Clip.load(made.clip).num_frames == 4
     assert made.sheet.is_file()
+    assert made.gif.read_bytes()[:3] == b"GIF"
+    assert made.about == "seed 5, steps 2"
     assert seen[-1][0] == seen[-1][1]
 
 
 @pytest.mark.parametrize("given", ["video", "audio"])
 def test_an_upload_is_kept_in_the_result(workshop, video, given):
     made = workshop.generate("anna", **{given: video}, num_steps=2, guidance_weight=0.0)
-    clip, source = Clip.load(made.clips[0]), Clip.load(video)
+    clip, source = Clip.load(made.clip), Clip.load(video)
     if given == "video":
         assert abs(clip.frames[0].mean() - source.frames[0].mean()) < 12
     else:
@@ -35,7 +35,7 @@ def test_frames_are_enlarged(workshop, video, tmp_path):
     small = Clip.load(video).resample(size=(64, 64)).cut(0, 0.16)
     small.save(tmp_path / "small.mkv")
     made = workshop.upscale("anna", str(tmp_path / "small.mkv"), num_steps=2)
-    assert Clip.load(made.clips[0]).frames.shape[1:3] == (128, 128)
+    assert Clip.load(made.clip).frames.shape[1:3] == (128, 128)
 
 
 def test_sync_is_measured_and_drawn(workshop, video):
@@ -45,8 +45,10 @@ def test_sync_is_measured_and_drawn(workshop, video):
 
 
 def test_what_is_too_much_is_refused_in_words(workshop, video, tmp_path, pipeline):
-    with pytest.raises(ValueError, match="1 to 2"):
-        workshop.generate("anna", count=3)
+    full = Workshop(pipeline, tmp_path, limits=Limits(stored_mb=1e-6))
+    (tmp_path / "kept").write_bytes(bytes(10))
+    with pytest.raises(UploadError, match="used up; try again in an hour"):
+        full.generate("anna", num_steps=1)
     (tmp_path / "heavy.mp4").write_bytes(bytes(1_100_000))
     with pytest.raises(UploadError, match="has 1 MB; at most 1"):
         workshop.generate("anna", video=str(tmp_path / "heavy.mp4"))
@@ -97,5 +99,12 @@ def test_one_visitor_stops_without_stopping_the_other(workshop):
 
 
 def test_limits_are_positive():
-    with pytest.raises(ValueError, match="count must be positive"):
-        Limits(count=0)
+    with pytest.raises(ValueError, match="stored_mb must be positive"):
+        Limits(stored_mb=0.0)
+
+
+def test_the_example_is_made_once(workshop):
+    first = workshop.example()
+    assert workshop.example() is first
+    first.clip.unlink()
+    assert workshop.example().clip.is_file(), "made anew when old files were deleted"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from soundreel.app.workshop import CancelledError, Made, Workshop
+from soundreel.app.workshop import CancelledError, Made, Workshop, option_label
 from soundreel.errors import SoundreelError
 from soundreel.protocols import Upscaler
 
@@ -17,10 +17,12 @@ Number = int | float
 
 MAX_SEED = 2**31 - 1
 ANY_CLASS = "any"
+QUEUE = "network"
+"""Name of the line in which visitors wait: one request at a time uses the network."""
 
 
 def build_page(workshop: Workshop, *, title: str, examples: list[Path]) -> gr.Blocks:
-    """The whole page.
+    """Return the page: a tab for each task.
 
     Args:
         title: name of the model, shown at the top.
@@ -28,14 +30,13 @@ def build_page(workshop: Workshop, *, title: str, examples: list[Path]) -> gr.Bl
     """
     spec = workshop.pipeline.clip
     about = (
-        f"# Soundreel\n{title}: clips of {spec.duration_s:.1f} s, {spec.num_frames} frames of "
-        f"{spec.width}x{spec.height} pixels, with their sound at {spec.sample_rate / 1000:g} kHz. "
-        "What you upload stays on the machine that serves this page and is deleted with it."
+        "# Soundreel\nVideo and its sound, made together by a small model. "
+        f"This is {title}: clips of {spec.duration_s:.1f} s, {spec.width}x{spec.height} pixels."
     )
     with gr.Blocks(title="Soundreel", delete_cache=(600, 3600)) as page:
         gr.Markdown(about)
         with gr.Tab("Clips with sound"):
-            _generate_tab(workshop, None, examples)
+            _generate_tab(workshop, None, examples, page)
         with gr.Tab("Sound for a video"):
             _generate_tab(workshop, "video", examples)
         with gr.Tab("Pictures for a sound"):
@@ -45,61 +46,93 @@ def build_page(workshop: Workshop, *, title: str, examples: list[Path]) -> gr.Bl
                 _upscale_tab(workshop, workshop.upscaler, examples)
         with gr.Tab("Measure sync"):
             _sync_tab(workshop, examples)
+        gr.Markdown("Uploads and results stay on the machine that serves this page, for an hour.")
     return page
 
 
-def _generate_tab(workshop: Workshop, given: str | None, examples: list[Path]) -> None:
+def _generate_tab(
+    workshop: Workshop, given: str | None, examples: list[Path], page: gr.Blocks | None = None
+) -> None:
+    """Add the fields, buttons and results of a tab.
+
+    Args:
+        page: where a finished example is shown when it is opened.
+    """
     with gr.Row():
         with gr.Column(scale=1):
             upload = _upload(given, examples)
             label = _classes(workshop)
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
-            count = gr.Slider(1, workshop.limits.count, 2, step=1, label="Number of clips")
-            options = option_fields(workshop.pipeline.options, given=given is not None)
-            start, stop = gr.Button("Make", variant="primary"), gr.Button("Cancel")
-        clips, sheet = _results()
+            can_read = "text" in workshop.pipeline.conditions
+            text = gr.Textbox(label="Caption") if can_read else gr.State("")
+            start = gr.Button("Make", variant="primary")
+            again, stop = gr.Button("Again with another seed"), gr.Button("Cancel")
+            with gr.Accordion("Settings", open=False):
+                seed = _seed()
+                options = option_fields(workshop.pipeline.options, given=given is not None)
+        results = _results()
+
+    run = _maker(workshop, given, options)
+    values = [upload, label, text, seed, *options.values()]
+    events = [start.click(run, values, results, concurrency_limit=1, concurrency_id=QUEUE)]
+    drawn = again.click(_another_seed, [seed], [seed], queue=False)
+    events.append(drawn.then(run, values, results, concurrency_limit=1, concurrency_id=QUEUE))
+    stop.click(_cancelling(workshop), cancels=events, queue=False)
+    if page is not None:
+        page.load(
+            lambda: _shown_files(workshop.example()),
+            None,
+            results,
+            concurrency_limit=1,
+            concurrency_id=QUEUE,
+        )
+
+
+def _maker(
+    workshop: Workshop, given: str | None, options: dict[str, gr.Component]
+) -> Callable[..., tuple[Any, ...]]:
+    """Return what the button of a tab does, from the values of its fields to the results."""
 
     def run(
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio finds it
         *values: Any,
-    ) -> tuple[list[str], str]:
-        upload, label, seed, count, *chosen = values
+    ) -> tuple[Any, ...]:
+        upload, label, text, seed, *chosen = values
         if given is not None and upload is None:
             raise gr.Error("choose a file first", print_exception=False)
         known = {} if given is None else {given: upload}
+        if text:
+            known["text"] = text
         made = _politely(
             lambda: workshop.generate(
                 str(request.session_hash),
                 label=None if label == ANY_CLASS else label,
-                count=int(count),
-                seed=int(seed),
+                seed=_whole(seed),
                 progress=_shown(progress),
                 **known,
                 **_typed(workshop.pipeline.options, options, chosen),
             )
         )
-        return _files(made)
+        return _shown_files(made)
 
-    values = [upload, label, seed, count, *options.values()]
-    start.click(run, values, [clips, sheet], concurrency_limit=1)
-    stop.click(_cancelling(workshop), queue=False)
+    return run
 
 
 def _upscale_tab(workshop: Workshop, upscaler: Upscaler, examples: list[Path]) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             upload = _upload("video", examples)
-            options = option_fields(upscaler.options, given=True)
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
             start, stop = gr.Button("Enlarge", variant="primary"), gr.Button("Cancel")
-        clips, sheet = _results()
+            with gr.Accordion("Settings", open=False):
+                options = option_fields(upscaler.options, given=True)
+                seed = _seed()
+        results = _results()
 
     def run(
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio finds it
         *values: Any,
-    ) -> tuple[list[str], str]:
+    ) -> tuple[Any, ...]:
         upload, seed, *chosen = values
         if upload is None:
             raise gr.Error("choose a file first", print_exception=False)
@@ -107,15 +140,16 @@ def _upscale_tab(workshop: Workshop, upscaler: Upscaler, examples: list[Path]) -
             lambda: workshop.upscale(
                 str(request.session_hash),
                 upload,
-                seed=int(seed),
+                seed=_whole(seed),
                 progress=_shown(progress),
                 **_typed(upscaler.options, options, chosen),
             )
         )
-        return _files(made)
+        return _shown_files(made)
 
-    start.click(run, [upload, seed, *options.values()], [clips, sheet], concurrency_limit=1)
-    stop.click(_cancelling(workshop), queue=False)
+    values = [upload, seed, *options.values()]
+    event = start.click(run, values, results, concurrency_limit=1, concurrency_id=QUEUE)
+    stop.click(_cancelling(workshop), cancels=[event], queue=False)
 
 
 def _sync_tab(workshop: Workshop, examples: list[Path]) -> None:
@@ -125,7 +159,9 @@ def _sync_tab(workshop: Workshop, examples: list[Path]) -> None:
             start = gr.Button("Measure", variant="primary")
         with gr.Column(scale=2):
             words = gr.Markdown()
-            drawing = gr.Image(label="What starts in picture and sound", interactive=False)
+            drawing = gr.Image(
+                label="What starts in picture and sound", interactive=False, buttons=["fullscreen"]
+            )
 
     def run(upload: str | None) -> tuple[str, str]:
         if upload is None:
@@ -133,7 +169,7 @@ def _sync_tab(workshop: Workshop, examples: list[Path]) -> None:
         result, picture = _politely(lambda: workshop.measure(upload))
         return result.in_words(), str(picture)
 
-    start.click(run, [upload], [words, drawing], concurrency_limit=1)
+    start.click(run, [upload], [words, drawing], concurrency_limit=1, concurrency_id=QUEUE)
 
 
 def _upload(given: str | None, examples: list[Path]) -> gr.Component:
@@ -142,7 +178,7 @@ def _upload(given: str | None, examples: list[Path]) -> gr.Component:
     files = [[str(path)] for path in examples]
     if given == "audio":
         return gr.Audio(label="Sound", type="filepath", sources=["upload", "microphone"])
-    upload = gr.Video(label="Video", sources=["upload"])
+    upload = gr.Video(label="Video", sources=["upload"], buttons=[])
     if files:
         gr.Examples(files, [upload], label="Examples")
     return upload
@@ -156,6 +192,22 @@ def _classes(workshop: Workshop) -> gr.Component:
     return gr.Dropdown([ANY_CLASS, *names], value=names[0], label="Class")
 
 
+def _seed() -> gr.Number:
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
+
+
+def _whole(seed: Number | None) -> int:
+    """Return the seed, or ask for one where its field is empty."""
+    if seed is None:
+        raise gr.Error("the seed is empty; give a whole number such as 0", print_exception=False)
+    return int(seed)
+
+
+def _another_seed(seed: Number | None) -> int:
+    """Return the seed after this one."""
+    return (0 if seed is None else int(seed) + 1) % MAX_SEED
+
+
 def option_fields(defaults: Any, *, given: bool) -> dict[str, gr.Component]:
     """Return a field for each option that visitors may set, with the model's own value in it.
 
@@ -165,7 +217,7 @@ def option_fields(defaults: Any, *, given: bool) -> dict[str, gr.Component]:
     found: dict[str, gr.Component] = {}
     for entry in fields(defaults):
         value, details = getattr(defaults, entry.name), entry.metadata
-        label = entry.name.replace("num_", "").replace("_", " ").capitalize()
+        label = option_label(entry.name).capitalize()
         hidden = not details["on_page"] or (details["given_only"] and not given)
         if hidden or isinstance(value, tuple):  # a pair of scales stays the model's own
             continue
@@ -192,15 +244,32 @@ def _typed(defaults: Any, names: Iterable[str], values: Iterable[Any]) -> dict[s
     }
 
 
-def _results() -> tuple[gr.Gallery, gr.Image]:
+def _results() -> list[gr.Component]:
+    """Return where a clip is shown: the clip, what made it, its sheet, and files to keep."""
     with gr.Column(scale=2):
-        clips = gr.Gallery(label="Clips", columns=2, object_fit="contain", interactive=False)
-        sheet = gr.Image(label="Frames over the spectrogram of their sound", interactive=False)
-    return clips, sheet
+        return [
+            gr.Video(
+                show_label=False,  # it would cover the picture
+                autoplay=True,
+                loop=True,
+                interactive=False,
+                buttons=[],
+                height=420,
+            ),
+            gr.Markdown(),
+            gr.Image(
+                show_label=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                alt_text="Frames over the spectrogram of their sound",
+            ),
+            gr.File(label="Download", interactive=False),
+        ]
 
 
-def _files(made: Made) -> tuple[list[str], str]:
-    return [str(path) for path in made.clips], str(made.sheet)
+def _shown_files(made: Made) -> tuple[Any, ...]:
+    files = [str(path) for path in (made.clip, made.gif) if path is not None]
+    return str(made.clip), made.about, str(made.sheet), files
 
 
 def _shown(progress: gr.Progress) -> Callable[[int, int], None]:
@@ -218,28 +287,10 @@ def _cancelling(workshop: Workshop) -> Callable[[gr.Request], None]:
 
 
 def _politely(action: Callable[[], Result]) -> Result:
-    """The result, or a message on the page instead of a stack trace."""
+    """Return the result, or show a message on the page instead of a stack trace."""
     try:
         return action()
     except CancelledError:
         raise gr.Error("cancelled", title="Stopped", duration=3, print_exception=False) from None
     except SoundreelError as error:
         raise gr.Error(str(error), print_exception=False) from error
-
-
-def serve(
-    page: gr.Blocks, *, host: str, port: int, upload_mb: float, folder: Path, **launch: Any
-) -> None:
-    """Answer requests until interrupted.
-
-    Args:
-        folder: where results lie; nothing else of the machine's files can be fetched.
-    """
-    page.queue(max_size=16).launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=f"{upload_mb:g}mb",
-        allowed_paths=[str(folder)],
-        show_error=True,
-        **launch,
-    )

@@ -17,14 +17,16 @@ from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.encode import AAC_RATES
 from soundreel.media.errors import MediaError
+from soundreel.media.gif import write_gif
 from soundreel.media.probe import probe
 from soundreel.metrics.sync.score import Sync, measure_sync
 from soundreel.metrics.sync.signals import SyncError
 from soundreel.metrics.timeline import standalone, timeline_svg
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 
+MAX_GIF_FRAMES = 200
 MAX_LARGE_PIXELS = 1024 * 1024
-"""Of an enlarged frame: more takes hours on a CPU."""
+"""Pixels of an enlarged frame: more takes hours on a CPU."""
 
 
 class UploadError(SoundreelError):
@@ -42,27 +44,39 @@ class Limits:
     Attributes:
         upload_mb: size of an uploaded file in megabytes (10^6 bytes).
         duration_s: length of an uploaded file.
-        count: clips in one request.
+        stored_mb: uploads and results that are kept at a time, in megabytes.
         decoded_gb: memory (10^9 bytes) that the frames of an upload may take once decoded.
     """
 
     upload_mb: float = 64.0
     duration_s: float = 60.0
-    count: int = 8
+    stored_mb: float = 2_000.0
     decoded_gb: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("upload_mb", "duration_s", "count", "decoded_gb"):
+        for name in ("upload_mb", "duration_s", "stored_mb", "decoded_gb"):
             if getattr(self, name) <= 0:
                 raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Files of one action: clips to play, and one picture of them all."""
+    """Files of one action.
 
-    clips: tuple[Path, ...]
+    Attributes:
+        clip: to play; about: what made it, as Markdown; sheet: frames over the spectrogram of the
+            sound; gif: the pictures alone, None if there are too many.
+    """
+
+    clip: Path
+    about: str
     sheet: Path
+    gif: Path | None
+
+
+def option_label(name: str) -> str:
+    """Return what visitors read for the name of an option: "steps" for `num_steps`."""
+    return name.replace("num_", "").replace("_", " ")
 
 
 class Workshop:
@@ -89,6 +103,8 @@ class Workshop:
         self._folder = folder
         self._stops: dict[str, threading.Event] = {}
         self._turn = threading.Lock()  # one network, one visitor at a time
+        self._example: Made | None = None
+        self._example_turn = threading.Lock()
 
     def cancel(self, visitor: str) -> None:
         """Stop what this visitor started, at its next step."""
@@ -102,12 +118,11 @@ class Workshop:
         video: str | None = None,
         audio: str | None = None,
         label: str | None = None,
-        count: int = 1,
         seed: int = 0,
         progress: Progress | None = None,
         **options: Any,
     ) -> Made:
-        """Make clips from nothing, for an uploaded video, or for an uploaded sound.
+        """Make a clip from nothing, for an uploaded video, or for an uploaded sound.
 
         Args:
             label: name of a class; None makes anything.
@@ -118,18 +133,25 @@ class Workshop:
             CancelledError: `cancel` was called.
             SoundreelError: a setting is out of range.
         """
-        if not 1 <= count <= self.limits.count:
-            raise SoundreelError(f"the number of clips is 1 to {self.limits.count}, got {count}")
-        request: dict[str, Any] = {"count": count, "seed": seed, **options, **self._fixed}
+        request: dict[str, Any] = {"seed": seed, **options, **self._fixed}
         if label is not None:
             request["label"] = label
         for name, upload in (("video", video), ("audio", audio)):
             if upload is not None:
                 request[name] = self._upload(upload, name, self.pipeline.clip.duration_s)
         with self._working(visitor, progress) as step:
-            clips = self.pipeline.generate(**request, progress=step)
-        names = [f"seed {seed + index}" for index in range(count)]
-        return self._keep(clips, names)
+            (clip,) = self.pipeline.generate(**request, progress=step)
+        kind = [f"class {label}"] if label is not None else []
+        settings = [f"{option_label(name)} {value}" for name, value in options.items()]
+        return self._keep(clip, ", ".join([*kind, f"seed {seed}", *settings]))
+
+    def example(self) -> Made:
+        """Return a clip to show to whoever opens the page, made once."""
+        with self._example_turn:
+            if self._example is None or not self._example.clip.is_file():
+                names = self.pipeline.class_names
+                self._example = self.generate("the page", label=names[0] if names else None)
+            return self._example
 
     def upscale(
         self,
@@ -164,10 +186,10 @@ class Workshop:
             )
         with self._working(visitor, progress) as step:
             large = self.upscaler.upscale_clip(clip, seed=seed, progress=step, **options)
-        return self._keep([large], [f"{self.upscaler.scale} times as large"])
+        return self._keep(large, f"{self.upscaler.scale} times as large")
 
     def measure(self, upload: str) -> tuple[Sync, Path]:
-        """Sync of an uploaded video, and a drawing of what starts when.
+        """Return the sync of an uploaded video, and a drawing of what starts when.
 
         Raises:
             UploadError: the upload cannot be used, or is too short or too coarse to tell.
@@ -184,7 +206,7 @@ class Workshop:
         return result, target
 
     def _upload(self, path: str, wanted: str, duration_s: float) -> Clip:
-        """Its first seconds, after a look at its size and header."""
+        """Return its first seconds, after a look at its size and header."""
         megabytes = Path(path).stat().st_size / 1e6
         if megabytes > self.limits.upload_mb:
             raise UploadError(
@@ -233,15 +255,21 @@ class Workshop:
                     del self._stops[visitor]
 
     def _new_folder(self) -> Path:
+        stored = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        if stored > 1e6 * self.limits.stored_mb:
+            raise UploadError(
+                f"this page keeps {self.limits.stored_mb:g} MB, which are used up; try again in an "
+                "hour, when old files are gone"
+            )
         return Path(tempfile.mkdtemp(dir=self._folder))
 
-    def _keep(self, clips: list[Clip], titles: list[str]) -> Made:
+    def _keep(self, clip: Clip, about: str) -> Made:
         folder = self._new_folder()
-        paths = []
-        for index, clip in enumerate(clips):
-            suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
-            paths.append(folder / f"soundreel-{index}{suffix}")
-            clip.save(paths[-1])
-        sheet = folder / "contact-sheet.png"
-        write_contact_sheet(sheet, clips, titles=titles)
-        return Made(tuple(paths), sheet)
+        suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
+        path, sheet, gif = folder / f"soundreel{suffix}", folder / "contact-sheet.png", None
+        clip.save(path)
+        write_contact_sheet(sheet, [clip], titles=[about])
+        if clip.frames is not None and clip.num_frames <= MAX_GIF_FRAMES:
+            gif = folder / "soundreel.gif"
+            write_gif(gif, clip.frames, clip.frame_rate)
+        return Made(path, about, sheet, gif)

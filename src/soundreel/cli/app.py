@@ -1,6 +1,9 @@
 """`soundreel app [MODEL]`: a web page on this machine that generates, enlarges and measures."""
 
 import os
+import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +14,9 @@ import tyro
 
 from soundreel.cli.main import write
 from soundreel.errors import SoundreelError
+
+PREFIX = "soundreel-app-"
+"""Of the folder of a page's uploads and results; the number of its process follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,8 @@ class AppArguments:
     """Largest upload in megabytes."""
     upload_s: float = 60.0
     """Longest upload in seconds."""
+    stored_mb: float = 2_000.0
+    """Uploads and results that are kept at a time, in megabytes."""
     examples: Path | None = None
     """Folder of videos offered as examples."""
 
@@ -44,15 +52,41 @@ def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
     if arguments.examples is not None and not arguments.examples.is_dir():
         raise SoundreelError(f"--examples {arguments.examples}: no such folder")
     # Everything that visitors upload or get lies in one folder that goes with the server.
-    with tempfile.TemporaryDirectory(prefix="soundreel-app-") as folder:
+    sweep()
+    signal.signal(signal.SIGTERM, _leave)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         _serve(arguments, Path(folder))
     return 0
 
 
+def sweep() -> None:
+    """Delete what pages that were killed have left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        process = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _leave(*_: object) -> None:
+    """End as after Ctrl-C, so that uploads are deleted."""
+    sys.exit(0)
+
+
 def _serve(arguments: AppArguments, folder: Path) -> None:
-    from soundreel.app.page import build_page, serve
+    from soundreel.app.page import build_page
+    from soundreel.app.server import serve
     from soundreel.app.workshop import Limits, Workshop
     from soundreel.systems import load, load_upscaler
 
@@ -62,7 +96,11 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
         folder,
         upscaler=None if upscaler is None else load_upscaler(upscaler, device=device),
         precision=arguments.precision,
-        limits=Limits(upload_mb=arguments.upload_mb, duration_s=arguments.upload_s),
+        limits=Limits(
+            upload_mb=arguments.upload_mb,
+            duration_s=arguments.upload_s,
+            stored_mb=arguments.stored_mb,
+        ),
     )
     examples = sorted(arguments.examples.rglob("*.mp4"))[:6] if arguments.examples else []
     title = Path(arguments.model).name if arguments.model else "the default model"

@@ -1,0 +1,59 @@
+"""Serving the page: its port, what may be fetched, and whose requests are answered."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from soundreel.errors import SoundreelError
+
+
+def serve(
+    page: gr.Blocks, *, host: str, port: int, upload_mb: float, folder: Path, **launch: Any
+) -> None:
+    """Answer requests until interrupted.
+
+    Args:
+        folder: where results lie; nothing else of the machine's files can be fetched.
+
+    Raises:
+        SoundreelError: the port is taken.
+    """
+    try:
+        page.queue(max_size=16).launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=f"{upload_mb:g}mb",
+            allowed_paths=[str(folder)],
+            show_error=True,
+            footer_links=[],
+            app_kwargs={"middleware": [Middleware(SameOrigin)]},
+            **launch,
+        )
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise SoundreelError(f"port {port} is taken; choose another with --port") from None
+
+
+class SameOrigin:
+    """Refuse requests that a page of another site makes: their Origin is not this host.
+
+    Args:
+        app: the ASGI application behind.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope.get("headers", ()))
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if origin is None or urlsplit(origin).netloc == host:
+            await self._app(scope, receive, send)
+        else:
+            refusal = PlainTextResponse("requests of other sites are refused", status_code=403)
+            await refusal(scope, receive, send)

@@ -135,6 +135,13 @@ def test_an_absent_key_takes_its_default_or_is_named():
         config_from_json(Renamed, {}, "config.json")
 
 
+def test_a_setting_without_effect_is_refused_in_what_people_write(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("freeze: true")
+    with pytest.raises(ConfigError, match="freeze has no effect; leave it out"):
+        merge_file(Renamed(inner=Inner()), path)
+
+
 def test_renamed_and_removed_keys_of_older_files_are_read_where_the_type_says_so():
     old = {"evening": 0.25, "freeze": True, "inner": {}}
     assert config_from_json(Renamed, old, "x") == Renamed(whitening=0.25, inner=Inner())

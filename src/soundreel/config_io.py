@@ -55,18 +55,25 @@ def config_to_json(value: Any) -> Any:
 
 
 def config_from_json(
-    kind: Any, value: Any, where: str, *, error: type[Exception] = ConfigError
+    kind: Any,
+    value: Any,
+    where: str,
+    *,
+    error: type[Exception] = ConfigError,
+    is_stored: bool = True,
 ) -> Any:
     """Build a value of the type `kind`, usually a dataclass, from JSON.
 
     Args:
         where: what to call the value in messages, for example the path of its file.
         error: type of the exception to raise.
+        is_stored: the value was written by a release of this package, perhaps an older one. Of what
+            a person writes, settings without effect are refused.
 
     Raises:
         ConfigError: naming every unknown key, missing key, and value of another type.
     """
-    reader = _Reader()
+    reader = _Reader(is_stored=is_stored)
     built = reader.read(kind, value, "")
     if reader.problems:
         raise error(f"{where}: {'; '.join(reader.problems)}")
@@ -98,7 +105,8 @@ def merge_file(config: Config, path: Path) -> Config:
         return config
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(values).__name__}")
-    return config_from_json(type(config), _merge(config_to_json(config), values), str(path))
+    merged = _merge(config_to_json(config), values)
+    return config_from_json(type(config), merged, str(path), is_stored=False)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +125,9 @@ def _hints(kind: type) -> dict[str, Any]:
 class _Reader:
     """Builds values by their types and collects what does not fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_stored: bool) -> None:
         self.problems: list[str] = []
+        self._is_stored = is_stored
 
     def read(self, kind: Any, value: Any, name: str) -> Any:
         """Return `value` as a `kind`; None, and a problem more, where it does not fit."""
@@ -183,6 +192,8 @@ class _Reader:
                 self.problems.append(f"{both} are one setting; give the latter alone")
             elif new is not None:
                 kept[new] = value[old]
+            elif not self._is_stored:
+                self.problems.append(f"{_dotted(name, old)} has no effect; leave it out")
         return kept
 
     def _union(self, members: tuple[Any, ...], value: Any, name: str) -> Any:
@@ -191,7 +202,7 @@ class _Reader:
         problems = []
         for member in members:
             if member is not types.NoneType:
-                reader = _Reader()
+                reader = _Reader(is_stored=self._is_stored)
                 built = reader.read(member, value, name)
                 if not reader.problems:
                     return built

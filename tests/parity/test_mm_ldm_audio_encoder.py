@@ -10,7 +10,7 @@ from soundreel.systems.mm_ldm.official_keys import (
     load_official,
     to_official,
 )
-from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoder, AudioEncoderConfig
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def reference(mm_ldm_reference):
 def model(reference):
     config = reference.config
     targets = zip(config["target_block_channels"], config["target_block_downsample"], strict=True)
-    model = AudioEncoder(encoder_config(config, list(targets))).eval()
+    model = AudioEncoder(encoder_config(AudioEncoderConfig, config, list(targets))).eval()
     load_official(model, reference.weights(), AUDIO_ENCODER)
     return model
 
@@ -61,7 +61,7 @@ def test_full_size_has_the_published_parameters(mm_ldm_full_keys):
     config = full["config"]
     targets = zip(config["block_channels"], config["block_downsample"], strict=True)
     with torch.device("meta"):
-        model = AudioEncoder(encoder_config(config, list(targets)))
+        model = AudioEncoder(encoder_config(AudioEncoderConfig, config, list(targets)))
     assert sum(p.numel() for p in model.parameters()) == full["parameters"]
     assert set(key_table(model, AUDIO_ENCODER).values()) == set(full["shapes"])
     exported = to_official(model, AUDIO_ENCODER, full["shapes"])

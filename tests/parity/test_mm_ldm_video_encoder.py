@@ -11,7 +11,7 @@ from soundreel.systems.mm_ldm.official_keys import (
     load_official,
     to_official,
 )
-from soundreel.systems.mm_ldm.perceptual_encoders import VideoEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import VideoEncoder, VideoEncoderConfig
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def reference(mm_ldm_reference):
 def model(reference):
     config = reference.config
     targets = zip(config["target_block_channels"], config["target_block_downsample"], strict=True)
-    model = VideoEncoder(encoder_config(config, list(targets))).eval()
+    model = VideoEncoder(encoder_config(VideoEncoderConfig, config, list(targets))).eval()
     load_official(model, reference.weights(), VIDEO_ENCODER)
     return model
 
@@ -62,7 +62,7 @@ def test_full_size_has_the_published_parameters(mm_ldm_full_keys):
     config = full["config"]
     targets = zip(config["block_channels"], config["block_downsample"], strict=True)
     with torch.device("meta"):
-        model = VideoEncoder(encoder_config(config, list(targets)))
+        model = VideoEncoder(encoder_config(VideoEncoderConfig, config, list(targets)))
     assert sum(p.numel() for p in model.parameters()) == full["parameters"]
     assert set(key_table(model, VIDEO_ENCODER).values()) == set(full["shapes"])
     exported = to_official(model, VIDEO_ENCODER, full["shapes"])

@@ -10,7 +10,7 @@ from soundreel.systems.mm_ldm.autoencoder import (
     AutoencoderInputs,
     MultiModalAutoencoder,
 )
-from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, VideoEncoderConfig
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 from soundreel.types import AV
@@ -30,7 +30,7 @@ def small_config(*, num_classes=3, key_frames=(0, 2), num_frames=4, **decoder_ch
         num_classes=num_classes,
         **decoder_changes,
     )
-    encoder = PerceptualEncoderConfig(
+    encoder = VideoEncoderConfig(
         image_size=8,
         latent_channels=6,
         width=32,
@@ -50,7 +50,7 @@ def small_config(*, num_classes=3, key_frames=(0, 2), num_frames=4, **decoder_ch
     )
     return AutoencoderConfig(
         video_encoder=encoder,
-        audio_encoder=encoder,
+        audio_encoder=AudioEncoderConfig.like(encoder),
         video_projector=projector,
         audio_projector=projector,
         decoder=decoder,

@@ -5,7 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoder, VideoEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import (
+    AudioEncoder,
+    AudioEncoderConfig,
+    VideoEncoder,
+)
 from soundreel.types import AV
 
 
@@ -20,7 +24,7 @@ def with_shortcut(config, *, stacked=0):
     return replace(
         config,
         video_encoder=replace(encoder, stacked_frames=stacked),
-        audio_encoder=encoder,
+        audio_encoder=AudioEncoderConfig.like(encoder),
         video_projector=projector,
         audio_projector=projector,
         decoder=decoder,

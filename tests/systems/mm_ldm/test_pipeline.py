@@ -24,7 +24,7 @@ from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.folder import load_mm_ldm, save_mm_ldm
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
-from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, VideoEncoderConfig
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
@@ -51,7 +51,7 @@ def autoencoder_config(num_classes):
         num_classes=num_classes,
     )
     channels, factors = zip(*decoder.feature_blocks, strict=True)
-    encoder = PerceptualEncoderConfig(
+    encoder = VideoEncoderConfig(
         image_channels=3,
         image_size=8,
         latent_channels=4,
@@ -72,7 +72,7 @@ def autoencoder_config(num_classes):
     )
     return AutoencoderConfig(
         video_encoder=encoder,
-        audio_encoder=encoder,
+        audio_encoder=AudioEncoderConfig.like(encoder),
         video_projector=projector,
         audio_projector=projector,
         decoder=decoder,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soundreel.checkpoints.packed import pack_state
-from soundreel.config_io import config_from_json, config_to_json
+from soundreel.config_io import ConfigError, config_from_json, config_to_json, merge_file
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.scenes.render import KINDS
 from soundreel.systems.mm_ldm import presets as mm_ldm
@@ -155,3 +155,18 @@ def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_a
         replace(first_stage, weights="vae.safetensors")
     plain = replace(first_stage.model, linear_shortcut=False)
     assert replace(first_stage, model=plain, weights="vae.safetensors").weights
+
+
+@pytest.mark.parametrize("name", ["index_scale", "index_gate_channels", "stacked_frames"])
+def test_what_concerns_frames_is_no_setting_of_the_audio_encoder(name, tmp_path):
+    """Files of earlier releases say it all the same, without effect."""
+    stored = config_to_json(mm_ldm.tiny())
+    encoder = stored["autoencoder"]["model"]["audio_encoder"]
+    assert name not in encoder
+    assert name in stored["autoencoder"]["model"]["video_encoder"]
+    encoder[name] = 7
+    assert config_from_json(MMLDMConfig, stored, "config.json") == mm_ldm.tiny()
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"autoencoder: {{model: {{audio_encoder: {{{name}: 7}}}}}}")
+    with pytest.raises(ConfigError, match=f"audio_encoder.{name} has no effect"):
+        merge_file(mm_ldm.tiny(), path)

@@ -28,7 +28,7 @@ from soundreel.systems.mm_ldm.patch_discriminator import (
     PatchDiscriminator,
     PatchDiscriminatorConfig,
 )
-from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, VideoEncoderConfig
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 from soundreel.systems.mm_ldm.signals import (
@@ -83,7 +83,7 @@ def make_autoencoder(**decoder):
         num_classes=2,
         **decoder,
     )
-    encoder = PerceptualEncoderConfig(
+    encoder = VideoEncoderConfig(
         image_size=8,
         latent_channels=4,
         width=32,
@@ -105,7 +105,7 @@ def make_autoencoder(**decoder):
     return MultiModalAutoencoder(
         AutoencoderConfig(
             video_encoder=encoder,
-            audio_encoder=encoder,
+            audio_encoder=AudioEncoderConfig.like(encoder),
             video_projector=projector,
             audio_projector=projector,
             decoder=decoder,

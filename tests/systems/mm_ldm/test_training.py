@@ -192,6 +192,15 @@ def test_the_averaged_weights_are_what_a_stage_leaves(finished):
         assert any(not torch.equal(left[key], last[key]) for key in left)
 
 
+def test_an_encoder_that_is_to_stay_must_have_been_trained(data, tmp_path):
+    config = small_run(cached=False, adversary=False)
+    loss = replace(config.first_stage.loss, freeze_encoder=True)
+    config = replace(config, first_stage=replace(config.first_stage, loss=loss))
+    with pytest.raises(ConfigError, match=r"freeze_encoder keeps .*first_stage\.weights"):
+        train_mm_ldm(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_stages_start_from_stable_diffusion_files(data, tmp_path):
     """A frozen encoder stays as it came; the signal decoder begins with the U-Net's weights."""

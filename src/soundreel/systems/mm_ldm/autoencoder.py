@@ -16,8 +16,10 @@ from soundreel.errors import SoundreelError
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.systems.mm_ldm.perceptual_encoders import (
     AudioEncoder,
+    AudioEncoderConfig,
     PerceptualEncoderConfig,
     VideoEncoder,
+    VideoEncoderConfig,
 )
 from soundreel.systems.mm_ldm.semantic import (
     ClassHead,
@@ -32,10 +34,6 @@ from soundreel.systems.mm_ldm.signal_decoder import (
     SignalDecoderConfig,
 )
 from soundreel.types import AV, LatentSpec
-
-
-def _audio_encoder() -> PerceptualEncoderConfig:
-    return PerceptualEncoderConfig(channel_mult=(1, 2, 4), attention_factors=(1, 2, 4))
 
 
 def _audio_projector() -> ProjectorConfig:
@@ -54,8 +52,8 @@ class AutoencoderConfig:
         prediction_type: what the signal decoder estimates.
     """
 
-    video_encoder: PerceptualEncoderConfig = field(default_factory=PerceptualEncoderConfig)
-    audio_encoder: PerceptualEncoderConfig = field(default_factory=_audio_encoder)
+    video_encoder: VideoEncoderConfig = field(default_factory=VideoEncoderConfig)
+    audio_encoder: AudioEncoderConfig = field(default_factory=AudioEncoderConfig)
     video_projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     audio_projector: ProjectorConfig = field(default_factory=_audio_projector)
     decoder: SignalDecoderConfig = field(default_factory=SignalDecoderConfig)

@@ -1,17 +1,22 @@
 """The published MM-LDM configuration dictionaries as our configurations."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
-from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import (
+    AudioEncoderConfig,
+    PerceptualEncoderConfig,
+    VideoEncoderConfig,
+)
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 
 Published = Mapping[str, Any]
+Encoder = TypeVar("Encoder", bound=PerceptualEncoderConfig)
 
 
 def kl_vae_config(published: Published) -> KLVAEConfig:
@@ -35,10 +40,10 @@ def kl_vae_config(published: Published) -> KLVAEConfig:
 
 
 def encoder_config(
-    published: Published, features: list[tuple[int, int]]
-) -> PerceptualEncoderConfig:
-    """A video or audio encoder, given the signal decoder's blocks that receive its features."""
-    return PerceptualEncoderConfig(
+    kind: type[Encoder], published: Published, features: list[tuple[int, int]]
+) -> Encoder:
+    """Return a video or audio encoder's, given the decoder's blocks that receive its features."""
+    return kind(
         image_channels=published["in_channels"],
         image_size=published["image_size"],
         latent_channels=published["out_channels"],
@@ -108,8 +113,12 @@ def autoencoder_config(
     """The whole autoencoder from a dictionary of its parts' dictionaries."""
     decoder = signal_decoder_config(published["signal_decoder"])
     return AutoencoderConfig(
-        video_encoder=encoder_config(published["video_encoder"], decoder.feature_blocks),
-        audio_encoder=encoder_config(published["audio_encoder"], decoder.feature_blocks),
+        video_encoder=encoder_config(
+            VideoEncoderConfig, published["video_encoder"], decoder.feature_blocks
+        ),
+        audio_encoder=encoder_config(
+            AudioEncoderConfig, published["audio_encoder"], decoder.feature_blocks
+        ),
         video_projector=projector_config(published["video_projector"]),
         audio_projector=projector_config(published["audio_projector"]),
         decoder=decoder,

@@ -4,7 +4,9 @@ Each encoder also turns its latent into residual features, one map for every blo
 decoder's downsampling half. Letters: b batch, f frame, c channel, h height, w width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, repeat
@@ -27,23 +29,13 @@ START_LOGVAR = -3.0  # of coefficients that are worth reading from the first ste
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptualEncoderConfig:
-    """Sizes of one encoder; the defaults are the video encoder of MM-LDM's Table 1.
+    """Sizes that the encoders of both modalities have; see `VideoEncoderConfig`.
 
     Args:
         image_channels, image_size: of the first-stage latent image that is encoded.
         attention_factors: down-factors of the levels with attention (1 = full size).
         feature_channels, feature_factors: channels and down-factor, relative to the first-stage
             latent, of each block of the signal decoder that receives a residual feature.
-        index_scale: the frame index in [0, 1) is multiplied by this before its sinusoids. The
-            published models use 1, which leaves the embedding almost constant; 1000 is better.
-        index_gate_channels: 0 as published: the index is only added to the features' channels.
-            Otherwise the latent is first widened to so many channels and the index weights them,
-            so that one latent can hold every frame in channels of its own. Video only.
-        stacked_frames: 0 as published: z_v is read off the learned frame, which meets the key
-            frames through attention only. That cannot tell frames apart that have no border beside
-            them, and what moves is a hundredth of the variance: of sixteen key frames the latent
-            then holds the mean and no more. Otherwise the number of key frames: z_v starts as
-            their first cosine coefficients over time, and what is read is added. Video only.
         linear_shortcut: False as published: the decoder meets a latent through deep features that
             begin as nothing. True also gives it a linear estimate of the image, which begins as the
             inverse of how z_v is stacked; and z_a starts as its image.
@@ -59,9 +51,6 @@ class PerceptualEncoderConfig:
     attention_factors: tuple[int, ...] = (1, 2)
     feature_channels: tuple[int, ...] = (*4 * (320,), *3 * (640,), *5 * (1280,))
     feature_factors: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8)
-    index_scale: float = 1.0
-    index_gate_channels: int = 0
-    stacked_frames: int = 0
     linear_shortcut: bool = False
     gradient_checkpointing: bool = False
 
@@ -99,6 +88,47 @@ class PerceptualEncoderConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoEncoderConfig(PerceptualEncoderConfig):
+    """Sizes of the video encoder; the defaults are those of MM-LDM's Table 1.
+
+    Args:
+        index_scale: the frame index in [0, 1) is multiplied by this before its sinusoids. The
+            published models use 1, which leaves the embedding almost constant; 1000 is better.
+        index_gate_channels: 0 as published: the index is only added to the features' channels.
+            Otherwise the latent is first widened to so many channels and the index weights them,
+            so that one latent can hold every frame in channels of its own.
+        stacked_frames: 0 as published: z_v is read off the learned frame, which meets the key
+            frames through attention only. That cannot tell frames apart that have no border beside
+            them, and what moves is a hundredth of the variance: of sixteen key frames the latent
+            then holds the mean and no more. Otherwise the number of key frames: z_v starts as
+            their first cosine coefficients over time, and what is read is added.
+    """
+
+    index_scale: float = 1.0
+    index_gate_channels: int = 0
+    stacked_frames: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioEncoderConfig(PerceptualEncoderConfig):
+    """Sizes of the audio encoder; the defaults are those of MM-LDM's Table 1."""
+
+    # Earlier files say these of the audio encoder too, which never had a use for them.
+    old_keys: ClassVar[Mapping[str, str | None]] = dict.fromkeys(
+        ("index_scale", "index_gate_channels", "stacked_frames")
+    )
+
+    channel_mult: tuple[int, ...] = (1, 2, 4)
+    attention_factors: tuple[int, ...] = (1, 2, 4)
+
+    @classmethod
+    def like(cls, other: PerceptualEncoderConfig, **changes: Any) -> "AudioEncoderConfig":
+        """Return the sizes of another encoder, with some exchanged."""
+        names = [field.name for field in fields(PerceptualEncoderConfig)]
+        return cls(**{name: getattr(other, name) for name in names} | changes)
+
+
 class VideoEncoder(nn.Module):
     """Key frames to z_v: a learned frame is put before them, and only its place is read.
 
@@ -106,7 +136,7 @@ class VideoEncoder(nn.Module):
         MM-LDM, section 3 and Table 1 (142,624,000 parameters at full size).
     """
 
-    def __init__(self, config: PerceptualEncoderConfig) -> None:
+    def __init__(self, config: VideoEncoderConfig) -> None:
         super().__init__()
         self.config = config
         trunk = config.trunk(in_channels=config.image_channels, temporal=True)
@@ -124,7 +154,9 @@ class VideoEncoder(nn.Module):
         if config.index_gate_channels:
             for layer in (self.index_embed.first, self.index_embed.last):
                 nn.init.kaiming_normal_(layer.weight)  # or all indices start nearly alike
-        self.pyramid = FeaturePyramid(config, embedding_dim=4 * config.width)
+        self.pyramid = FeaturePyramid(
+            config, embedding_dim=4 * config.width, gate_channels=config.index_gate_channels
+        )
         self.readout = None
         if config.linear_shortcut:
             self.readout = LinearReadout(config, max(1, config.stacked_frames))
@@ -181,7 +213,7 @@ class AudioEncoder(nn.Module):
         MM-LDM, section 3 (201,382,400 parameters at full size, levels 1-2-4).
     """
 
-    def __init__(self, config: PerceptualEncoderConfig) -> None:
+    def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
         self.config = config
         trunk = config.trunk(in_channels=2 * config.image_channels, temporal=False)
@@ -191,7 +223,7 @@ class AudioEncoder(nn.Module):
         self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
         zero_parameters(self.logvar_head.out)
-        self.pyramid = FeaturePyramid(config, embedding_dim=0)
+        self.pyramid = FeaturePyramid(config)
         self.stack = self.readout = None
         if config.linear_shortcut:
             self.stack = TemporalStack(config, 1)
@@ -241,15 +273,22 @@ def start_at_stack(mean_head: MomentHead, logvar_head: MomentHead) -> None:
 
 
 class FeaturePyramid(nn.Module):
-    """Perceptual latent to one residual feature per decoder block, silent at initialisation."""
+    """Perceptual latent to one residual feature per decoder block, silent at initialisation.
 
-    def __init__(self, config: PerceptualEncoderConfig, *, embedding_dim: int) -> None:
+    Args:
+        embedding_dim: width of the frame index's embedding; 0 for none.
+        gate_channels: see `VideoEncoderConfig.index_gate_channels`.
+    """
+
+    def __init__(
+        self, config: PerceptualEncoderConfig, *, embedding_dim: int = 0, gate_channels: int = 0
+    ) -> None:
         super().__init__()
         self.recompute = config.gradient_checkpointing
         self.gate = None
         channels_in = config.latent_channels
-        if embedding_dim and config.index_gate_channels:
-            channels_in = config.index_gate_channels
+        if gate_channels:
+            channels_in = gate_channels
             self.gate = IndexGate(config.latent_channels, channels_in, embedding_dim)
         targets = zip(config.feature_channels, config.feature_factors, strict=True)
         self.blocks = nn.ModuleList(

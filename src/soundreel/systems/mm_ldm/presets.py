@@ -26,7 +26,7 @@ from soundreel.systems.mm_ldm.generator import GeneratorConfig
 from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
-from soundreel.systems.mm_ldm.perceptual_encoders import PerceptualEncoderConfig
+from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, VideoEncoderConfig
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
@@ -419,7 +419,7 @@ def _small_autoencoder(
     features = decoder.feature_blocks
     halved = decoder.audio_latent_shape[1] < decoder.image_size
     video_channels, audio_channels = decoder.video_latent_shape[0], decoder.audio_latent_shape[0]
-    video = PerceptualEncoderConfig(
+    video = VideoEncoderConfig(
         image_channels=decoder.image_channels,
         image_size=decoder.image_size,
         latent_channels=video_channels,
@@ -446,7 +446,7 @@ def _small_autoencoder(
     )
     return AutoencoderConfig(
         video_encoder=video,
-        audio_encoder=replace(
+        audio_encoder=AudioEncoderConfig.like(
             video,
             latent_channels=audio_channels,
             channel_mult=(1, 2) if halved else (1,),

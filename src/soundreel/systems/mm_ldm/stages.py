@@ -87,8 +87,9 @@ class MMLDMRecipe(Recipe):
         model = self._run.seeded(build, stage.train, component="first_stage")
         if stage.weights:
             load_kl_vae(model, Path(stage.weights))
-            if stage.loss.freeze_encoder:
-                freeze_encoder(model)
+        init = self._run.init
+        if stage.loss.freeze_encoder and (stage.weights or (init and init.has("first_stage"))):
+            freeze_encoder(model)
         perceptual = adversary = None
         if stage.perceptual_weights:
             perceptual = load_perceptual_loss(stage.perceptual_weights).to(self._run.device)

@@ -17,6 +17,7 @@ A stage is finished when its `component` folder exists; finished stages are not 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from soundreel.config_io import ConfigError
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
@@ -52,6 +53,18 @@ def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
     )
 
 
+def check_frozen_encoder(config: MMLDMConfig, stages: Sequence[str]) -> None:
+    """Raise `ConfigError` where the first stage's encoder is to stay as it is, but is new."""
+    first = config.first_stage
+    is_new = first.is_trained and not first.weights
+    if first.loss.freeze_encoder and is_new and (not stages or "first_stage" in stages):
+        raise ConfigError(
+            "first_stage.loss.freeze_encoder keeps the encoder of a trained first stage: set "
+            "first_stage.weights to one (Stable Diffusion's, as published), start from a model "
+            "with --init, or set it to False"
+        )
+
+
 def train_mm_ldm(
     config: MMLDMConfig,
     data: Path,
@@ -71,10 +84,13 @@ def train_mm_ldm(
         Whether all that was asked for is finished; False if the run was told to stop.
 
     Raises:
-        ConfigError, FolderInUseError: see `train_stages`.
+        ConfigError: an encoder that is to stay as it is was never trained; see `train_stages`.
+        FolderInUseError: another process trains in `out`.
         CheckpointError: weights, text encoder or vocoder that are named cannot be read.
         SoundreelError: the data set does not fit the configuration.
     """
+    if not (resume or init):
+        check_frozen_encoder(config, stages)
     config = with_data_classes(with_text_encoder_hash(config), data, out)
     return train_stages(
         config,

@@ -34,7 +34,8 @@ class TrainConfig:
     """How to train, whatever the model.
 
     Attributes:
-        total_samples: training clips to see in all.
+        total_samples: training clips to see in all; 0 takes `epochs`.
+        epochs: how often to see the windows of the data set, where `total_samples` is 0.
         global_batch_size: clips per optimizer step.
         micro_batch_size: clips that go through the network at once in each process; divides
             `global_batch_size`.
@@ -51,6 +52,7 @@ class TrainConfig:
     """
 
     total_samples: int = 12_800_000
+    epochs: float = 0.0
     global_batch_size: int = 128
     micro_batch_size: int = 4
     learning_rate: float = 1e-4
@@ -69,7 +71,12 @@ class TrainConfig:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("total_samples", "global_batch_size", "micro_batch_size", "log_every"):
+        if min(self.total_samples, self.epochs) < 0 or not (self.total_samples or self.epochs):
+            raise SoundreelError(
+                "total_samples must be positive, or 0 with positive epochs, got "
+                f"{self.total_samples} and {self.epochs}"
+            )
+        for name in ("global_batch_size", "micro_batch_size", "log_every"):
             if getattr(self, name) <= 0:
                 raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("learning_rate", "save_every", "keep_checkpoints"):

@@ -97,7 +97,7 @@ def test_the_data_sets_differ_only_where_the_source_says_so():
     assert audioset.clip.num_samples == 176_400
     assert audioset.autoencoder.model.decoder.num_classes == 0
     assert not audioset.adversarial.enabled
-    steps = landscape.autoencoder.train.total_samples / 160
+    steps = landscape.autoencoder.train.epochs * mm_ldm.LANDSCAPE_EPOCH / 160
     assert steps == pytest.approx(16_000, rel=0.01)
 
 

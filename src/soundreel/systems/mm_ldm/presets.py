@@ -30,12 +30,12 @@ from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, Vid
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
+from soundreel.training.epochs import in_samples
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
 
 NUM_SCENE_KINDS = 11  # that `soundreel render` draws
 LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10 s
-AIST_EPOCH = 171_200  # likewise in AIST++: 10 epochs are about 10,700 steps of 160 clips
 
 
 def landscape() -> MMLDMConfig:
@@ -44,27 +44,23 @@ def landscape() -> MMLDMConfig:
     Source:
         MM-LDM, appendix 1.4 and Table 1; batch sizes, weights and rates from its release.
     """
-    return _published(
-        epoch=LANDSCAPE_EPOCH, num_classes=9, kl_weight=1e-6, stage_epochs=30, generator_epochs=300
-    )
+    return _published(num_classes=9, kl_weight=1e-6, stage_epochs=30, generator_epochs=300)
 
 
 def aist() -> MMLDMConfig:
     """The published settings for AIST++: as Landscape, with 60 pieces of music as classes."""
-    return _published(
-        epoch=AIST_EPOCH, num_classes=60, kl_weight=1e-9, stage_epochs=10, generator_epochs=100
-    )
+    return _published(num_classes=60, kl_weight=1e-9, stage_epochs=10, generator_epochs=100)
 
 
 def audioset() -> MMLDMConfig:
     """The published open-domain settings: 4 fps, 4 s, no classes, no adversary.
 
-    The source gives days of training, not epochs; the numbers of samples here are what they come to
-    at the rates of the other data sets.
+    The source gives five days on two A800 cards (appendix 1.5: two for the autoencoder, three for
+    the generator), not epochs or steps. Its rates are not published; the budget here is as many
+    samples as Landscape's.
     """
-    base = _published(
-        epoch=LANDSCAPE_EPOCH, num_classes=0, kl_weight=1e-7, stage_epochs=30, generator_epochs=300
-    )
+    base = _published(num_classes=0, kl_weight=1e-7, stage_epochs=30, generator_epochs=300)
+    base = in_samples(base, LANDSCAPE_EPOCH)
     clip = replace(base.clip, frame_rate=Fraction(4))
     generator = replace(base.generator, train=replace(base.generator.train, learning_rate=1e-4))
     return replace(
@@ -78,12 +74,13 @@ def audioset() -> MMLDMConfig:
 
 
 def _published(
-    *, epoch: int, num_classes: int, kl_weight: float, stage_epochs: int, generator_epochs: int
+    *, num_classes: int, kl_weight: float, stage_epochs: int, generator_epochs: int
 ) -> MMLDMConfig:
     clip = ClipSpec(height=256, width=256, sample_rate=44_100)
     model = AutoencoderConfig(decoder=SignalDecoderConfig(num_classes=num_classes))
     stage = TrainConfig(
-        total_samples=stage_epochs * epoch,
+        total_samples=0,
+        epochs=stage_epochs,
         global_batch_size=160,
         micro_batch_size=20,
         learning_rate=1e-4,
@@ -101,7 +98,7 @@ def _published(
             loss=FirstStageLossConfig(adversarial_start=800_080, freeze_encoder=True),
             train=replace(
                 stage,
-                total_samples=20 * epoch,
+                epochs=20,
                 global_batch_size=80,
                 micro_batch_size=10,
                 learning_rate=1e-5,
@@ -116,7 +113,7 @@ def _published(
             model=GeneratorConfig(latents=model.latents),
             train=replace(
                 stage,
-                total_samples=generator_epochs * epoch,
+                epochs=generator_epochs,
                 global_batch_size=224,
                 micro_batch_size=28,
                 learning_rate=1e-5,

@@ -53,20 +53,25 @@ from soundreel.training.stages import Recipe
 from soundreel.training.trainee import Trainee
 
 
+def training_windows(config: MMLDMConfig, data: Path) -> PreparedDataset:
+    """Return the windows that a run trains on."""
+    return PreparedDataset(
+        data,
+        spec=config.clip,
+        split=config.data.split,
+        stride=config.data.stride,
+        flip_probability=config.data.flip_probability,
+        cache=config.data.cache,
+    )
+
+
 class MMLDMRecipe(Recipe):
     """Builds single stages; each finds what it needs in the folders of those before it."""
 
     def __init__(self, config: MMLDMConfig, data: Path, run: Run) -> None:
         self._config = config
         self._run = run
-        self._windows = PreparedDataset(
-            data,
-            spec=config.clip,
-            split=config.data.split,
-            stride=config.data.stride,
-            flip_probability=config.data.flip_probability,
-            cache=config.data.cache,
-        )
+        self._windows = training_windows(config, data)
         check_classes(config, self._windows.info)
         check_mismatched(config, run.parallel.world_size)
         self._latents = RunLatents(config, run, self._windows)

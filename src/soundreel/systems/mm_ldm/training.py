@@ -22,7 +22,8 @@ from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.folder import SYSTEM
-from soundreel.systems.mm_ldm.stages import MMLDMRecipe
+from soundreel.systems.mm_ldm.stages import MMLDMRecipe, training_windows
+from soundreel.training.epochs import in_samples
 from soundreel.training.stages import train_stages
 
 COMPONENTS = {
@@ -45,7 +46,9 @@ def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
     return tuple(
         Stage(
             name=name,
-            total_samples=getattr(config, name).train.total_samples * trained.get(name, True),
+            # Epochs are counted once the data set is known; until then 1 stands for them.
+            total_samples=(getattr(config, name).train.total_samples or 1)
+            * trained.get(name, True),
             folder=name,
             component=COMPONENTS[name],
         )
@@ -92,6 +95,7 @@ def train_mm_ldm(
     if not (resume or init):
         check_frozen_encoder(config, stages)
     config = with_data_classes(with_text_encoder_hash(config), data, out)
+    config = in_samples(config, len(training_windows(config, data)))
     return train_stages(
         config,
         out,

@@ -12,6 +12,7 @@ from av.container import InputContainer
 from jaxtyping import Float32
 
 from soundreel.media.container import MAX_GAP, name_of, seek, tick_of, time_jump
+from soundreel.media.restarts import is_seekable, steady_packets
 from soundreel.media.sound_converter import Samples, SoundConverter
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def native_blocks(
     """
     stream.codec_context.thread_count = 1  # callers decode many files side by side
     rate = stream.codec_context.sample_rate
-    if first > DECODE_FROM_START * rate and stream.codec_context.name != "vorbis":
+    is_deep = first > DECODE_FROM_START * rate and stream.codec_context.name != "vorbis"
+    if is_deep and is_seekable(container):
         for lead in SEEK_LEADS:
             if not seek(container, stream, zero + Fraction(first, rate) - lead):
                 break
@@ -137,7 +139,7 @@ def _padding_start(container: InputContainer, stream: AudioStream, zero: Fractio
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
     """Yield decoded frames; damaged packets are left out and counted in the log."""
     damaged = 0
-    packets = container.demux(stream)
+    packets = steady_packets(container, stream)
     while True:
         try:
             packet = next(packets, None)

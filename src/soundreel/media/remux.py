@@ -81,7 +81,7 @@ def _copy(
     copy.metadata.update(container.metadata)
     chapters = container.chapters()
     for chapter in chapters:
-        ticks = round(rest / chapter["time_base"])
+        ticks = round(rest / (chapter["time_base"] or Fraction(1, 1000)))
         chapter["start"], chapter["end"] = chapter["start"] + ticks, chapter["end"] + ticks
     copy.set_chapters(chapters)
     for packet in container.demux():

@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from soundreel.media.container import name_of, seek, start_of, tick_of
+from soundreel.media.restarts import is_seekable, steady_packets
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def timed_frames(
         zero: container time that the file's clock calls 0; pictures before it are left out.
     """
     stream.codec_context.thread_count = 1  # callers decode many files side by side
-    if start > DECODE_FROM_START:
+    if start > DECODE_FROM_START and is_seekable(container):
         for lead in SEEK_LEADS:
             if lead >= start or not seek(container, stream, zero + start - lead):
                 break
@@ -136,7 +137,7 @@ class _PixelAspect:
 
 def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
     """Yield decoded pictures, None for every packet that cannot be; a broken tail ends it."""
-    packets = container.demux(stream)
+    packets = steady_packets(container, stream)
     while True:
         try:
             packet = next(packets, None)

@@ -1,6 +1,7 @@
 """The latent cache: complete or resumable, made by one autoencoder, standardised per channel."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.data.latents import LatentDataset, PerceptualStats, cache_latents
 from soundreel.data.loader import Loader
 from soundreel.data.manifest import DataError
+from soundreel.errors import SoundreelError
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=4, audio_channels=2, audio_size=2)
@@ -157,3 +159,43 @@ def test_the_loader_batches_cached_latents(tmp_path):
     assert torch.equal(batch.av["audio"][2], dataset[2].av["audio"])
     assert batch.label.tolist() == [0, 1, 0]
     assert batch.keys == ("clip0",) * 3
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_a_damaged_cache_is_one_line_or_reads_as_it_was(tmp_path, seed, damaged):
+    make(tmp_path)
+    whole = LatentDataset(tmp_path)
+    expected = [whole[index] for index in range(7)]
+    random = Random(seed)
+    path = random.choice(sorted(tmp_path.iterdir()))
+    path.write_bytes(damaged(path.read_bytes(), random))
+    num_right = 0
+    try:
+        dataset = LatentDataset(tmp_path)
+        for index in range(7):
+            sample = dataset[index]
+            assert (sample.key, sample.label) == (expected[index].key, expected[index].label)
+            assert torch.equal(sample.av["video"], expected[index].av["video"])
+            assert torch.equal(sample.av["audio"], expected[index].av["audio"])
+            num_right += 1
+    except SoundreelError as error:
+        assert str(tmp_path) in str(error)  # noqa: PT017 - or all is right
+    else:
+        assert num_right == 7
+
+
+def test_a_row_that_changed_is_named_and_the_others_are_read(tmp_path):
+    make(tmp_path)
+    path = tmp_path / "latents-000001.safetensors"
+    raw = LatentDataset(tmp_path, standardize=False)
+    row = raw[4].av["video"].numpy().tobytes()
+    content = path.read_bytes()
+    place = content.index(row)
+    path.write_bytes(content[:place] + bytes([row[0] ^ 1]) + content[place + 1 :])
+    dataset = LatentDataset(tmp_path)
+    assert dataset[3].key == "clip0"
+    with pytest.raises(DataError, match=r"latents-000001\.safetensors: row 1, clip clip1, damaged"):
+        dataset[4]
+    (tmp_path / "stats.safetensors").unlink()
+    with pytest.raises(DataError, match=r"latents-000001\.safetensors: damaged since"):
+        make(tmp_path)

@@ -1,7 +1,8 @@
 """Perceptual latents of a whole data set, computed once and kept on disk; and their statistics.
 
     cache.json                        format version, what made it, shapes, number of windows
-    latents-000000.safetensors ...    `video`, `audio`, `label`, `start_frame`; keys in the metadata
+    latents-000000.safetensors ...    `video`, `audio`, `label`, `start_frame`, and a CRC-32 of each
+                                      row, its key included; keys in the metadata
     stats.safetensors                 mean and standard deviation of every channel
     moments.safetensors               mean and covariance of all elements, once asked for
     axes-HASH.safetensors             principal axes of one configuration, once asked for
@@ -12,18 +13,16 @@ Shards appear only when complete, so that an interrupted caching goes on where i
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from soundreel.config_io import config_to_json
+from soundreel.checkpoints.component import check_state
+from soundreel.config_io import config_from_json, config_to_json
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_axes import (
     LatentAxesConfig,
@@ -31,9 +30,18 @@ from soundreel.data.latent_axes import (
     PerceptualAxes,
     latent_moments,
 )
+from soundreel.data.latent_files import (
+    CHECKSUM,
+    COLUMNS,
+    LatentShard,
+    damaged,
+    load_tensors,
+    row_checksum,
+    save_tensors,
+)
 from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text, writing_file
+from soundreel.files import write_text
 from soundreel.json_yaml import read_json
 from soundreel.types import AV, LatentSpec
 
@@ -137,6 +145,13 @@ class LatentCacheInfo:
     num_windows: int
     shard_rows: int
 
+    def __post_init__(self) -> None:
+        if self.num_windows < 0 or self.shard_rows < 1:
+            raise DataError(
+                f"num_windows and shard_rows count windows, got {self.num_windows} and "
+                f"{self.shard_rows}"
+            )
+
 
 def cache_latents(
     encode: Callable[[AV], AV],
@@ -193,7 +208,7 @@ def _measure(folder: Path, info: LatentCacheInfo) -> None:
     num_shards = -(-info.num_windows // info.shard_rows)
     shards = (_read_shard(_shard_path(folder, shard)) for shard in range(num_shards))
     stats = PerceptualStats.measured(info.latents, shards)
-    _save(dict(stats.state_dict()), folder / "stats.safetensors")
+    save_tensors(dict(stats.state_dict()), folder / "stats.safetensors")
 
 
 class LatentDataset(Dataset):
@@ -228,8 +243,8 @@ class LatentDataset(Dataset):
         if standardize and axes is not None:
             self.stats = self._axes(axes.for_count(len(self)))
         elif standardize:
-            self.stats.load_state_dict(load_file(folder / "stats.safetensors"))
-        self._shards: dict[int, tuple[safe_open, list[str]]] = {}
+            _load_into(self.stats, folder / "stats.safetensors")
+        self._shards: dict[int, LatentShard] = {}
 
     def _axes(self, config: LatentAxesConfig) -> PerceptualAxes:
         """Measured once."""
@@ -237,9 +252,9 @@ class LatentDataset(Dataset):
         path = self._folder / f"axes-{hashlib.sha256(about).hexdigest()[:16]}.safetensors"
         if not path.is_file():
             measured = PerceptualAxes.measured(config, self.moments())
-            _save(dict(measured.state_dict()), path)
+            save_tensors(dict(measured.state_dict()), path)
         axes = PerceptualAxes(config)
-        axes.load_state_dict(load_file(path))
+        _load_into(axes, path)
         return axes
 
     def moments(self) -> LatentMoments:
@@ -248,34 +263,38 @@ class LatentDataset(Dataset):
         if not path.is_file():
             num_shards = -(-len(self) // self.info.shard_rows)
             shards = (_read_shard(_shard_path(self._folder, n)) for n in range(num_shards))
-            _save(latent_moments(shards), path)
-        return load_file(path)
+            save_tensors(latent_moments(shards), path)
+        return load_tensors(path)
 
     def __len__(self) -> int:
         return self.info.num_windows
 
     def __getitem__(self, index: int) -> Sample:
-        """Latents `channel height width`, with label, key and start frame."""
+        """Return latents `channel height width`, with label, key and start frame.
+
+        Raises:
+            DataError: they are damaged.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a cache of {len(self)} windows")
         number, row = divmod(index, self.info.shard_rows)
         if number not in self._shards:
-            shard = safe_open(_shard_path(self._folder, number), "pt")
-            self._shards[number] = (shard, json.loads(shard.metadata()["keys"]))
-        shard, keys = self._shards[number]
-        return Sample(
-            av=self.stats.standardize(
-                AV(shard.get_slice("video")[row], shard.get_slice("audio")[row])
-            ),
-            label=int(shard.get_slice("label")[row]),
-            key=keys[row],
-            start_frame=int(shard.get_slice("start_frame")[row]),
-        )
+            rows = min(self.info.shard_rows, len(self) - number * self.info.shard_rows)
+            path = _shard_path(self._folder, number)
+            self._shards[number] = LatentShard(path, self.info.latents, rows)
+        sample = self._shards[number].row(row)
+        return replace(sample, av=self.stats.standardize(sample.av))
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """As `dataset[index]`: the loader's interface, which nothing random needs here."""
         del generator
         return self[index]
+
+
+def _load_into(scaling: nn.Module, path: Path) -> None:
+    tensors = load_tensors(path)
+    check_state(scaling.state_dict(), tensors, str(path))
+    scaling.load_state_dict(tensors)
 
 
 def _write_shard(
@@ -295,25 +314,25 @@ def _write_shard(
         if callback is not None:
             callback(first + len(batch), len(windows))
     latents = AV.cat(parts)
-    _save(
-        {
-            "video": latents["video"].contiguous(),
-            "audio": latents["audio"].contiguous(),
-            "label": torch.tensor([sample.label for sample in samples]),
-            "start_frame": torch.tensor([sample.start_frame for sample in samples]),
-        },
-        path,
-        metadata={"keys": json.dumps([sample.key for sample in samples])},
-    )
-
-
-def _save(tensors: dict[str, Float[Tensor, "..."]], path: Path, **options: dict[str, str]) -> None:
-    with writing_file(path) as temporary:
-        save_file(tensors, temporary, **options)
+    tensors = {
+        "video": latents["video"].contiguous(),
+        "audio": latents["audio"].contiguous(),
+        "label": torch.tensor([sample.label for sample in samples]),
+        "start_frame": torch.tensor([sample.start_frame for sample in samples]),
+    }
+    rows_of_columns = zip(*(tensors[name] for name in COLUMNS), strict=True)
+    checksums = [
+        row_checksum(dict(zip(COLUMNS, row, strict=True)), sample.key)
+        for row, sample in zip(rows_of_columns, samples, strict=True)
+    ]
+    keys = json.dumps([sample.key for sample in samples])
+    save_tensors(tensors | {CHECKSUM: torch.tensor(checksums)}, path, keys=keys)
 
 
 def _read_shard(path: Path) -> AV:
-    tensors = load_file(path)
+    tensors = load_tensors(path)
+    if not {"video", "audio"} <= tensors.keys():
+        raise damaged(path)
     return AV(tensors["video"], tensors["audio"])
 
 
@@ -331,14 +350,9 @@ def _read_info(folder: Path) -> LatentCacheInfo:
     if not path.is_file():
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
     value = read_json(path, DataError)
-    if value.pop("format_version", None) != FORMAT_VERSION:
+    if not isinstance(value, dict) or value.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(f"{path}: another format version; cache the latents again")
-    return LatentCacheInfo(
-        fingerprint=value["fingerprint"],
-        latents=LatentSpec(**value["latents"]),
-        num_windows=value["num_windows"],
-        shard_rows=value["shard_rows"],
-    )
+    return config_from_json(LatentCacheInfo, value, str(path), error=DataError)
 
 
 def _check_same(found: LatentCacheInfo, wanted: LatentCacheInfo, folder: Path) -> None:

@@ -18,7 +18,7 @@ class Part:
 @dataclass(frozen=True)
 class Whole:
     part: Part = field(default_factory=Part)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(total_samples=7, epochs=3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(total_samples=7, epochs=3.0))
 
 
 def test_epochs_are_counted_in_windows_at_any_depth():

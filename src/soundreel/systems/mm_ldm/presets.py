@@ -44,12 +44,12 @@ def landscape() -> MMLDMConfig:
     Source:
         MM-LDM, appendix 1.4 and Table 1; batch sizes, weights and rates from its release.
     """
-    return _published(num_classes=9, kl_weight=1e-6, stage_epochs=30, generator_epochs=300)
+    return _published(num_classes=9, kl_weight=1e-6, stage_epochs=30.0, generator_epochs=300.0)
 
 
 def aist() -> MMLDMConfig:
     """The published settings for AIST++: as Landscape, with 60 pieces of music as classes."""
-    return _published(num_classes=60, kl_weight=1e-9, stage_epochs=10, generator_epochs=100)
+    return _published(num_classes=60, kl_weight=1e-9, stage_epochs=10.0, generator_epochs=100.0)
 
 
 def audioset() -> MMLDMConfig:
@@ -59,7 +59,7 @@ def audioset() -> MMLDMConfig:
     the generator), not epochs or steps. Its rates are not published; the budget here is as many
     samples as Landscape's.
     """
-    base = _published(num_classes=0, kl_weight=1e-7, stage_epochs=30, generator_epochs=300)
+    base = _published(num_classes=0, kl_weight=1e-7, stage_epochs=30.0, generator_epochs=300.0)
     base = in_samples(base, LANDSCAPE_EPOCH)
     clip = replace(base.clip, frame_rate=Fraction(4))
     generator = replace(base.generator, train=replace(base.generator.train, learning_rate=1e-4))
@@ -74,7 +74,7 @@ def audioset() -> MMLDMConfig:
 
 
 def _published(
-    *, num_classes: int, kl_weight: float, stage_epochs: int, generator_epochs: int
+    *, num_classes: int, kl_weight: float, stage_epochs: float, generator_epochs: float
 ) -> MMLDMConfig:
     clip = ClipSpec(height=256, width=256, sample_rate=44_100)
     model = AutoencoderConfig(decoder=SignalDecoderConfig(num_classes=num_classes))
@@ -98,7 +98,7 @@ def _published(
             loss=FirstStageLossConfig(adversarial_start=800_080, freeze_encoder=True),
             train=replace(
                 stage,
-                epochs=20,
+                epochs=20.0,
                 global_batch_size=80,
                 micro_batch_size=10,
                 learning_rate=1e-5,

@@ -49,6 +49,7 @@ HOMES = {
     "rich": ("cli",),
     "gradio": ("app",),
     "starlette": ("app",),
+    "waitress": ("study",),
     "torchvision": (),
     "torchaudio": (),
 }

@@ -3,17 +3,20 @@
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from soundreel.errors import SoundreelError
 from soundreel.study.design import load_study
 from soundreel.study.protocol import QUESTIONS
 from soundreel.study.ranges import UnsatisfiableRangeError, requested_range
 from soundreel.study.server import MAX_BODY_BYTES, StudyServer
 
-SECRETS = (b"zebra", b"yak", b"narwhal", b"noise 1")
+SECRETS = (b"zebra-net", b"yak-diffusion", b"narwhal", b"noise 1")
 
 
 class Visitor:
@@ -244,3 +247,107 @@ def test_the_page_runs_its_own_script_and_loads_nothing(visitor):
 def test_an_address_in_use_is_one_line(server, study_folder):
     with pytest.raises(ValueError, match=r"cannot listen on 127\.0\.0\.1, port"):
         StudyServer(study_folder, "127.0.0.1", server.server_address[1])
+
+
+def test_slow_connections_lock_nobody_out(server, visitor):
+    slow = [socket.create_connection(server.server_address[:2], timeout=20) for _ in range(400)]
+    try:
+        for index, connection in enumerate(slow):  # half of them stop within a body
+            head = b"POST /api/start HTTP/1.1\r\nHost: localhost\r\n"
+            more = b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            connection.sendall(head + more if index % 2 else head)
+        state = visitor.start()
+        assert not state["finished"]
+        assert visitor.request("GET", f"/clip/{state['trial']}.mp4")[0] == 200
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_the_body_of_a_get_is_not_the_next_request(server, visitor):
+    smuggled = b"POST /api/start HTTP/1.1\r\nHost: localhost\r\n"
+    smuggled += b'Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{"consent": true}'
+    with socket.create_connection(server.server_address[:2], timeout=5) as raw:
+        raw.sendall(
+            b"GET /api/study HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(smuggled), smuggled)
+        )
+        raw.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := raw.recv(65_536):
+            received += part
+    assert received.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 200" in received
+    assert b"HTTP/1.1 404" in received
+    assert server.service.store.progress() == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8765", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:8765", 200),
+        ("study.example:443", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("study.example.evil", 421),
+        ("evil.example:8765", 421),
+        ("", 421),
+        ("a b", 421),
+    ],
+)
+def test_requests_for_other_names_are_refused(host, status, study_folder):
+    opened = StudyServer(study_folder, "127.0.0.1", 0, allowed_hosts=["Study.example"])
+    thread = threading.Thread(target=opened.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        found = Visitor(opened)
+        assert found.request("GET", "/api/study", headers={"Host": host})[0] == status
+        found.connection.close()
+    finally:
+        opened.shutdown()
+        thread.join()
+        opened.server_close()
+
+
+def test_without_the_library_that_is_one_line(study_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "waitress.server", None)
+    with pytest.raises(SoundreelError, match=r"pip install 'soundreel\[study\]'"):
+        StudyServer(study_folder, "127.0.0.1", 0)
+
+
+@pytest.mark.slow
+def test_no_honest_request_is_lost_among_two_thousand_slow_ones(study_folder):
+    """The server has a process of its own: both ends of a connection take a file."""
+    program = "import sys; from soundreel.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    arguments = ["study", "serve", str(study_folder), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    address = ("127.0.0.1", int(process.stdout.readline().split()[0].split(":")[2].rstrip("/")))
+    slow, statuses = [], []
+
+    def ask():
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        connection.request("GET", "/api/study")
+        statuses.append(connection.getresponse().status)
+        connection.close()
+
+    try:
+        for _ in range(2000):
+            slow.append(socket.create_connection(address, timeout=60))
+            slow[-1].sendall(b"GET / HTTP/1.1\r\nHost: local")
+        threads = [threading.Thread(target=ask) for _ in range(500)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 500
+    finally:
+        for connection in slow:
+            connection.close()
+        process.terminate()
+        process.wait()
+        process.stdout.close()

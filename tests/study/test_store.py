@@ -1,10 +1,16 @@
 """The file of answers: turns, repeats, refusals, two servers at once."""
 
+import re
 import sqlite3
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from soundreel.errors import SoundreelError
+from soundreel.study.results import compute_results
+from soundreel.study.service import StudyService
 from soundreel.study.store import RefusedError, Store, create_store
 
 GOOD = {"vote": 2}
@@ -141,3 +147,103 @@ def test_another_file_is_no_store(tmp_path):
     (tmp_path / "answers.sqlite").write_text("no database, but long enough to be looked at" * 9)
     with pytest.raises(ValueError, match="no store"):
         Store(tmp_path / "answers.sqlite")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def answer_some(study, store, num_raters=3, num_answers=2):
+    """Raters, some of whose trials are answered."""
+    tokens = [store.add_rater(study, now=0.0) for _ in range(num_raters)]
+    for token in tokens:
+        rater = store.find_rater(token)
+        for k in range(num_answers):
+            shown = store.current_trial(rater, now=10.0 * k)
+            store.answer(study, rater, shown.id, GOOD, 1, now=10.0 * k + 5)
+    return tokens
+
+
+@pytest.mark.parametrize("rater", [1, 2, 3])
+def test_a_rater_withdrawn_as_documented_blocks_nobody(rater, make_study, store, path):
+    study = make_study(turing_trials=4)
+    answer_some(study, store)
+    text = (ROOT / "docs" / "study.md").read_text()
+    command = re.search(r'sqlite3 answers\.sqlite "(DELETE[^"]*)"', text)[1]
+    with sqlite3.connect(path) as other:  # while the study is open
+        other.executescript(command.replace("7", str(rater)))
+    other.close()
+    assert len(store.progress()) == 2
+    assert {t.rater for t in store.answered_trials()} == {1, 2, 3} - {rater}
+    for _ in range(2):
+        new = store.find_rater(store.add_rater(study, now=0.0))
+        assert store.current_trial(new, now=1.0).position == 0
+    assert len(store.progress()) == 4
+
+
+def test_rows_deleted_otherwise_block_nobody_either(make_study, store, path):
+    study = make_study(turing_trials=4)
+    answer_some(study, store)
+    with sqlite3.connect(path) as other:
+        other.execute("DELETE FROM raters WHERE id = 3")  # its trials are left over
+        other.execute("DELETE FROM answers WHERE trial IN (SELECT id FROM trials WHERE rater = 2)")
+    other.close()
+    assert {t.rater for t in store.answered_trials()} == {1, 3}
+    new = store.find_rater(store.add_rater(study, now=0.0))
+    assert new == 4
+
+
+def test_damage_is_one_line_and_never_another_error(make_study, path, tmp_path):
+    study = make_study(turing_trials=4)
+    store = Store(path)
+    answer_some(study, store)
+    store.close()
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    messages = []
+    for number in range(80):
+        content = bytearray(whole)
+        if number % 4 == 0:
+            content = content[: rng.integers(1, len(content))]
+        for at in rng.integers(len(content), size=1 + 20 * (number % 3)):
+            content[at] = rng.integers(256)
+        damaged = tmp_path / f"{number}.sqlite"
+        damaged.write_bytes(content)
+        try:
+            opened = Store(damaged)
+        except SoundreelError as error:
+            messages.append(str(error))
+            continue
+        compute_results(study, opened.answered_trials(), opened.progress(), num_resamples=100)
+        opened.close()
+    assert len(messages) > 30
+    assert all(str(tmp_path) in text and "\n" not in text for text in messages)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trials SET test = 'mqs'",
+        "UPDATE trials SET clip = x'ff'",
+        "UPDATE trials SET num_plays = 'often'",
+        "UPDATE answers SET value = 9",
+        "UPDATE answers SET question = 'vite'",
+        "UPDATE raters SET consented_at = 'today'",
+        "DROP TABLE answers",
+    ],
+)
+def test_values_that_cannot_be_there_are_damage(change, make_study, path):
+    store = Store(path)
+    answer_some(make_study(turing_trials=4), store)
+    store.close()
+    with sqlite3.connect(path) as other:
+        other.execute(change)
+    other.close()
+    with pytest.raises(SoundreelError, match="is damaged"):
+        Store(path)
+
+
+def test_a_clip_that_was_changed_is_not_served(study_folder):
+    clip = sorted((study_folder / "clips").iterdir())[0]
+    clip.write_bytes(b"x" * 100)
+    with pytest.raises(SoundreelError, match=f"{clip.name} was changed"):
+        StudyService(study_folder)

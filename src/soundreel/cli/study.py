@@ -81,6 +81,9 @@ class ServeArguments:
     """Address to listen on; by default only this machine reaches it."""
     port: int = 8765
     """0 takes a free one."""
+    allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A name under which browsers reach the server, such as that of a proxy; may be repeated.
+    Addresses and localhost are always allowed, requests for other names refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +267,8 @@ def _print_created(folder: Path, made: Study, left_out: "list[LeftOut]") -> None
 def _serve(arguments: ServeArguments) -> None:
     from soundreel.study.server import StudyServer
 
-    server = StudyServer(arguments.folder, arguments.host, arguments.port)
+    _allow_many_connections()
+    server = StudyServer(arguments.folder, arguments.host, arguments.port, arguments.allowed_host)
     num_raters = len(server.service.store.progress())
     write(f"{server.url} ({num_raters} raters so far); stop with Ctrl-C")
     if arguments.host not in ("127.0.0.1", "::1", "localhost"):
@@ -274,6 +278,18 @@ def _serve(arguments: ServeArguments) -> None:
         server.serve_forever()
     finally:
         server.server_close()
+
+
+def _allow_many_connections() -> None:
+    """Let this process hold as many connections as the system allows it to."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(65_536, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _results(arguments: ResultsArguments) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from soundreel.errors import SoundreelError
+from soundreel.metrics.weights import file_sha256
 from soundreel.study.assignment import INSTRUCTED
 from soundreel.study.design import ANSWER_FILE, clip_path, load_study
 from soundreel.study.protocol import QUESTIONS
@@ -17,9 +18,17 @@ class StudyService:
     """An open study."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises: SoundreelError if the folder holds no complete study."""
+        """Open a study, and compare every clip with the hash that was written when it was made.
+
+        Raises:
+            SoundreelError: the folder holds no complete study, or a clip was changed.
+        """
         self.folder = folder
         self.study = load_study(folder)
+        for clip in self.study.clips:
+            path = clip_path(folder, clip.id)
+            if file_sha256(path) != clip.sha256:
+                raise SoundreelError(f"{path} was changed since the study was made; put it back")
         self.store = Store(folder / ANSWER_FILE)
 
     def close(self) -> None:

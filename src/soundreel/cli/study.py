@@ -18,7 +18,7 @@ from soundreel.study.design import ANSWER_FILE, CONSENT, Study, StudyClip, load_
 from soundreel.study.protocol import Test
 
 if TYPE_CHECKING:
-    from soundreel.study.sources import ClipFormat, FormatWish, LeftOut, SourceClip
+    from soundreel.study.sources import ClipFormat, FormatWish, SourceClip
 
 SYSTEM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,59}")
 REAL = "real"
@@ -121,6 +121,7 @@ def study(arguments: Annotated[Arguments, tyro.conf.arg(name="")]) -> int:
 def _create(arguments: CreateArguments) -> None:
     # Heavy, and only needed here.
     from soundreel.cli.progress import progress_bar
+    from soundreel.cli.study_tables import print_created
     from soundreel.study.create import check_folder, write_study
     from soundreel.study.sources import (
         choose_format,
@@ -142,7 +143,7 @@ def _create(arguments: CreateArguments) -> None:
     made_of(())  # so that wrong numbers are refused before the work
     with progress_bar("clips") as advance:
         made = write_study(arguments.folder, made_of, drawn, chosen, num_noise, advance)
-    _print_created(arguments.folder, made, left_out)
+    print_created(arguments.folder, made, left_out)
     for note in telling_differences(drawn, chosen) + shape_differences(drawn, chosen):
         write(f"note: {note}", error=True)
 
@@ -249,25 +250,10 @@ def _study(
     )
 
 
-def _print_created(folder: Path, made: Study, left_out: "list[LeftOut]") -> None:
-    for item in left_out:
-        write(f"left out: {item.system}: {item.name} {item.reason}", error=True)
-    counts = ", ".join(f"{system} {count}" for system, count in made.num_clips().items())
-    trials = ", ".join(f"{test} {made.num_trials(test)}" for test in made.tests)
-    rate = float(Fraction(made.frame_rate))
-    write(f"clips: {counts}; left out: {len(left_out)}")
-    write(
-        f"every clip: {made.duration_s:.2f} s, {made.height}x{made.width} at {rate:g} frames/s, "
-        f"{made.sample_rate} Hz"
-    )
-    write(f"clips each rater sees: {trials}, and attention checks")
-    write(f"study: {folder}; next: soundreel study serve {folder}")
-
-
 def _serve(arguments: ServeArguments) -> None:
-    from soundreel.study.server import StudyServer
+    from soundreel.study.server import StudyServer, allow_many_connections
 
-    _allow_many_connections()
+    allow_many_connections()
     server = StudyServer(arguments.folder, arguments.host, arguments.port, arguments.allowed_host)
     num_raters = len(server.service.store.progress())
     write(f"{server.url} ({num_raters} raters so far); stop with Ctrl-C")
@@ -278,18 +264,6 @@ def _serve(arguments: ServeArguments) -> None:
         server.serve_forever()
     finally:
         server.server_close()
-
-
-def _allow_many_connections() -> None:
-    """Let this process hold as many connections as the system allows it to."""
-    try:
-        import resource
-    except ImportError:  # not on Windows, which has no such limit
-        return
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if most == resource.RLIM_INFINITY else min(65_536, most)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _results(arguments: ResultsArguments) -> None:

@@ -1,15 +1,18 @@
-"""The results of a study, printed for people."""
+"""What a study holds, and its results, printed for people."""
 
 import math
+from fractions import Fraction
+from pathlib import Path
 
 from soundreel.cli.main import write
 from soundreel.study.bootstrap import Estimate
 from soundreel.study.design import Study
 from soundreel.study.results import Attendance, Scores, StudyResults
+from soundreel.study.sources import LeftOut
 
 
 def print_results(made: Study, results: StudyResults) -> None:
-    """Who counts, then a block for each question."""
+    """Write who counts, then a block for each question."""
     _print_attendance(made, results.attendance)
     for scores in results.scores:
         _print_scores(scores)
@@ -55,3 +58,19 @@ def _text(estimate: Estimate, is_share: bool) -> str:
     value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
     interval = "no interval" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
     return f"{value:6.{digits}f}{unit}  ({interval})"
+
+
+def print_created(folder: Path, made: Study, left_out: list[LeftOut]) -> None:
+    """Write what a new study holds, and what was left out of it."""
+    for item in left_out:
+        write(f"left out: {item.system}: {item.name} {item.reason}", error=True)
+    counts = ", ".join(f"{system} {count}" for system, count in made.num_clips().items())
+    trials = ", ".join(f"{test} {made.num_trials(test)}" for test in made.tests)
+    rate = float(Fraction(made.frame_rate))
+    write(f"clips: {counts}; left out: {len(left_out)}")
+    write(
+        f"every clip: {made.duration_s:.2f} s, {made.height}x{made.width} at {rate:g} frames/s, "
+        f"{made.sample_rate} Hz"
+    )
+    write(f"clips each rater sees: {trials}, and attention checks")
+    write(f"study: {folder}; next: soundreel study serve {folder}")

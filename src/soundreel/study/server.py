@@ -54,6 +54,18 @@ Reply = tuple[int, str, bytes, dict[str, str]]
 """Status, content type, content and further headers."""
 
 
+def allow_many_connections() -> None:
+    """Let this process hold as many connections as the system allows it to."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(65_536, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 class StudyServer:
     """Serves one study until `shutdown`."""
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soundreel.errors import SoundreelError
-from soundreel.study.assignment import INSTRUCTED, NOISE, AnsweredTrial, Trial, assign_trials
+from soundreel.study.assignment import AnsweredTrial, Trial, assign_trials
+from soundreel.study.damage import UNREADABLE, check_undamaged
 from soundreel.study.design import Study
-from soundreel.study.protocol import QUESTIONS, Test, check_answers
+from soundreel.study.protocol import Test, check_answers
 
 SCHEMA = """
 CREATE TABLE raters (
@@ -46,7 +47,6 @@ CREATE TABLE answers (
 ) WITHOUT ROWID;
 """
 BUSY_TIMEOUT_S = 20.0
-UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 class RefusedError(Exception):
@@ -87,16 +87,7 @@ class Store:
             self._db = _connect(path)
         except UNREADABLE as error:
             raise SoundreelError(f"{path}: no store of answers ({error})") from error
-        try:
-            problem = _damage(self._db)
-        except UNREADABLE as error:
-            problem = str(error)
-        if problem:
-            self._db.close()
-            raise SoundreelError(
-                f"{path} is damaged ({problem}); put back a copy, or rescue it with "
-                "`sqlite3 FILE .recover`"
-            )
+        check_undamaged(self._db, path)
 
     def close(self) -> None:
         self._db.close()
@@ -249,38 +240,6 @@ class Store:
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-
-
-KEYS = [question.key for questions in QUESTIONS.values() for question in questions]
-CHECKS = {
-    "a table of raters": "SELECT 1 FROM raters WHERE typeof(id) != 'integer'"
-    " OR typeof(token_sha256) != 'text' OR typeof(consented_at) != 'real'",
-    "a table of trials": "SELECT 1 FROM trials WHERE typeof(id) != 'text'"
-    " OR typeof(rater) != 'integer' OR typeof(position) != 'integer'"
-    f" OR test NOT IN ({', '.join(map(repr, QUESTIONS))}) OR typeof(clip) != 'text'"
-    f" OR check_kind NOT IN ('', '{NOISE}', '{INSTRUCTED}') OR typeof(expected) != 'integer'"
-    " OR typeof(shown_at) NOT IN ('real', 'null') OR typeof(answered_at) NOT IN ('real', 'null')"
-    " OR typeof(num_plays) NOT IN ('integer', 'null')"
-    " OR (answered_at IS NOT NULL AND (shown_at IS NULL OR num_plays IS NULL))",
-    "a table of answers": "SELECT 1 FROM answers WHERE typeof(trial) != 'text'"
-    f" OR question NOT IN ({', '.join(repr(key) for key in KEYS)})"
-    " OR typeof(value) != 'integer' OR value NOT BETWEEN 1 AND 5",
-}
-"""What no sound row of each table is; SQLite itself lets any value into any column."""
-
-
-def _damage(db: sqlite3.Connection) -> str:
-    """Say what is wrong with the file or with a row; an empty text if nothing is."""
-    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok":
-        return " ".join(str(found).split())
-    for name, query in CHECKS.items():
-        if db.execute(f"{query} LIMIT 1").fetchone() is not None:
-            return f"{name} holds what cannot be there"
-    texts = "SELECT token_sha256 FROM raters UNION ALL SELECT id || clip FROM trials"
-    for _ in db.execute(f"{texts} UNION ALL SELECT trial FROM answers"):
-        pass  # text that is not UTF-8 raises an error
-    return ""
 
 
 def create_store(path: Path) -> None:

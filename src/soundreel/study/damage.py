@@ -1,0 +1,56 @@
+"""Tell whether a file of answers was damaged since it was written."""
+
+import sqlite3
+from pathlib import Path
+
+from soundreel.errors import SoundreelError
+from soundreel.study.assignment import INSTRUCTED, NOISE
+from soundreel.study.protocol import QUESTIONS
+
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What SQLite raises for files that are damaged or no databases."""
+
+KEYS = [question.key for questions in QUESTIONS.values() for question in questions]
+CHECKS = {
+    "a table of raters": "SELECT 1 FROM raters WHERE typeof(id) != 'integer'"
+    " OR typeof(token_sha256) != 'text' OR typeof(consented_at) != 'real'",
+    "a table of trials": "SELECT 1 FROM trials WHERE typeof(id) != 'text'"
+    " OR typeof(rater) != 'integer' OR typeof(position) != 'integer'"
+    f" OR test NOT IN ({', '.join(map(repr, QUESTIONS))}) OR typeof(clip) != 'text'"
+    f" OR check_kind NOT IN ('', '{NOISE}', '{INSTRUCTED}') OR typeof(expected) != 'integer'"
+    " OR typeof(shown_at) NOT IN ('real', 'null') OR typeof(answered_at) NOT IN ('real', 'null')"
+    " OR typeof(num_plays) NOT IN ('integer', 'null')"
+    " OR (answered_at IS NOT NULL AND (shown_at IS NULL OR num_plays IS NULL))",
+    "a table of answers": "SELECT 1 FROM answers WHERE typeof(trial) != 'text'"
+    f" OR question NOT IN ({', '.join(repr(key) for key in KEYS)})"
+    " OR typeof(value) != 'integer' OR value NOT BETWEEN 1 AND 5",
+}
+"""What no sound row of each table is; SQLite itself lets any value into any column."""
+
+
+def check_undamaged(db: sqlite3.Connection, path: Path) -> None:
+    """Raise `SoundreelError` if the file or one of its rows is damaged; the file is closed then."""
+    try:
+        problem = _damage(db)
+    except UNREADABLE as error:
+        problem = str(error)
+    if problem:
+        db.close()
+        raise SoundreelError(
+            f"{path} is damaged ({problem}); put back a copy, or rescue it with "
+            "`sqlite3 FILE .recover`"
+        )
+
+
+def _damage(db: sqlite3.Connection) -> str:
+    """Say what is wrong with the file or with a row; an empty text if nothing is."""
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        return " ".join(str(found).split())
+    for name, query in CHECKS.items():
+        if db.execute(f"{query} LIMIT 1").fetchone() is not None:
+            return f"{name} holds what cannot be there"
+    texts = "SELECT token_sha256 FROM raters UNION ALL SELECT id || clip FROM trials"
+    for _ in db.execute(f"{texts} UNION ALL SELECT trial FROM answers"):
+        pass  # text that is not UTF-8 raises an error
+    return ""

@@ -16,37 +16,9 @@ from pathlib import Path
 
 from soundreel.errors import SoundreelError
 from soundreel.study.assignment import AnsweredTrial, Trial, assign_trials
-from soundreel.study.damage import UNREADABLE, check_undamaged
+from soundreel.study.database import SCHEMA, UNREADABLE, check_undamaged, connect
 from soundreel.study.design import Study
 from soundreel.study.protocol import Test, check_answers
-
-SCHEMA = """
-CREATE TABLE raters (
-    id INTEGER PRIMARY KEY,
-    token_sha256 TEXT NOT NULL UNIQUE,
-    consented_at REAL NOT NULL
-);
-CREATE TABLE trials (
-    id TEXT PRIMARY KEY,
-    rater INTEGER NOT NULL REFERENCES raters (id),
-    position INTEGER NOT NULL,
-    test TEXT NOT NULL,
-    clip TEXT NOT NULL,
-    check_kind TEXT NOT NULL,
-    expected INTEGER NOT NULL,
-    shown_at REAL,
-    answered_at REAL,
-    num_plays INTEGER,
-    UNIQUE (rater, position)
-);
-CREATE TABLE answers (
-    trial TEXT NOT NULL REFERENCES trials (id),
-    question TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (trial, question)
-) WITHOUT ROWID;
-"""
-BUSY_TIMEOUT_S = 20.0
 
 
 class RefusedError(Exception):
@@ -84,7 +56,7 @@ class Store:
             raise SoundreelError(f"{path}: the study's answers are not there")
         self._lock = threading.Lock()
         try:
-            self._db = _connect(path)
+            self._db = connect(path)
         except UNREADABLE as error:
             raise SoundreelError(f"{path}: no store of answers ({error})") from error
         check_undamaged(self._db, path)
@@ -128,7 +100,7 @@ class Store:
         return token
 
     def find_rater(self, token: str) -> int:
-        """Raises: RefusedError if nobody has this token."""
+        """Return the number of a rater. Raises: RefusedError if nobody has this token."""
         with self._lock:
             row = self._db.execute(
                 "SELECT id FROM raters WHERE token_sha256 = ?", (_digest(token),)
@@ -190,7 +162,7 @@ class Store:
             )
 
     def clip_of(self, trial_id: str) -> str:
-        """Id of the clip a trial shows. Raises: RefusedError if there is no such trial."""
+        """Return the id of the clip a trial shows. Raises: RefusedError if there is no such trial."""
         with self._lock:
             row = self._db.execute("SELECT clip FROM trials WHERE id = ?", (trial_id,)).fetchone()
         if row is None:
@@ -198,7 +170,7 @@ class Store:
         return row[0]
 
     def progress(self) -> dict[int, tuple[int, int]]:
-        """By rater: number of answered trials, and of all."""
+        """Return, by rater, the number of answered trials, and of all."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT rater, count(answered_at), count(*) FROM trials GROUP BY rater"
@@ -206,7 +178,7 @@ class Store:
         return {rater: (answered, total) for rater, answered, total in rows}
 
     def answered_trials(self) -> list[AnsweredTrial]:
-        """All of them, by rater and position."""
+        """Return all of them, by rater and position."""
         with self._lock:
             values: dict[str, dict[str, int]] = {}
             for trial_id, question, value in self._db.execute("SELECT * FROM answers"):
@@ -231,7 +203,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; committed to disk when the block ends well."""
+        """Do all or nothing; committed to disk when the block ends well."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -244,22 +216,9 @@ class Store:
 
 def create_store(path: Path) -> None:
     """Make an empty store in a new file."""
-    db = _connect(path)
+    db = connect(path)
     db.executescript(SCHEMA)
     db.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            db.execute(f"PRAGMA {pragma}")
-    except UNREADABLE:
-        db.close()
-        raise
-    return db
 
 
 def _digest(token: str) -> str:

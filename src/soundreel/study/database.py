@@ -1,4 +1,4 @@
-"""Tell whether a file of answers was damaged since it was written."""
+"""The file of answers: its tables, how it is opened, and whether it was damaged since."""
 
 import sqlite3
 from pathlib import Path
@@ -10,6 +10,33 @@ from soundreel.study.protocol import QUESTIONS
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What SQLite raises for files that are damaged or no databases."""
 
+SCHEMA = """
+CREATE TABLE raters (
+    id INTEGER PRIMARY KEY,
+    token_sha256 TEXT NOT NULL UNIQUE,
+    consented_at REAL NOT NULL
+);
+CREATE TABLE trials (
+    id TEXT PRIMARY KEY,
+    rater INTEGER NOT NULL REFERENCES raters (id),
+    position INTEGER NOT NULL,
+    test TEXT NOT NULL,
+    clip TEXT NOT NULL,
+    check_kind TEXT NOT NULL,
+    expected INTEGER NOT NULL,
+    shown_at REAL,
+    answered_at REAL,
+    num_plays INTEGER,
+    UNIQUE (rater, position)
+);
+CREATE TABLE answers (
+    trial TEXT NOT NULL REFERENCES trials (id),
+    question TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    PRIMARY KEY (trial, question)
+) WITHOUT ROWID;
+"""
+BUSY_TIMEOUT_S = 20.0
 KEYS = [question.key for questions in QUESTIONS.values() for question in questions]
 CHECKS = {
     "a table of raters": "SELECT 1 FROM raters WHERE typeof(id) != 'integer'"
@@ -54,3 +81,17 @@ def _damage(db: sqlite3.Connection) -> str:
     for _ in db.execute(f"{texts} UNION ALL SELECT trial FROM answers"):
         pass  # text that is not UTF-8 raises an error
     return ""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file so that what is committed is on disk, and several threads may use it."""
+    db = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            db.execute(f"PRAGMA {pragma}")
+    except UNREADABLE:
+        db.close()
+        raise
+    return db

@@ -162,7 +162,7 @@ class Store:
             )
 
     def clip_of(self, trial_id: str) -> str:
-        """Return the id of the clip a trial shows. Raises: RefusedError if there is no such trial."""
+        """Return the id of the clip a trial shows; raise RefusedError if there is no such trial."""
         with self._lock:
             row = self._db.execute("SELECT clip FROM trials WHERE id = ?", (trial_id,)).fetchone()
         if row is None:

@@ -18,7 +18,13 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
 from soundreel.systems import load
-from soundreel.systems.mm_ldm.conditions import RunCaptions, check_classes, framing_of, load_vocoder
+from soundreel.systems.mm_ldm.conditions import (
+    RunCaptions,
+    check_classes,
+    framing_of,
+    load_vocoder,
+    with_data_classes,
+)
 from soundreel.systems.mm_ldm.presets import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
@@ -243,3 +249,19 @@ def test_the_published_vocoder_fits_the_presets_with_published_bands(weights_fol
         assert load_vocoder(replace(preset(), vocoder=str(path))) is not None
     with pytest.raises(ConfigError, match=r"vocoder\.num_mels is 80, the mel image's is 40"):
         load_vocoder(replace(tiny(), vocoder=str(path)))
+
+
+def test_a_run_takes_the_classes_of_its_data_set_and_keeps_them(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = tiny()
+    assert config.class_labels
+    taken = with_data_classes(config, data, tmp_path)
+    assert taken.generator.model.num_classes == 2
+    assert "learns the data set's classes: dog, fire; --no-class-labels" in caplog.text
+    without = replace(config, class_labels=False)
+    assert with_data_classes(without, data, tmp_path) == without
+    # A run that is under way keeps what it has, with classes or, if older, without.
+    save_json(taken, tmp_path / "config.json")
+    assert with_data_classes(config, tmp_path / "gone", tmp_path) == taken
+    save_json(without, tmp_path / "config.json")
+    assert with_data_classes(config, data, tmp_path) == without

@@ -55,6 +55,7 @@ class TrainFunction(Protocol):
         resume: bool = False,
         stages: Sequence[str] = (),
         init: str = "",
+        device: str | None = None,
         trackers: Callable[[], list[Tracker]] = list,
     ) -> bool:
         """Return whether all stages that were asked for are finished; False after a stop.
@@ -62,6 +63,7 @@ class TrainFunction(Protocol):
         Args:
             stages: names of the stages to run; empty runs all of them in order.
             init: model folder or Hub name whose networks the run starts from; empty for none.
+            device: where to train; None is CUDA where there is one, else the CPU.
             trackers: makes receivers of the logged numbers, once the run is known to start.
         """
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -20,6 +20,7 @@ from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
 from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE
+from soundreel.device import find_device
 from soundreel.errors import SoundreelError
 from soundreel.files import write_text
 from soundreel.metrics.copies import copies_of_training
@@ -62,12 +63,19 @@ class EvaluateArguments:
     """Of the drawn clips, of the intervals, and of the samples of a model."""
     num_shown: int = 6
     """Clips of each side to play in the report."""
+    device: str | None = None
+    """Where extractors and a model compute: cpu, cuda, cuda:1 ... Default: CUDA where there is
+    one."""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """Precision of a model that is sampled. Default: the model's own. Extractors keep float32."""
 
 
 def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) -> int:
     """Compare generated clips with real ones."""
     _check(arguments)
-    extractors = build_extractors(arguments.metrics, arguments.weights)
+    extractors = build_extractors(
+        arguments.metrics, arguments.weights, find_device(arguments.device)
+    )
     sources = _sources(arguments)
     check_counts(len(sources["real"]), len(sources["generated"]))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +112,13 @@ def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
     """Find the clips of each side by its name."""
     sources = {
         name: clip_items(
-            source, arguments.split, arguments.max_clips, arguments.seed, arguments.duration_s
+            source,
+            arguments.split,
+            arguments.max_clips,
+            arguments.seed,
+            arguments.duration_s,
+            device=arguments.device,
+            precision=arguments.precision,
         )
         for name, source in (("real", arguments.ref), ("generated", arguments.gen))
     }
@@ -145,7 +159,8 @@ def _measure(
     advance: Callable[[int, int], None],
 ) -> MeasuredSet:
     rate = parse_frame_rate(arguments.frame_rate)
-    return measure_set(items, extractors, arguments.duration_s, rate, advance)
+    device = find_device(arguments.device)
+    return measure_set(items, extractors, arguments.duration_s, rate, advance, device)
 
 
 def _shown(

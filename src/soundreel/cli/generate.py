@@ -79,7 +79,6 @@ def generate(words: list[str]) -> int:
     if arguments.upscale is not None:
         upscaler = load_upscaler(arguments.upscale, device=arguments.device)
     clear_earlier(arguments.out, EARLIER, overwrite=arguments.overwrite)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     made: list[Clip] = []
     try:
         with progress_bar("sampling") as advance:
@@ -160,6 +159,7 @@ def _save(
     facts = _provenance(seed, arguments, pipeline, request)
     suffix = ".mkv" if arguments.lossless else ".mp4"
     comment = json.dumps(facts, separators=(",", ":"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
     clip.save(arguments.out / f"{_name(seed)}{suffix}", comment=comment)
     write_provenance(arguments.out / f"{_name(seed)}.json", facts)
 

@@ -41,6 +41,8 @@ class TrainArguments(Generic[Settings]):
     taken from it as they are."""
     config: Path | None = None
     """YAML file whose values are laid over the preset; flags are laid over both."""
+    device: str | None = None
+    """Where to train: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
     tensorboard: bool = False
     """Also log to --out/tensorboard (needs the extra `tensorboard`)."""
     all_stages: bool = False
@@ -116,6 +118,7 @@ def _run(arguments: TrainArguments[Any]) -> bool:
         resume=arguments.resume,
         stages=_stages(own, arguments),
         init=arguments.init,
+        device=arguments.device,
         trackers=trackers,
     )
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from soundreel.metrics.audioclip import AudioCLIPFeatures
 from soundreel.metrics.efficientnet_lite0 import EfficientNetLite0Features
@@ -22,6 +23,7 @@ from soundreel.metrics.weights import MetricWeightsError
 from soundreel.metrics.yamnet import YAMNetFeatures
 
 Modality = Literal["video", "audio"]
+CPU = torch.device("cpu")
 
 
 @runtime_checkable
@@ -35,6 +37,12 @@ class Extractor(Protocol):
     weights_sha256: str
 
     def __call__(self, clips: Tensor, /) -> Float[Tensor, "row dim"]: ...
+
+
+class NetworkExtractor(Extractor, Protocol):
+    """An extractor whose network can be moved to another device."""
+
+    network: nn.Module
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +63,7 @@ def _audioclip_reference(path: str | Path) -> AudioCLIPFeatures:
     return AudioCLIPFeatures(path, reference_quirks=True)
 
 
-EXTRACTORS: dict[str, Callable[[str | Path], Extractor]] = {
+EXTRACTORS: dict[str, Callable[[str | Path], NetworkExtractor]] = {
     "i3d": I3DFeatures,
     "audioclip": AudioCLIPFeatures,
     "audioclip-reference-quirks": _audioclip_reference,
@@ -106,12 +114,17 @@ METRICS: dict[str, MetricDefinition] = {
 }
 
 
-def build_extractors(metrics: Sequence[str], weights: Mapping[str, Path]) -> list[Extractor]:
-    """The extractors of named metrics, each once.
+def build_extractors(
+    metrics: Sequence[str],
+    weights: Mapping[str, Path],
+    device: torch.device = CPU,
+) -> list[Extractor]:
+    """Return the extractors of named metrics, each once.
 
     Args:
         weights: files of extractors' weights, by the extractor's name; they go before those that
             come with the package.
+        device: where the networks lie and take their clips.
 
     Raises:
         MetricWeightsError: a metric is unknown or its weights were not given, or weights were given
@@ -136,4 +149,7 @@ def build_extractors(metrics: Sequence[str], weights: Mapping[str, Path]) -> lis
                 f"{metric} needs the official weights of {name}, and none were given: pass "
                 f"--weights {name} FILE, or ask for another metric"
             )
-    return [EXTRACTORS[name](files[name]) for name in names]
+    extractors = [EXTRACTORS[name](files[name]) for name in names]
+    for extractor in extractors:
+        extractor.network.to(device)
+    return list(extractors)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from soundreel.errors import SoundreelError
 from soundreel.media.resample import resample_waveform
-from soundreel.metrics.extractors import Extractor
+from soundreel.metrics.extractors import CPU, Extractor
 from soundreel.metrics.memorisation import describe_picture, describe_sound
 from soundreel.metrics.streams import ClipStream, Watched, watch
 from soundreel.metrics.sync.score import Sync, sync_of_curves
@@ -85,12 +85,14 @@ def measure_set(
     duration_s: float,
     frame_rate: Fraction,
     advance: Callable[[int, int], None],
+    device: torch.device = CPU,
 ) -> MeasuredSet:
     """Load and describe every clip; one that is unreadable, too short or mute is listed.
 
     Args:
         frame_rate: of the extractors' frames; sync is measured at the clip's own.
         advance: told (done, total) after each clip.
+        device: where the extractors lie.
 
     Raises:
         SoundreelError: no clip at all could be measured.
@@ -104,7 +106,7 @@ def measure_set(
 
     def measure(item: ClipItem) -> None:
         clip = checked(watch(item.open(duration_s), frame_rate), duration_s)
-        rows = {e.name: _features(e, clip) for e in extractors}
+        rows = {e.name: _features(e, clip, device) for e in extractors}
         names.append(item.name)
         labels.append(item.label)
         sync.append(_sync(clip))
@@ -162,17 +164,17 @@ def checked(clip: Watched, duration_s: float) -> Watched:
     return clip
 
 
-def _features(extractor: Extractor, clip: Watched) -> Tensor:
+def _features(extractor: Extractor, clip: Watched, device: torch.device) -> Tensor:
     if extractor.modality == "video":
         frames = np.stack([np.moveaxis(frame, 2, 0) for frame in clip.frames])
-        return extractor(torch.from_numpy(frames)[None])
+        return extractor(torch.from_numpy(frames)[None].to(device)).cpu()
     mono, rate = clip.waveform, extractor.sample_rate
     if rate != clip.sample_rate:
         count = mono.shape[1] * rate // clip.sample_rate
         mono = resample_waveform(
             mono, native_rate=clip.sample_rate, sample_rate=rate, num_samples=count
         )
-    return extractor(torch.from_numpy(mono))
+    return extractor(torch.from_numpy(mono).to(device)).cpu()
 
 
 def _sync(clip: Watched) -> Sync | None:

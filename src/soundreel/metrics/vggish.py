@@ -84,9 +84,9 @@ def log_mel_examples(
             f"VGGish needs {MIN_SAMPLES} samples ({MIN_SAMPLES / SAMPLE_RATE} s at 16 kHz), "
             f"got {waveform.shape[-1]}: use longer clips"
         )
-    phase = 2 * math.pi * torch.arange(WINDOW_LENGTH) / WINDOW_LENGTH
+    phase = 2 * math.pi * torch.arange(WINDOW_LENGTH, device=waveform.device) / WINDOW_LENGTH
     frames = waveform.unfold(-1, WINDOW_LENGTH, HOP_LENGTH) * (0.5 - 0.5 * phase.cos())
-    mel = torch.fft.rfft(frames, TRANSFORM_LENGTH).abs() @ mel_matrix()
+    mel = torch.fft.rfft(frames, TRANSFORM_LENGTH).abs() @ mel_matrix().to(waveform.device)
     examples = (mel + LOG_OFFSET).log().unfold(1, EXAMPLE_FRAMES, EXAMPLE_FRAMES)
     return rearrange(examples, "b example mel time -> b example time mel")
 

@@ -87,7 +87,7 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def start_parallel() -> Parallel:
+def start_parallel(device: torch.device) -> Parallel:
     """Join the processes that `torchrun` started; alone without it.
 
     The processes talk through NCCL on GPUs (one each) and gloo on CPUs.
@@ -96,7 +96,7 @@ def start_parallel() -> Parallel:
         return Parallel()
     joined = not dist.is_initialized()
     if joined:
-        has_cuda = torch.cuda.is_available()
+        has_cuda = device.type == "cuda"
         if has_cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if has_cuda else "gloo")

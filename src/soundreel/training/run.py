@@ -73,6 +73,7 @@ class Run:
         system: name of the system, for the components that stages leave.
         num_workers: processes that read data ahead.
         trackers: makes further receivers of a stage's logged numbers.
+        device: where its networks and batches lie.
         init: earlier model that networks start from.
     """
 
@@ -85,12 +86,13 @@ class Run:
         parallel: Parallel,
         stop: StopRequest,
         trackers: Callable[[], list[Tracker]],
+        device: torch.device,
         init: InitialModel | None = None,
     ) -> None:
         self.out = out
         self.init = init
         self.parallel = parallel
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device
         self._system = system
         self._num_workers = num_workers
         self._stop = stop

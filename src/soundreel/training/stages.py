@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from soundreel.config_io import ConfigError, save_json
+from soundreel.device import find_device
 from soundreel.files import locked
 from soundreel.protocols import Stage, Tracker
 from soundreel.training.init import initial_model
@@ -48,6 +49,7 @@ def train_stages(
     recipe: Callable[[Run], Recipe],
     only: Sequence[str] = (),
     init: str = "",
+    device: str | None = None,
     resume: bool = False,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
@@ -63,6 +65,7 @@ def train_stages(
         only: names of the stages to run, whose predecessors must be finished; empty runs all.
         init: model folder or Hub name whose networks the run starts from. Stages that `only` leaves
             out before those to run are then taken from there as they are.
+        device: where to train; None is CUDA where there is one, else the CPU.
         resume: go on where the run in `out` stopped, with the same `init` if it had one.
         trackers: makes further receivers of the logged numbers, once the run is known to start.
 
@@ -79,7 +82,8 @@ def train_stages(
     wanted = _wanted(trained, only)
     check_out(config, out, resume=resume)
     initial = initial_model(out, init)
-    parallel = start_parallel()
+    where = find_device(device)
+    parallel = start_parallel(where)
     threads = torch.get_num_threads()
     with StopRequest() as stop:
         run = Run(
@@ -90,6 +94,7 @@ def train_stages(
             stop=stop,
             trackers=trackers,
             init=initial,
+            device=where,
         )
         todo, taken = _todo(trained, wanted, run)
         for stage in todo:

@@ -31,6 +31,7 @@ def train_mm_diffusion(
     resume: bool = False,
     stages: Sequence[str] = (),
     init: str = "",
+    device: str | None = None,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder that `soundreel.load` opens.
@@ -51,6 +52,7 @@ def train_mm_diffusion(
         recipe=lambda run: MMDiffusionRecipe(config, data, run),
         only=stages,
         init=init,
+        device=device,
         resume=resume,
         trackers=trackers,
     )

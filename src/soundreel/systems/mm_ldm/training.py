@@ -76,6 +76,7 @@ def train_mm_ldm(
     resume: bool = False,
     stages: Sequence[str] = (),
     init: str = "",
+    device: str | None = None,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train the stages in order, each from the one before; leave `out/model`.
@@ -105,6 +106,7 @@ def train_mm_ldm(
         recipe=lambda run: MMLDMRecipe(config, data, run),
         only=stages,
         init=init,
+        device=device,
         resume=resume,
         trackers=trackers,
     )

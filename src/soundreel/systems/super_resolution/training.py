@@ -44,6 +44,7 @@ def train_super_resolution(
     resume: bool = False,
     stages: Sequence[str] = (),
     init: str = "",
+    device: str | None = None,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder for `soundreel upscale`.
@@ -67,6 +68,7 @@ def train_super_resolution(
         recipe=lambda run: SuperResolutionRecipe(config, data, run),
         only=stages,
         init=init,
+        device=device,
         resume=resume,
         trackers=trackers,
     )

@@ -1,6 +1,6 @@
 """Every sync metric on rendered scenes with known shifts: the table in docs/evaluation.md.
 
-    python benchmarks/calibrate_sync.py --clips 132 [--frame-rate 25] [--duration 4] [--av-align]
+    python benchmarks/calibrate_sync.py --clips 132 [--frame-rate 25] [--duration 4]
 
 True pairs are told from the same pairs with the sound taken 0.3 s later (AUROC by kind and over
 all), and offsets drawn from -0.25 to 0.25 s are estimated.
@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from soundreel.data.scenes.render import DISCRETE_KINDS, RenderOptions, render_clip
-from soundreel.metrics.sync.av_align import DIALECTS, flow_peaks, overlap, published_onsets
 from soundreel.metrics.sync.calibration import auroc, cut_pair
-from soundreel.metrics.sync.flow import mean_flow
 from soundreel.metrics.sync.score import measure_sync
 from soundreel.metrics.sync.signals import Frames, Waveform
 
@@ -32,7 +30,6 @@ def main() -> None:
     parser.add_argument("--shift", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--options", default="{}", help="more fields of RenderOptions as JSON")
-    parser.add_argument("--av-align", action="store_true", help="the published dialects too (slow)")
     args = parser.parse_args()
     rate = args.frame_rate
     options = replace(
@@ -61,14 +58,6 @@ def main() -> None:
         row["correlation"].append((true.correlation, late.correlation))
         row["offset"].append(np.nan if moved.offset_s is None else moved.offset_s - offset)
         row["p"].append(true.p_value)
-        if args.av_align:
-            flow = mean_flow(pair[0][0])  # the picture is the same in both pairs
-            onsets = [published_onsets(w, 16_000) for _, w in pair]
-            for name, rules in DIALECTS.items():
-                peaks = flow_peaks(flow, rate, rules.min_flow_px)
-                row[name].append(
-                    tuple(overlap(found, peaks, rate, rules.reuses_peaks) for found in onsets)
-                )
     report(scores, 1 / float(rate))
 
 
@@ -94,7 +83,6 @@ def report(scores: dict[str, dict[str, list[Any]]], frame_s: float) -> None:
         cells = []
         for name in names:
             pairs = np.array([p for k in kinds for p in scores[k][name]])
-            pairs = np.nan_to_num(pairs)  # AV-Align without onsets and peaks
             cells.append(f"{auroc(pairs[:, 0], pairs[:, 1]):.3f}")
         pairs = np.array([p for k in kinds for p in scores[k]["recommended"]])
         offsets = np.array([o for k in kinds for o in scores[k]["offset"]])

@@ -172,17 +172,6 @@ class ClipSpec:
             raise ValueError(f"stride must be positive, got {stride}")
         return max(0, (num_frames - self.num_frames) // stride + 1)
 
-    def with_size(self, size: int) -> "ClipSpec":
-        """Return the same spec with square frames of another size."""
-        return type(self)(
-            num_frames=self.num_frames,
-            height=size,
-            width=size,
-            frame_rate=self.frame_rate,
-            sample_rate=self.sample_rate,
-            num_channels=self.num_channels,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentSpec:

@@ -9,7 +9,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from soundreel.data.scenes.arrays import render_arrays
 from soundreel.data.scenes.canvas import Canvas
 from soundreel.data.scenes.render import (
     DISCRETE_KINDS,
@@ -231,13 +230,13 @@ def test_grey_pictures_have_no_colour():
 
 def test_workers_give_the_same_clips_in_the_same_order():
     options = replace(SMALL, height=16, width=16, num_frames=4)
-    alone = render_arrays(options, 9, range(5))
+    alone = list(render_clips(options, 9, range(5)))
     pooled = list(render_clips(options, 9, range(5), num_workers=2))
-    assert alone.video.shape == (5, 4, 16, 16, 3)
-    for k, clip in enumerate(pooled):
-        assert clip.index == k
-        assert np.array_equal(clip.frames, alone.video[k])
-        assert np.array_equal(clip.waveform, alone.audio[k])
+    for k, (clip, other) in enumerate(zip(pooled, alone, strict=True)):
+        assert clip.index == other.index == k
+        assert clip.frames.shape == (4, 16, 16, 3)
+        assert np.array_equal(clip.frames, other.frames)
+        assert np.array_equal(clip.waveform, other.waveform)
 
 
 def test_a_mode_starts_between_samples_and_dies_away():
@@ -273,7 +272,7 @@ def test_lightning_in_a_clip_without_time_for_thunder_is_refused():
 
 def test_rendering_needs_numpy_alone():
     code = (
-        "import sys, soundreel.data.scenes.arrays; "
+        "import sys, soundreel.data.scenes.render; "
         "bad = {'torch', 'av', 'PIL', 'scipy'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

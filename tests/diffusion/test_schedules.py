@@ -3,6 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from soundreel.config_io import config_from_json
+from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.schedules import (
     SCHEDULES,
     Schedule,
@@ -79,3 +81,9 @@ def test_a_chain_of_one_step_has_finite_tables():
     assert bool(one.posterior_log_variance_clipped.isfinite().all())
     assert float(one.fixed_large_variance[0]) == pytest.approx(float(one.betas[0]))
     assert isinstance(one, Schedule)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_can_be_configured(name):
+    config = config_from_json(DiffusionConfig, {"schedule": name}, "x")
+    assert torch.equal(config.build().betas, SCHEDULES[name]().betas)

@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from soundreel.data.scenes.render import DISCRETE_KINDS, KINDS, RenderOptions, render_clip
-from soundreel.metrics.sync.av_align import (
-    DIALECTS,
-    av_align,
-    flow_peaks,
-    overlap,
-    pick_peaks,
-    published_onsets,
-)
 from soundreel.metrics.sync.calibration import auroc, auroc_interval, cut_pair
-from soundreel.metrics.sync.events import beat_alignment, match_events
-from soundreel.metrics.sync.flow import mean_flow, optical_flow
+from soundreel.metrics.sync.events import match_events
 from soundreel.metrics.sync.score import Sync, measure_sync, summarise
 from soundreel.metrics.sync.signals import (
     SyncError,
@@ -100,18 +91,11 @@ def test_chance_scores_nothing_and_its_p_values_are_spread():
     assert np.mean(np.array(p_values) <= 0.05) < 0.18
 
 
-def test_busy_noise_gains_by_av_align_but_not_by_the_recommended_score():
+def test_busy_noise_scores_nothing():
     rng = np.random.default_rng(1)
     busy = clicks(np.arange(0.05, 1.95, 0.09) + rng.uniform(0, 0.03, 22), duration_s=2.0)
-    sparse = clicks([0.6, 1.1, 1.7], duration_s=2.0)
     options = RenderOptions(num_frames=50, height=32, width=32, frame_rate=RATE, kinds=("rain",))
     frames = render_clip(options, 3, 0).frames
-    peaks = flow_peaks(mean_flow(frames), RATE)
-    published = [
-        overlap(published_onsets(wave, SAMPLE_RATE), peaks, RATE, reuses_peaks=True)
-        for wave in (busy, sparse)
-    ]
-    assert published[0] > published[1] + 0.2
     assert abs(measure_sync(frames, RATE, busy, SAMPLE_RATE).score) < 2.5
 
 
@@ -198,46 +182,6 @@ def test_calibration_on_all_rendered_scenes():
     assert np.mean(np.abs(offsets) <= 1 / 25) >= 0.9
 
 
-def test_dialects_count_as_their_evaluators_do():
-    onsets, peaks = [0.50, 0.52, 2.0], [0.51, 3.0]
-    assert overlap(onsets, peaks, RATE, reuses_peaks=True) == pytest.approx(2 / 3)
-    assert overlap(onsets, peaks, RATE, reuses_peaks=False) == pytest.approx(1 / 4)
-    assert overlap([0.55], [0.51], RATE, reuses_peaks=True) == 0  # a whole frame is too far
-    assert np.isnan(overlap([], [], RATE, reuses_peaks=True))
-    flow = np.array([0.0, 0.05, 0.0, 0.3, 0.3, 0.0, 0.5, 0.1])
-    assert flow_peaks(flow, RATE) == [1 / 25, 6 / 25]
-    assert flow_peaks(flow, RATE, 0.1) == [6 / 25]
-    with pytest.raises(ValueError, match="av-align/first-release"):
-        av_align(flashes([1.0]), RATE, clicks([1.0]), SAMPLE_RATE, "av-align")
-    assert len(DIALECTS) >= 3
-
-
-def test_published_onsets_lie_within_two_hops_of_clicks():
-    found = np.array(published_onsets(clicks(IRREGULAR), SAMPLE_RATE))
-    for time in IRREGULAR:
-        assert np.abs(found - time).min() < 2 * 512 / 22_050
-    assert pick_peaks(np.zeros(10)) == []
-
-
-@pytest.mark.parametrize("shift", [(0.8, -0.4), (3.0, 2.0)])
-def test_optical_flow_of_a_moved_picture_is_the_movement(shift):
-    rng = np.random.default_rng(0)
-    spectrum = np.fft.fft2(rng.standard_normal((96, 96)))
-    fx, fy = np.fft.fftfreq(96)[None], np.fft.fftfreq(96)[:, None]
-    spectrum *= np.exp(-(fx**2 + fy**2) / (2 * 0.05**2))
-    first = np.fft.ifft2(spectrum).real
-    moved = np.fft.ifft2(spectrum * np.exp(-2j * np.pi * (fx * shift[0] + fy * shift[1]))).real
-    scale = 60 / first.std()
-    flow = optical_flow(first * scale + 128, moved * scale + 128)
-    inner = flow[16:-16, 16:-16].reshape(-1, 2)
-    assert np.median(inner, axis=0) == pytest.approx(shift, abs=0.1)
-
-
-def test_flow_of_a_still_picture_is_zero():
-    frames = np.repeat(flashes([0.0])[5:6], 4, axis=0)
-    assert mean_flow(frames) == pytest.approx(np.zeros(4), abs=1e-9)
-
-
 def test_events_are_matched_one_to_one():
     match = match_events([1.0, 2.0, 3.0], [1.02, 1.04, 2.5, 2.97], tolerance_s=0.1)
     assert match.num_matched == 2
@@ -251,13 +195,6 @@ def test_events_are_matched_one_to_one():
     assert np.isnan(nothing.bias_s)
     with pytest.raises(ValueError, match="tolerance_s"):
         match_events([1.0], [1.0], tolerance_s=0.0)
-
-
-def test_beat_alignment_is_the_published_formula():
-    got = beat_alignment([1.0, 2.05], [1.0, 2.0, 3.0], sigma_s=0.05)
-    assert got == pytest.approx((1 + np.exp(-0.5)) / 2)
-    with pytest.raises(ValueError, match="beats"):
-        beat_alignment([], [1.0])
 
 
 def test_auroc_counts_pairs_and_its_interval_encloses_it():

@@ -61,7 +61,7 @@ def test_scaled_linear_schedule_matches_mm_ldm(parity_folder):
     folder = parity_folder("mm_ldm")
     tables = load_file(find(folder, "ddim.safetensors"))
     config = json.loads(find(folder, "ddim.json").read_text())["config"]
-    schedule = SCHEDULES["scaled_linear"](
+    schedule = SCHEDULES["scaled-linear"](
         config["num_train_timesteps"], config["linear_start"], config["linear_end"]
     )
     found = [key for key in tables if key.startswith("schedule/")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from soundreel.diffusion.schedules import Schedule, linear_schedule, scaled_linear_schedule
+from soundreel.diffusion.schedules import SCHEDULES, Schedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,16 +11,14 @@ class DiffusionConfig:
     """The noise process.
 
     Attributes:
-        schedule: "linear" (MM-Diffusion) or "scaled-linear" (MM-LDM).
+        schedule: "linear" (MM-Diffusion), "scaled-linear" (MM-LDM) or "cosine".
         prediction_type: what the network estimates.
     """
 
-    schedule: Literal["linear", "scaled-linear"] = "linear"
+    schedule: Literal["linear", "scaled-linear", "cosine"] = "linear"
     num_train_timesteps: int = 1000
     prediction_type: Literal["epsilon", "x0", "v"] = "epsilon"
 
     def build(self) -> Schedule:
         """Return the tables of this process."""
-        if self.schedule == "linear":
-            return linear_schedule(self.num_train_timesteps)
-        return scaled_linear_schedule(self.num_train_timesteps)
+        return SCHEDULES[self.schedule](self.num_train_timesteps)

@@ -6,7 +6,7 @@ tables are float64, on the CPU unless moved; `process.extract` casts what it loo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -160,9 +160,9 @@ def cosine_schedule(num_train_timesteps: int = 1000) -> Schedule:
     return _from_betas((1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear_schedule,
-    "scaled_linear": scaled_linear_schedule,
+    "scaled-linear": scaled_linear_schedule,
     "cosine": cosine_schedule,
 }
 

@@ -67,7 +67,7 @@ def frechet_distance(real: Features, fake: Features) -> float:
     """Frechet distance of two feature sets, from means and unbiased covariances, in float64.
 
     Positively biased by a term of order 1 / number of samples: compare only figures of equal
-    counts, or use `frechet_distance_infinite`.
+    counts.
 
     Raises:
         SoundreelError: fewer than two samples on a side, other widths, or values not finite.
@@ -80,31 +80,6 @@ def frechet_distance(real: Features, fake: Features) -> float:
     cross = torch.linalg.svdvals(factor_real @ factor_fake.T).sum()
     mean_gap = (real.double().mean(dim=0) - fake.double().mean(dim=0)).square().sum()
     traces = factor_real.square().sum() + factor_fake.square().sum()
-    return float(mean_gap + traces - 2 * cross)
-
-
-def frechet_distance_from_moments(
-    mean_real: Float[Tensor, " dim"],
-    covariance_real: Float[Tensor, "dim dim"],
-    mean_fake: Float[Tensor, " dim"],
-    covariance_fake: Float[Tensor, "dim dim"],
-) -> float:
-    """Frechet distance of two Gaussians given by their moments, in float64.
-
-    Raises:
-        ValueError: a covariance with an eigenvalue clearly below zero.
-    """
-
-    def root(covariance: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(covariance.double())
-        scale = max(float(values[-1]), 1e-300)
-        if float(values[0]) < -1e-6 * scale:
-            raise ValueError(f"a covariance cannot have the eigenvalue {float(values[0]):g}")
-        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-
-    cross = torch.linalg.svdvals(root(covariance_real) @ root(covariance_fake)).sum()
-    mean_gap = (mean_real.double() - mean_fake.double()).square().sum()
-    traces = covariance_real.double().trace() + covariance_fake.double().trace()
     return float(mean_gap + traces - 2 * cross)
 
 
@@ -155,37 +130,6 @@ def centred_interval(
         num_real=num_real,
         num_fake=num_fake,
     )
-
-
-def frechet_distance_infinite(
-    real: Features,
-    fake: Features,
-    generator: torch.Generator,
-    num_sizes: int = 12,
-) -> float:
-    """Frechet distance extrapolated to infinitely many samples on both sides.
-
-    The bias is linear in 1 / count to first order: distances of random subsets of equal relative
-    size are fitted by a line in that variable, whose value at zero is returned.
-
-    Raises:
-        SoundreelError: fewer than 20 samples on a side.
-
-    Source:
-        Chong and Forsyth 2020, section 4, with random instead of Sobol subsets.
-    """
-    check_features(real, fake, minimum=20)
-    inverse, distances = [], []
-    for share in torch.linspace(0.5, 1.0, num_sizes).tolist():
-        parts = []
-        for features in (real, fake):
-            count = max(10, round(share * features.shape[0]))
-            parts.append(features[torch.randperm(features.shape[0], generator=generator)[:count]])
-        inverse.append(1 / parts[0].shape[0] + 1 / parts[1].shape[0])
-        distances.append(frechet_distance(parts[0], parts[1]))
-    design = torch.tensor([[1.0, x] for x in inverse], dtype=torch.float64)
-    target = torch.tensor(distances, dtype=torch.float64)[:, None]
-    return float(torch.linalg.lstsq(design, target).solution[0, 0])
 
 
 def _resample(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -22,7 +22,6 @@ from torch.nn import functional
 from soundreel.metrics.frechet import Features, check_features
 
 IMAGES_AT_ONCE = 4  # bounds memory whatever the pictures' size
-AUDIO_DISTANCE_FACTOR = 10_000.0  # 1,000 before June 2024
 
 
 def reference_frechet_distance(real: Features, fake: Features) -> float:

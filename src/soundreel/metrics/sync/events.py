@@ -1,6 +1,4 @@
-"""Events against events: precision, recall and timing where the truth is known, and beat
-alignment.
-"""
+"""Detected against true events: precision, recall and timing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,25 +61,3 @@ def match_events(
         bias_s=float(np.mean(errors)) if errors else float("nan"),
         num_matched=len(errors),
     )
-
-
-def beat_alignment(
-    motion_s: Sequence[float], music_s: Sequence[float], sigma_s: float = 0.05
-) -> float:
-    """Mean closeness of each motion beat to its nearest music beat, 0 to 1.
-
-    exp(-gap^2 / (2 sigma^2)), averaged over motion beats.
-
-    Args:
-        sigma_s: the published 3 frames at 60 frames a second.
-
-    Raises:
-        ValueError: no beats on one side.
-
-    Source:
-        Li et al. 2021 (AIST++), section 5.2.
-    """
-    if not motion_s or not music_s:
-        raise ValueError("beat alignment needs beats in the motion and in the music")
-    gaps = np.abs(np.asarray(motion_s)[:, None] - np.asarray(music_s)[None]).min(axis=1)
-    return float(np.exp(-(gaps**2) / (2 * sigma_s**2)).mean())

@@ -121,16 +121,6 @@ def sound_curves(sound: Waveform | Iterable[Waveform], sample_rate: int) -> Soun
     return SoundCurves(flux=flux, power=power.sum(axis=1).astype(np.float64))
 
 
-def band_levels(waveform: Waveform, sample_rate: int) -> Float[np.ndarray, "time band"]:
-    """Compute the log power in decades of 24 mel bands every `HOP_S` seconds, over 60 dB."""
-    return _decades(_band_power(waveform, sample_rate))
-
-
-def block_levels(pictures: Iterable[Picture]) -> Float[np.ndarray, "interval block"]:
-    """Compute the logarithm of the change of each block between frames."""
-    return np.log(block_changes(pictures) + MOTION_FLOOR)
-
-
 def motion_curves(pictures: Iterable[Picture]) -> MotionCurves:
     """Compute flux and level of the picture from its frames, of which few are held at a time."""
     return motion_of_blocks(block_changes(pictures))

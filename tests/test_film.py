@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundreel.clip import Clip
-from soundreel.film import (
-    FilmClock,
-    film,
-    given_frames,
-    given_sound,
-    join_clips,
-    join_windows,
-    window_seed,
-)
+from soundreel.film import film, join_clips, join_windows, window_seed
+from soundreel.film_clock import FilmClock, given_frames, given_sound
 from soundreel.types import ClipSpec
 
 SPEC = ClipSpec(num_frames=8, height=4, width=4, frame_rate=Fraction(10), sample_rate=8_000)

@@ -13,16 +13,15 @@ like a shorter one bit for bit.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import count, islice
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
-from soundreel.clip import Clip, Seconds
+from soundreel.clip import Clip
 from soundreel.diffusion.noise import derived_seed
 from soundreel.errors import SoundreelError
+from soundreel.film_clock import FilmClock, Frames, Modality, Sound, only, to_border
 from soundreel.media.seam import (
     FADE_S,
     fade_pictures,
@@ -35,69 +34,6 @@ from soundreel.types import ClipSpec
 Join = Literal["fade", "butt"]
 """How windows are joined: faded over what both have made, or cut and set side by side (as published
 for MM-LDM). Windows that share nothing can only be set side by side."""
-
-Modality = Literal["both", "audio", "video"]
-"""What of the past a film goes on from, and what of it is made."""
-
-Picture = UInt8[np.ndarray, "_height _width 3"]
-Frames = UInt8[np.ndarray, "_frame height width 3"]
-Sound = Float32[np.ndarray, "channel _sample"]
-
-
-@dataclass(frozen=True, slots=True)
-class FilmClock:
-    """Which frames and samples each window of a film covers, in integers.
-
-    Args:
-        clip: length and rates of a window.
-        overlap: frames that a window shares with the one before it, at most half a window.
-        origin: first frame of window 0.
-
-    Raises:
-        SoundreelError: the overlap is negative or longer than half a window.
-    """
-
-    clip: ClipSpec
-    overlap: int = 0
-    origin: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= self.clip.num_frames // 2:
-            raise SoundreelError(
-                f"windows of {self.clip.num_frames} frames overlap by 0 to "
-                f"{self.clip.num_frames // 2} frames, got {self.overlap}"
-            )
-
-    @property
-    def hop(self) -> int:
-        """Frames that each further window adds."""
-        return self.clip.num_frames - self.overlap
-
-    def start(self, window: int) -> int:
-        """First frame of a window."""
-        return self.origin + window * self.hop
-
-    def sample(self, frame: int) -> int:
-        """First sample of a frame of the film."""
-        return self.clip.frame_to_sample(frame)
-
-    def num_windows(self, num_frames: int) -> int:
-        """How many windows make the film's first `num_frames` frames final."""
-        return max(0, -(-(num_frames - self.origin) // self.hop))
-
-    def num_frames(self, duration: Seconds) -> int:
-        """Frames of so many seconds, to the nearest.
-
-        Raises:
-            SoundreelError: that is no frame.
-        """
-        frames = round(Fraction(duration) * self.clip.frame_rate)
-        if frames < 1:
-            raise SoundreelError(
-                f"a film of {float(duration):g} s holds no frame at "
-                f"{float(self.clip.frame_rate):g} frames/s; ask for a longer one"
-            )
-        return frames
 
 
 @runtime_checkable
@@ -170,12 +106,12 @@ def film(
     clock = FilmClock(maker.clip, maker.overlap)
     past = None
     if after is not None:
-        after = _only(after, modality)
+        after = only(after, modality)
         clock, after, past = _go_on(clock, after, num_frames)
         yield after
     windows = _windows(maker, clock, past, seed, num_frames, given)
     if modality != "both":
-        windows = (_only(window, modality) for window in windows)
+        windows = (only(window, modality) for window in windows)
     yield from join_windows(windows, clock, num_frames=num_frames, join=join, after=after)
 
 
@@ -248,7 +184,7 @@ def join_windows(
         )
         sound = _joined(
             None if held is None else held.waveform,
-            _to_border(window.waveform, clock, begin),
+            to_border(window.waveform, clock, begin),
             _kept_sound(clock) if is_kept else _sound(clock),
             join,
         )
@@ -338,64 +274,6 @@ def _end_of(after: Clip, clock: FilmClock) -> Clip | None:
     """Return what a clip shares with the window that follows it."""
     stretch = _Stretch(clock, 0, after.frames, after.waveform)
     return stretch.clip(clock.origin, clock.origin + clock.overlap)
-
-
-def _to_border(waveform: Sound | None, clock: FilmClock, begin: int) -> Sound | None:
-    """Return a window's sound up to its last frame's end.
-
-    Where a frame is no whole number of samples, some windows are one sample longer than others; the
-    last sample is held for it.
-    """
-    if waveform is None:
-        return None
-    length = clock.sample(begin + clock.clip.num_frames) - clock.sample(begin)
-    return np.pad(waveform, ((0, 0), (0, length - waveform.shape[1])), mode="edge")
-
-
-def _only(clip: Clip, modality: Modality) -> Clip:
-    """Return the clip with what is to go on alone.
-
-    Raises:
-        SoundreelError: the clip does not have it.
-    """
-    missing = {"video": clip.frames is None, "audio": clip.waveform is None}
-    wanted = ("video", "audio") if modality == "both" else (modality,)
-    for name in wanted:
-        if missing[name]:
-            raise SoundreelError(f"the clip to go on from has no {name}; choose another modality")
-    if modality == "audio":
-        return replace(clip, frames=None)
-    return replace(clip, waveform=None) if modality == "video" else clip
-
-
-def given_frames(pictures: Iterable[Picture], clock: FilmClock) -> Iterator[Clip]:
-    """Cut pictures of the model's rate and size into the windows of a film.
-
-    The last windows hold the last picture as long as they need to.
-    """
-    spec, source = clock.clip, iter(pictures)
-    window = list(islice(source, spec.num_frames))
-    while window:
-        held = [window[-1]] * (spec.num_frames - len(window))
-        yield Clip(np.stack([*window, *held]), None, spec.frame_rate, spec.sample_rate)
-        window = window[clock.hop :] + list(islice(source, clock.hop))
-
-
-def given_sound(blocks: Iterable[Sound], clock: FilmClock) -> Iterator[Clip]:
-    """Cut sound of the model's rate and channels into the windows of a film, silence after it."""
-    spec, source = clock.clip, iter(blocks)
-    sound = np.zeros((spec.num_channels, 0), np.float32)
-    for number in count():
-        while sound.shape[1] < spec.num_samples and (block := next(source, None)) is not None:
-            sound = np.concatenate([sound, block], axis=1)
-        if not sound.shape[1]:
-            return
-        window = sound[:, : spec.num_samples]
-        silence = ((0, 0), (0, spec.num_samples - window.shape[1]))
-        yield Clip(None, np.pad(window, silence), spec.frame_rate, spec.sample_rate)
-        sound = sound[
-            :, clock.sample(clock.start(number + 1)) - clock.sample(clock.start(number)) :
-        ]
 
 
 def join_clips(pieces: Iterable[Clip]) -> Clip:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from soundreel.clip import Clip
+from soundreel.media.combine import GivenTrack, combine, picture_length
 from soundreel.media.errors import MediaError
-from soundreel.media.film_writer import FilmWriter, GivenTrack, combine, picture_length
+from soundreel.media.film_writer import FilmWriter
 from soundreel.media.probe import probe
 
 RATE = 16_000

@@ -285,6 +285,15 @@ class LatentDataset(Dataset):
         sample = self._shards[number].row(row)
         return replace(sample, av=self.stats.standardize(sample.av))
 
+    def places(self) -> list[tuple[str, int]]:
+        """Return key and start frame of every window; no latent is read."""
+        places: list[tuple[str, int]] = []
+        for number in range(-(-len(self) // self.info.shard_rows)):
+            with safe_open(_shard_path(self._folder, number), "pt") as shard:
+                starts = shard.get_tensor("start_frame").tolist()
+                places += zip(json.loads(shard.metadata()["keys"]), starts, strict=True)
+        return places
+
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """As `dataset[index]`: the loader's interface, which nothing random needs here."""
         del generator

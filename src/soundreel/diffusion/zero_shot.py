@@ -7,10 +7,10 @@ x_c = alpha y + sigma n_c in place of whatever the sampler made of c. That alone
 
 Two ways to do it:
 
-* `replacement_guide` and `gradient_guide` act on the clean estimate, once for each evaluation of
-the
-  network, and so work with every sampler (ancestral, DDIM, DPM-Solver). With x0(x) the network's
-  clean estimate, the sampler goes on with
+* `replacement_guide`, `gradient_guide` and, where a part of both modalities is given,
+  `partial_guide` act on the clean estimate, once for each evaluation of the network, and so work
+  with every sampler (ancestral, DDIM, DPM-Solver). With x0(x) the network's clean estimate, the
+  sampler goes on with
 
       x0_c = y,    x0_u = x0_u(x) - (weight / 2) alpha d/dx_u ||y - x0_c(x)||^2,
 
@@ -66,52 +66,73 @@ def official_weight(
 
 
 def replacement_guide(given: AV, noise: AV) -> Guide:
-    """Return a guide that shows the network the noised given modality and fixes its estimate.
+    """Return a guide that shows the network the given modality, noised, and fixes its estimate.
 
     Args:
         given: the clean signal of one modality, in [-1, 1]; the other is None.
         noise: the noise that the sampler starts from.
     """
-    name = _only_modality(given)
-
-    def guide(estimate: CleanEstimator, xt: AV, level: NoiseLevel) -> Prediction:
-        shown = xt.replace(name, _noised(given, noise, level, name))
-        prediction = estimate(shown)
-        return Prediction(
-            prediction.mean_output.replace(name, given[name]), prediction.variance_output
-        )
-
-    return guide
+    return gradient_guide(given, noise, weight=0.0)
 
 
 def gradient_guide(given: AV, noise: AV, *, weight: float) -> Guide:
     """Return `replacement_guide` with reconstruction guidance of the other modality.
 
-    Each evaluation of the network is followed by one backward pass through it; the denoiser must
-    allow that (no `inference_mode` inside or around).
+    Args: as for `partial_guide`, with one modality given whole and the other None.
+    """
+    _only_modality(given)
+    known = noise.map(torch.zeros_like)
+    for name in given.present:
+        known = known.replace(name, torch.ones_like(noise[name]))
+        other = _other(name)
+        if other in noise.present:
+            given = given.replace(other, torch.zeros_like(noise[other]))
+    return partial_guide(given, known, noise, weight=weight)
+
+
+def partial_guide(given: AV, known: AV, noise: AV, *, weight: float) -> Guide:
+    """Return a guide for a signal of which any part is given: a modality, an overlap, or both.
+
+    The network is shown the known part, noised, and the known part of its clean estimate is fixed;
+    with a weight, the rest is moved so that the network's own idea of the known part comes closer
+    to it. Each evaluation of the network is then followed by one backward pass through it; the
+    denoiser must allow that (no `inference_mode` inside or around).
 
     Args:
-        given: the clean signal of one modality, in [-1, 1]; the other is None.
+        given: the clean signal, in [-1, 1]; what it holds where it is not known has no effect.
+        known: 1 where the signal is given, 0 elsewhere, of the same shapes.
         noise: the noise that the sampler starts from.
         weight: of the squared reconstruction error, summed over one sample; 0 is replacement.
     """
-    name = _only_modality(given)
-    other = _other(name)
+    known = known.map(lambda mask: mask.bool())
+
+    def shown(xt: AV, level: NoiseLevel) -> AV:
+        return known.map(torch.where, add_noise(given, noise, level), xt)
 
     def guide(estimate: CleanEstimator, xt: AV, level: NoiseLevel) -> Prediction:
-        with torch.enable_grad():
-            generated = xt[other].detach().requires_grad_()
-            shown = xt.replace(other, generated).replace(name, _noised(given, noise, level, name))
-            prediction = estimate(shown)
-            error = (prediction.mean_output[name] - given[name]).float().square().sum()
-            (gradient,) = torch.autograd.grad(error, generated)
-        factor = 0.5 * weight * per_sample(level.alpha, gradient)
-        x0 = prediction.mean_output.detach()
-        x0 = x0.replace(other, x0[other] - factor * gradient).replace(name, given[name])
+        if not weight:
+            prediction = estimate(shown(xt, level))
+            x0 = prediction.mean_output
+        else:
+            with torch.enable_grad():
+                free = xt.map(lambda x: x.detach().requires_grad_())
+                prediction = estimate(shown(free, level))
+                wrong = (prediction.mean_output - given).map(_squares_where, known)
+                gradients = torch.autograd.grad(
+                    torch.stack(wrong.tensors).sum(), free.tensors, materialize_grads=True
+                )
+            moves = AV(*gradients).map(lambda g: 0.5 * weight * per_sample(level.alpha, g) * g)
+            x0 = prediction.mean_output.detach() - moves
         variance = prediction.variance_output
-        return Prediction(x0, None if variance is None else variance.detach())
+        return Prediction(
+            known.map(torch.where, given, x0), None if variance is None else variance.detach()
+        )
 
     return guide
+
+
+def _squares_where(error: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, error, 0.0).float().square().sum()
 
 
 def zero_shot_ddpm(

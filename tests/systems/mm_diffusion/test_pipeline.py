@@ -10,6 +10,7 @@ from soundreel.checkpoints.errors import CheckpointError
 from soundreel.clip import Clip
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.samplers import SAMPLERS
+from soundreel.film import join_clips
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
 from soundreel.types import ClipSpec
@@ -165,3 +166,40 @@ def test_what_cannot_be_conditioned_on_is_refused():
         pipe.generate(audio=silent)
     with pytest.raises(ValueError, match="guidance_weight must be at least 0"):
         pipe.generate(video=clip, guidance_weight=-1.0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_a_film_goes_on_from_the_overlap_with_the_window_before(weight):
+    model = pipeline()
+    (film,) = model.generate(seed=3, duration_s=0.8, guidance_weight=weight)
+    assert (film.num_frames, film.num_samples) == (8, 6_400)
+    (shorter,) = model.generate(seed=3, duration_s=0.3, guidance_weight=weight)
+    assert np.array_equal(film.frames[:3], shorter.frames)
+    assert np.array_equal(film.waveform[:, :2_400], shorter.waveform)
+    after = film.cut(0, 0.5)
+    (longer,) = model.generate(seed=1, after=after, duration_s=0.9, guidance_weight=weight)
+    assert np.array_equal(longer.frames[:5], after.frames)
+    assert np.array_equal(longer.waveform[:, : after.num_samples], after.waveform)
+    assert longer.num_frames == 9
+    other = Clip(255 - after.frames, after.waveform, after.frame_rate, after.sample_rate)
+    (changed,) = model.generate(seed=1, after=other, duration_s=0.9, guidance_weight=weight)
+    assert not np.array_equal(changed.frames[5:], longer.frames[5:])
+
+
+def test_windows_share_their_overlap_to_the_bit():
+    maker = pipeline().film_maker(modality="both", is_given=False)
+    assert maker.overlap == 1
+    first, state = maker.window(maker.begin(None), None, 0)
+    second, _ = maker.window(state, None, 1)
+    assert np.array_equal(second.frames[:1], first.frames[3:])
+    assert np.allclose(second.waveform[:, :800], first.waveform[:, 2_400:], atol=1e-6)
+    assert not np.array_equal(second.frames[1:], first.frames[1:])
+
+
+def test_sound_for_a_whole_video_keeps_its_frames():
+    video = Clip(
+        np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8), None, Fraction(10)
+    )
+    film = join_clips(pipeline().stream(video=video, guidance_weight=0.0))
+    assert np.array_equal(film.frames, video.frames)
+    assert film.num_samples == 7_200

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -19,14 +20,17 @@ from soundreel.checkpoints.text_encoder import (
 from soundreel.clip import Clip
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
 from soundreel.data.latents import PerceptualStats
+from soundreel.errors import SoundreelError
+from soundreel.film import join_clips
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.folder import load_mm_ldm, save_mm_ldm
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
+from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig, VideoEncoderConfig
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
-from soundreel.systems.mm_ldm.sampling import SamplingConfig
+from soundreel.systems.mm_ldm.sampling import SamplingConfig, sample_latents
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.settings import MMLDMSettings, check_parts
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
@@ -521,3 +525,117 @@ def test_silence_and_black_work_in_single_and_odd_batches(pipeline, count):
 def test_sound_shorter_than_a_window_is_one_clear_error(pipeline):
     with pytest.raises(ValueError, match="the model takes"):
         pipeline.generate(audio=make_clip(num_frames=2))
+
+
+@pytest.fixture(scope="module")
+def long_pipeline():
+    """As `pipeline`, with a generator for long video whose windows share a frame."""
+    base = make_pipeline()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LongGeneratorConfig(generator=base.generator.config, history_depth=1, overlap=1)
+        network = LongGenerator(config)
+        for parameter in network.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    network.generator.load_state_dict(base.generator.state_dict())
+    return MMLDMPipeline(
+        clip=base.clip,
+        first_stage=base.first_stage,
+        autoencoder=base.autoencoder,
+        generator=network.eval(),
+        stats=base.stats,
+        vocoder=base.vocoder,
+        settings=base.settings,
+    )
+
+
+def test_a_film_has_its_length_and_begins_like_a_shorter_one(long_pipeline):
+    assert "after" in long_pipeline.conditions
+    (film,) = long_pipeline.generate(seed=3, duration_s=1.1, label=1)
+    assert (film.num_frames, film.num_samples) == (11, 8_800)
+    (shorter,) = long_pipeline.generate(seed=3, duration_s=0.5, label=1)
+    assert np.array_equal(film.frames[:5], shorter.frames)
+    assert np.array_equal(film.waveform[:, :4_000], shorter.waveform)
+    pieces = list(islice(long_pipeline.stream(seed=3, label=1), 2))
+    assert np.array_equal(np.concatenate([p.frames for p in pieces]), film.frames[:6])
+    (other,) = long_pipeline.generate(seed=3, duration_s=0.5, label=0)
+    assert not np.array_equal(other.frames, shorter.frames)
+
+
+@pytest.mark.parametrize("modality", ["both", "audio", "video"])
+def test_what_goes_on_depends_on_the_past_that_is_known(long_pipeline, modality):
+    clip, other = make_clip(num_frames=6), make_clip(num_frames=6, seed=9)
+
+    def film(after):
+        return long_pipeline.generate(after=after, duration_s=1.2, modality=modality, seed=2)[0]
+
+    made = film(clip)
+    if modality != "audio":
+        assert np.array_equal(made.frames[:6], clip.frames)
+        assert made.num_frames == 12
+    if modality != "video":
+        assert np.array_equal(made.waveform[:, : clip.num_samples], clip.waveform)
+        assert made.num_samples == 9_600
+    assert (made.frames is None, made.waveform is None) == (
+        modality == "audio",
+        modality == "video",
+    )
+    # What is not to go on is not looked at: another past of it changes nothing.
+    if modality == "both":
+        return
+    unknown = {"audio": "frames", "video": "waveform"}[modality]
+    changed = film(replace(clip, **{unknown: getattr(other, unknown)}))
+    known = {"audio": "waveform", "video": "frames"}[modality]
+    assert np.array_equal(getattr(changed, known), getattr(made, known))
+    different = film(replace(clip, **{known: getattr(other, known)}))
+    rest = slice(6, None) if modality == "video" else (slice(None), slice(4_800, None))
+    assert not np.array_equal(getattr(different, known)[rest], getattr(made, known)[rest])
+
+
+def test_films_for_given_pictures_and_sound_last_as_long(long_pipeline, pipeline):
+    clip = make_clip(num_frames=9)
+    for model in (long_pipeline, pipeline):  # without a history each window is made alone
+        heard = join_clips(model.stream(video=clip))
+        assert np.array_equal(heard.frames, clip.frames)
+        assert heard.num_samples == clip.num_samples
+        seen = join_clips(model.stream(audio=clip, start_s=0.2, duration_s=0.5))
+        assert np.array_equal(seen.waveform, clip.waveform[:, 1_600:5_600])
+        assert seen.num_frames == 5
+
+
+def test_a_film_model_folder_opens_as_it_was(long_pipeline, tmp_path):
+    save_mm_ldm(long_pipeline, tmp_path / "model")
+    opened = load_mm_ldm(read_model(tmp_path / "model"))
+    assert opened.long_generator.config == long_pipeline.long_generator.config
+    for name, value in long_pipeline.long_generator.state_dict().items():
+        assert torch.equal(opened.long_generator.state_dict()[name], value)
+    assert same(opened.generate(seed=4)[0], long_pipeline.generate(seed=4)[0])
+
+
+def test_films_that_cannot_be_made_are_refused(long_pipeline, pipeline):
+    with pytest.raises(SoundreelError, match="train one of the presets for long video"):
+        pipeline.generate(duration_s=2)
+    with pytest.raises(SoundreelError, match="one of after, video and audio"):
+        long_pipeline.stream(video=make_clip(), after=make_clip())
+    with pytest.raises(SoundreelError, match="give the clip"):
+        long_pipeline.stream(modality="audio", duration_s=2)
+    with pytest.raises(SoundreelError, match="needs a length"):
+        long_pipeline.generate(after=make_clip())
+    with pytest.raises(SoundreelError, match="not within it"):
+        long_pipeline.stream(video=make_clip(), start_s=0.3, duration_s=0.2)
+
+
+@torch.no_grad()
+def test_the_null_branch_of_a_film_has_no_prompt_and_no_history(long_pipeline):
+    network = long_pipeline.long_generator
+    latents = AV(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4))
+    noise = AV(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4))
+    schedule = long_pipeline.settings.diffusion.build()
+
+    def sampled(scale, previous):
+        config = SamplingConfig(num_steps=2, video_guidance_scale=scale, audio_guidance_scale=scale)
+        return sample_latents(network, noise, schedule, config, previous=previous)
+
+    # Scale 0 follows the null branch alone: the history has no effect on it.
+    assert torch.equal(sampled(0.0, latents)["video"], sampled(0.0, None)["video"])
+    assert not torch.allclose(sampled(1.0, latents)["video"], sampled(1.0, None)["video"])

@@ -20,10 +20,12 @@ from soundreel.clip import Clip
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.device import PRECISIONS, autocast
 from soundreel.diffusion.config import DiffusionConfig
-from soundreel.diffusion.denoiser import Denoiser, Guide, Prediction
-from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.diffusion.denoiser import Callback, Denoiser, Guide, Prediction
+from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.diffusion.samplers import SAMPLERS, sample
 from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide
+from soundreel.film_clock import Modality
+from soundreel.films import FILM_WORDS, Films
 from soundreel.protocols import Progress, option, with_options
 from soundreel.request import Given, check_counts, read_given
 from soundreel.systems.mm_diffusion.coupled_unet import (
@@ -31,6 +33,7 @@ from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNetConfig,
     split_variance,
 )
+from soundreel.systems.mm_diffusion.film_maker import OverlapFilmMaker
 from soundreel.types import AV, ClipSpec
 
 SYSTEM = "mm-diffusion"
@@ -75,7 +78,7 @@ class MMDiffusionSettings:
     samples_seen: int = 0
 
 
-class MMDiffusionPipeline:
+class MMDiffusionPipeline(Films):
     """The Coupled U-Net, ready to generate.
 
     Args:
@@ -125,7 +128,7 @@ class MMDiffusionPipeline:
     @property
     def conditions(self) -> frozenset[str]:
         """What can be given to `generate`."""
-        return frozenset(("video", "audio"))
+        return frozenset(("video", "audio", "after"))
 
     @property
     def options(self) -> MMDiffusionOptions:
@@ -149,7 +152,7 @@ class MMDiffusionPipeline:
         Raises:
             SoundreelError: the clip is shorter than a window.
         """
-        return self._fitted(clip).to_av(self.clip)
+        return self.fit(clip).to_av(self.clip)
 
     def decode(self, av: AV, *, seed: int = 0) -> list[Clip]:
         """Return clips of pixels and waveforms in [-1, 1]; values beyond are limited.
@@ -173,7 +176,7 @@ class MMDiffusionPipeline:
         progress: Progress | None = None,
         **options: Any,
     ) -> list[Clip]:
-        """Return clips with sound; or sound for a silent clip, or pictures for a sound.
+        """Return clips with sound; or sound for a silent clip, or pictures for a sound; or films.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
@@ -182,6 +185,7 @@ class MMDiffusionPipeline:
             audio: a clip whose sound is kept and given frames.
             batch_size: clips that are sampled at once.
             options: fields of `MMDiffusionOptions`; those left out or None are the model's own.
+                `duration_s` and the other `FILM_WORDS` ask for films, see `Films.stream`.
 
         Raises:
             SoundreelError: both modalities are given, the one asked for is not in the clip, or a
@@ -191,35 +195,58 @@ class MMDiffusionPipeline:
             Ruan et al. 2023, section 3.4 (zero-shot transfer to conditional generation).
         """
         check_counts(count, seed, batch_size)
+        if FILM_WORDS & options.keys():
+            given = {"video": video, "audio": audio}
+            return self.films(count=count, seed=seed, **given, **options)
         chosen = with_options(self.options, options, self.conditions)
         given = self._known(read_given(video, audio, self.clip))
         num_batches = -(-count // batch_size)
         clips: list[Clip] = []
         for number, first in enumerate(range(0, count, batch_size)):
             noise = PerSampleNoise(range(seed + first, seed + min(first + batch_size, count)))
-            xt = noise(self._template(len(noise.generators)))
+            xt = noise(self.template(len(noise.generators)))
             known = given.map(lambda x, xt=xt: x.expand(xt.batch_size, *x.shape[1:]))
 
             def callback(step: int, num_steps: int | None, xt: AV, number: int = number) -> None:
                 if progress is not None and num_steps is not None:
                     progress(number * num_steps + step, num_batches * num_steps)
 
-            with autocast(self.device, chosen.precision):
-                av = sample(
-                    self.denoiser(),
-                    xt,
-                    self.settings.diffusion.build(),
-                    noise=noise,
-                    sampler=chosen.sampler,
-                    num_steps=chosen.num_steps,
-                    prediction_type=self.settings.diffusion.prediction_type,
-                    guide=_guide(known, xt, chosen.guidance_weight),
-                    callback=callback,
-                )
+            guide = _guide(known, xt, chosen.guidance_weight)
+            av = self.sample(xt, noise, chosen, guide=guide, callback=callback)
             for name in known.present:
                 av = av.replace(name, known[name])
             clips += self.decode(av)
         return clips
+
+    def sample(
+        self,
+        xt: AV,
+        noise: NoiseSource,
+        options: MMDiffusionOptions,
+        *,
+        guide: Guide | None = None,
+        callback: Callback | None = None,
+    ) -> AV:
+        """Return pixels and waveforms in [-1, 1] from the noise `xt`."""
+        with autocast(self.device, options.precision):
+            return sample(
+                self.denoiser(),
+                xt,
+                self.settings.diffusion.build(),
+                noise=noise,
+                sampler=options.sampler,
+                num_steps=options.num_steps,
+                prediction_type=self.settings.diffusion.prediction_type,
+                guide=guide,
+                callback=callback,
+            )
+
+    def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> OverlapFilmMaker:
+        """Return what makes the windows of a film, see `Films`."""
+        del is_given
+        return OverlapFilmMaker(
+            self, with_options(self.options, request, self.conditions), modality
+        )
 
     def _known(self, given: Given | None) -> AV:
         """Return the given modality as a batch of one; both absent for joint generation."""
@@ -245,13 +272,15 @@ class MMDiffusionPipeline:
 
         return denoise
 
-    def _template(self, batch_size: int) -> AV:
+    def template(self, batch_size: int) -> AV:
+        """Return tensors of the shapes of a batch of clips, their values undefined."""
         return AV(
             torch.empty(batch_size, *self.clip.video_shape, device=self.device),
             torch.empty(batch_size, *self.clip.audio_shape, device=self.device),
         )
 
-    def _fitted(self, clip: Clip) -> Clip:
+    def fit(self, clip: Clip) -> Clip:
+        """Return a clip at the model's rates and channels, cut to the centre square."""
         return clip.resample(
             frame_rate=self.clip.frame_rate,
             sample_rate=self.clip.sample_rate,

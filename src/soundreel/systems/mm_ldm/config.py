@@ -9,21 +9,22 @@ from soundreel.config import DataConfig
 from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.errors import SoundreelError
+from soundreel.film_clock import FilmClock
 from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
-from soundreel.systems.mm_ldm.generator import GeneratorConfig
-from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
+from soundreel.systems.mm_ldm.generator_run import GeneratorRun, LongRun
+from soundreel.systems.mm_ldm.history_encoder import LongGeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
 
-STAGES = ("first_stage", "autoencoder", "adversarial", "decoder", "generator")
+STAGES = ("first_stage", "autoencoder", "adversarial", "decoder", "generator", "long")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,45 +141,6 @@ class DecoderRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorRun:
-    """Stage 3, on latents that are computed once and standardised.
-
-    Attributes:
-        num_axes: 0 standardises per channel, as published; otherwise latents are reduced to so many
-            principal axes, and the spread along them is evened out.
-        evening: how far: 0 leaves the spread, 1 makes it equal along all axes.
-        movement_axes: 0: the axes are of a whole clip's z_v; otherwise they are of the mean over
-            the frames, and what changes has so many axes of its own, the same for every frame, so
-            that nothing is lost in time. Needs `num_axes`, a video encoder with `stacked_frames`
-            and all their coefficients in z_v.
-        activity: of a further axis that holds how much each frame changes, as a multiple of the
-            movement axes' spread; 0: none. Needs `movement_axes`.
-    """
-
-    model: GeneratorConfig = field(default_factory=GeneratorConfig)
-    num_axes: int = 0
-    evening: float = 0.5
-    movement_axes: int = 0
-    activity: float = 0.0
-    loss: GeneratorObjective = field(default_factory=GeneratorObjective)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        if self.num_axes < 0:
-            raise SoundreelError(f"num_axes is 0 or more, got {self.num_axes}")
-        if not 0 <= self.evening <= 1:
-            raise SoundreelError(f"evening lies within [0, 1], got {self.evening}")
-        if self.movement_axes < 0:
-            raise SoundreelError(f"movement_axes is 0 or more, got {self.movement_axes}")
-        if self.movement_axes and not self.num_axes:
-            raise SoundreelError("movement_axes stand beside those of the rest: set num_axes too")
-        if self.activity < 0 or (self.activity and not self.movement_axes):
-            raise SoundreelError(
-                f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class LDMPreviewConfig:
     """What is shown during training, on clips not trained on where the data set has some.
 
@@ -213,6 +175,7 @@ class MMLDMConfig:
     adversarial: AdversarialRun = field(default_factory=AdversarialRun)
     decoder: DecoderRun = field(default_factory=DecoderRun)
     generator: GeneratorRun = field(default_factory=GeneratorRun)
+    long: LongRun = field(default_factory=LongRun)
     diffusion: DiffusionConfig = field(
         default_factory=lambda: DiffusionConfig(schedule="scaled-linear")
     )
@@ -285,6 +248,29 @@ class MMLDMConfig:
                 raise SoundreelError(
                     "autoencoder.cache_first_stage needs a first stage of kind kl-vae"
                 )
+
+        if self.long.enabled:
+            self._check_long()
+
+    def _check_long(self) -> None:
+        """Raise `ValueError` where windows cannot follow each other."""
+        assert self.long_generator  # wrong sizes stop here, not before the last stage
+        distance = FilmClock(self.clip, self.long.overlap).hop
+        stride = self.data.stride
+        if stride == "random" or distance % stride:
+            raise ValueError(
+                f"long needs windows {distance} frames apart: set data.stride to a divisor of "
+                f"that, or change long.overlap; data.stride is {stride}"
+            )
+
+    @property
+    def long_generator(self) -> LongGeneratorConfig:
+        """Return the sizes of the network that the phase `long` trains."""
+        return LongGeneratorConfig(
+            generator=self.generator.model,
+            history_depth=self.long.history_depth,
+            overlap=self.long.overlap,
+        )
 
     @property
     def latent_axes(self) -> LatentAxesConfig | None:

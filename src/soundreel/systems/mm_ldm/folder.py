@@ -19,6 +19,7 @@ from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
+from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.settings import MMLDMSettings
@@ -33,8 +34,11 @@ FIRST_STAGES: dict[str, tuple[type, type]] = {
 }
 KINDS = {
     "autoencoder": "mm-ldm-autoencoder",
-    "generator": "mm-ldm-generator",
     "vocoder": "hifi-gan",
+}
+GENERATORS: dict[str, tuple[type, type]] = {
+    "mm-ldm-generator": (Generator, GeneratorConfig),
+    "mm-ldm-long-generator": (LongGenerator, LongGeneratorConfig),
 }
 SCALINGS: dict[str, tuple[type, type]] = {
     "perceptual-stats": (PerceptualStats, LatentSpec),
@@ -53,14 +57,16 @@ def save_mm_ldm(pipeline: MMLDMPipeline, folder: Path) -> None:
         "autoencoder": (pipeline.autoencoder, pipeline.autoencoder.config),
         "latent_stats": (pipeline.stats, pipeline.stats.config),
     }
-    if pipeline.generator is not None:
-        parts["generator"] = (pipeline.generator, pipeline.generator.config)
+    generator = pipeline.long_generator or pipeline.generator
+    if generator is not None:
+        parts["generator"] = (generator, generator.config)
     if pipeline.vocoder is not None:
         parts["vocoder"] = (pipeline.vocoder, pipeline.vocoder.config)
     kinds = {
         **KINDS,
         "first_stage": _kind(pipeline.first_stage, FIRST_STAGES),
         "latent_stats": _kind(pipeline.stats, SCALINGS),
+        "generator": "" if generator is None else _kind(generator, GENERATORS),
     }
     index = ModelIndex(
         system=SYSTEM,
@@ -93,7 +99,7 @@ def load_mm_ldm(model: ModelFolder) -> MMLDMPipeline:
     stats = load_scaling(model)
     generator = vocoder = None
     if "generator" in index.components:
-        generator, _ = part("generator").build(Generator, GeneratorConfig)
+        generator = _load_kind(model, "generator", GENERATORS)
     if "vocoder" in index.components:
         vocoder, _ = part("vocoder").build(Vocoder, VocoderConfig)
     where = f"{model.path}: settings"

@@ -20,7 +20,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
-from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.history_encoder import generator_of
 from soundreel.training.objectives import (
     Objective,
     TrainingBatch,
@@ -28,7 +28,6 @@ from soundreel.training.objectives import (
     draw_timesteps,
     log_means,
 )
-from soundreel.training.parallel import unwrapped
 from soundreel.types import AV
 
 TextSource = Callable[[TrainingBatch], Float[Tensor, "batch token context_dim"]]
@@ -145,6 +144,7 @@ def generator_loss(
     learned_variance: bool = False,
     label: Int[Tensor, " batch"] | None = None,
     text: Float[Tensor, "batch token context_dim"] | None = None,
+    previous: AV | None = None,
 ) -> LossTerms:
     """Loss per clip: the mean squared errors of both modalities, added.
 
@@ -153,6 +153,7 @@ def generator_loss(
         latents: clean z_v and z_a as the generator sees them (standardised).
         label: class numbers; the number after the last class stands for none.
         text: token states in place of the learned prompt.
+        previous: what a `LongGenerator` is told of the clip before.
     """
     masks = condition_masks(draws.uniforms, objective)
     if label is not None and objective.known_class_drop:
@@ -170,6 +171,7 @@ def generator_loss(
         learned_variance=learned_variance,
         label=label,
         text=text,
+        previous=previous,
     )
     terms = {
         name: torch.where(
@@ -192,8 +194,11 @@ def conditional_loss(
     learned_variance: bool = False,
     label: Int[Tensor, " batch"] | None = None,
     text: Float[Tensor, "batch token context_dim"] | None = None,
+    previous: AV | None = None,
 ) -> LossTerms:
     """Loss per clip under conditions that are already chosen; `draws.uniforms` is not read."""
+
+    told = {} if previous is None else {"previous": previous}
 
     def denoiser(xt: AV, timestep: Tensor) -> Prediction:
         return network(
@@ -203,6 +208,7 @@ def conditional_loss(
             context_kept=context_kept,
             text=text,
             label=label,
+            **told,
         )
 
     return diffusion_loss(
@@ -233,27 +239,9 @@ def mm_ldm_generator_objective(
     """
 
     def loss(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        generator = generator_of(network)
         latents = batch.av if standardize is None else standardize(batch.av)
-        draws = draw(latents, schedule, noise)
-        if colour is not None:
-            draws = replace(draws, noise=colour(draws.noise))
-        device, num_classes = latents.device, generator.config.num_classes
-        label = None
-        if num_classes:
-            # A clip without a class trains the row that stands for none.
-            label = torch.where(batch.label < 0, num_classes, batch.label)
-            label = label.to(device, non_blocking=True)
-        states = None if text is None else text(batch).to(device, non_blocking=True)
-        losses = generator_loss(
-            network,
-            latents,
-            draws,
-            schedule,
-            objective,
-            learned_variance=generator.config.learned_variance,
-            label=label,
-            text=states,
+        losses, draws = generator_step(
+            network, batch, latents, noise, schedule, objective, colour=colour, text=text
         )
         means = log_means(losses.terms, draws.timestep, len(schedule))
         return TrainingLoss(losses.loss.mean(), means)
@@ -261,11 +249,45 @@ def mm_ldm_generator_objective(
     return loss
 
 
-def generator_of(network: nn.Module) -> Generator:
-    """Return the generator, out of its wrapper for several processes."""
-    generator = unwrapped(network)
-    assert isinstance(generator, Generator), "this objective trains a Generator"
-    return generator
+def generator_step(
+    network: nn.Module,
+    batch: TrainingBatch,
+    latents: AV,
+    noise: PerSampleNoise,
+    schedule: Schedule,
+    objective: GeneratorObjective,
+    *,
+    colour: Callable[[AV], AV] | None = None,
+    text: TextSource | None = None,
+    history: Callable[[GeneratorDraws], AV] | None = None,
+) -> tuple[LossTerms, GeneratorDraws]:
+    """Draw a step's randomness and return the loss of each clip with what was drawn.
+
+    Args:
+        latents: standardised ones of the clips to be generated.
+        history: what a `LongGenerator` is told of the clips before, given the draws.
+    """
+    config = generator_of(network).config
+    draws = draw(latents, schedule, noise)
+    if colour is not None:
+        draws = replace(draws, noise=colour(draws.noise))
+    label = None
+    if config.num_classes:
+        # A clip without a class trains the row that stands for none.
+        label = torch.where(batch.label < 0, config.num_classes, batch.label)
+        label = label.to(latents.device, non_blocking=True)
+    losses = generator_loss(
+        network,
+        latents,
+        draws,
+        schedule,
+        objective,
+        learned_variance=config.learned_variance,
+        label=label,
+        text=None if text is None else text(batch).to(latents.device, non_blocking=True),
+        previous=None if history is None else history(draws),
+    )
+    return losses, draws
 
 
 def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Source: Sun et al. 2024 (arXiv 2410.01594), appendix on long video.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import zero_parameters
+from soundreel.nn.layout import run
 from soundreel.systems.mm_ldm.generator import (
     Generator,
     GeneratorConfig,
@@ -32,6 +33,7 @@ from soundreel.systems.mm_ldm.generator import (
     linear,
     to_published_state,
 )
+from soundreel.training.parallel import unwrapped
 from soundreel.types import AV
 
 NO_LATENTS = AV(None, None)
@@ -44,10 +46,12 @@ class LongGeneratorConfig:
 
     Attributes:
         history_depth: blocks of the history encoder, at most those of the generator.
+        overlap: frames that a window shares with the one before it; 0 as published.
     """
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     history_depth: int = 14
+    overlap: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.history_depth <= self.generator.depth:
@@ -62,22 +66,9 @@ class LongGeneratorConfig:
 
     @property
     def history(self) -> GeneratorConfig:
-        """The history encoder's own sizes."""
-        generator = self.generator
-        return GeneratorConfig(
-            latents=generator.latents,
-            video_patch_size=generator.video_patch_size,
-            audio_patch_size=generator.audio_patch_size,
-            frame_tokens=generator.frame_tokens,
-            audio_token_rows=generator.audio_token_rows,
-            moment_heads=generator.moment_heads,
-            width=generator.width,
-            depth=self.history_depth,
-            num_heads=generator.num_heads,
-            mlp_ratio=generator.mlp_ratio,
-            context_dim=generator.context_dim,
-            num_context_tokens=generator.num_context_tokens,
-            modality_embedding=generator.modality_embedding,
+        """The history encoder's own sizes: it has no classes, and no outputs but its taps."""
+        return replace(
+            self.generator, depth=self.history_depth, num_classes=0, learned_variance=False
         )
 
 
@@ -109,7 +100,7 @@ class HistoryEncoder(TransformerTrunk):
         x = self.embed_tokens(both, NO_LATENTS, context)
         bias, taps = self.attention_bias(context.shape[1]), []
         for block, tap in zip(self.blocks, self.taps, strict=True):
-            x = block(x, time, bias)
+            x = run(block, x, time, bias, recompute=self.recompute)
             taps.append(tap(x))
         return taps
 
@@ -136,6 +127,7 @@ class LongGenerator(nn.Module):
         timestep: Num[Tensor, " batch"],
         *,
         previous: AV,
+        condition: AV = NO_LATENTS,
         context_kept: Bool[Tensor, " batch"] | None = None,
         text: Float[Tensor, "batch token context_dim"] | None = None,
         label: Int[Tensor, " batch"] | None = None,
@@ -144,7 +136,7 @@ class LongGenerator(nn.Module):
 
         Args:
             previous: clean latents of the clip before; rows of zeros where there is none.
-            context_kept, text, label: as in `Generator`.
+            condition, context_kept, text, label: as in `Generator`.
         """
         kept = torch.ones_like(timestep, dtype=torch.bool) if context_kept is None else context_kept
         tokens = self.history_tokens(previous)
@@ -152,6 +144,7 @@ class LongGenerator(nn.Module):
         return self.generator(
             xt,
             timestep,
+            condition=condition,
             context_kept=kept,
             text=text,
             label=label,
@@ -165,6 +158,14 @@ class LongGenerator(nn.Module):
             rearrange(previous[name], "b c h w -> b (h w) c") for name in ("video", "audio")
         )
         return torch.cat([self.video_to_context(video), self.audio_to_context(audio)], dim=1)
+
+
+def generator_of(network: nn.Module) -> Generator:
+    """Return the generator, out of what wraps it for several processes or for long video."""
+    inner = unwrapped(network)
+    inner = inner.generator if isinstance(inner, LongGenerator) else inner
+    assert isinstance(inner, Generator), "this objective trains a Generator"
+    return inner
 
 
 def history_encoder_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

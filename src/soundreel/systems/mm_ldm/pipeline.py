@@ -24,12 +24,16 @@ from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.device import autocast
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.errors import SoundreelError
+from soundreel.film_clock import Modality
+from soundreel.films import FILM_WORDS, Films
 from soundreel.protocols import Progress, with_options
 from soundreel.request import check_counts, find_label, read_given
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig, decode, starting_noise
+from soundreel.systems.mm_ldm.film_maker import LatentFilmMaker, window_overlap
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.history_encoder import LongGenerator
 from soundreel.systems.mm_ldm.sampling import sample_latents
 from soundreel.systems.mm_ldm.settings import (
     FirstStageNetwork,
@@ -47,11 +51,12 @@ from soundreel.systems.mm_ldm.vocoder import Vocoder
 from soundreel.types import AV, ClipSpec
 
 
-class MMLDMPipeline:
+class MMLDMPipeline(Films):
     """The networks of MM-LDM, ready to encode, decode and generate.
 
     Args:
-        generator: None for a pipeline that only encodes and decodes.
+        generator: None for a pipeline that only encodes and decodes; one for long video can go on
+            from a clip.
         stats: of the latents the generator was trained on; identity before they are measured.
         vocoder: None synthesises sound by Griffin-Lim.
         text_encoder: reads captions; by default loaded at the first one, from the folder that the
@@ -67,7 +72,7 @@ class MMLDMPipeline:
         clip: ClipSpec,
         first_stage: FirstStageNetwork,
         autoencoder: MultiModalAutoencoder,
-        generator: Generator | None = None,
+        generator: Generator | LongGenerator | None = None,
         stats: LatentScaling | None = None,
         vocoder: Vocoder | None = None,
         settings: MMLDMSettings | None = None,
@@ -76,12 +81,13 @@ class MMLDMPipeline:
         self.clip = clip
         self.first_stage = first_stage
         self.autoencoder = autoencoder
-        self.generator = generator
+        self.long_generator = generator if isinstance(generator, LongGenerator) else None
+        self.generator = generator.generator if isinstance(generator, LongGenerator) else generator
         self.stats = stats or PerceptualStats(autoencoder.config.latents)
         self.vocoder = vocoder
         self.settings = MMLDMSettings() if settings is None else settings
         self.text_encoder = text_encoder
-        check_parts(clip, first_stage, autoencoder, generator, vocoder, self.settings)
+        check_parts(clip, first_stage, autoencoder, self.generator, vocoder, self.settings)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,7 +97,11 @@ class MMLDMPipeline:
     @property
     def conditions(self) -> frozenset[str]:
         """What can be given to `generate`."""
-        learned = {"label": bool(self.class_names), "text": bool(self.settings.text.sha256)}
+        learned = {
+            "label": bool(self.class_names),
+            "text": bool(self.settings.text.sha256),
+            "after": self.long_generator is not None,
+        }
         return frozenset(("video", "audio", *(name for name in learned if learned[name])))
 
     @property
@@ -105,7 +115,8 @@ class MMLDMPipeline:
 
     def to(self, device: torch.device | str) -> "MMLDMPipeline":
         """Move every network; returns the pipeline itself."""
-        parts = (self.first_stage, self.autoencoder, self.generator, self.stats, self.vocoder)
+        generator = self.long_generator or self.generator
+        parts = (self.first_stage, self.autoencoder, generator, self.stats, self.vocoder)
         for module in parts:
             if module is not None:
                 module.to(device)
@@ -123,7 +134,11 @@ class MMLDMPipeline:
         Raises:
             SoundreelError: the clip is shorter than a window.
         """
-        return self.encode_av(fit_clip(clip, self.clip, self.settings.framing).to_av(self.clip))
+        return self.encode_av(self.fit(clip).to_av(self.clip))
+
+    def fit(self, clip: Clip) -> Clip:
+        """Return a clip at the model's rates, size and channels, framed as in training."""
+        return fit_clip(clip, self.clip, self.settings.framing)
 
     @torch.no_grad()
     def encode_av(self, av: AV, *, precision: str | None = None) -> AV:
@@ -223,7 +238,7 @@ class MMLDMPipeline:
         progress: Progress | None = None,
         **options: Any,
     ) -> list[Clip]:
-        """Return clips with sound; or sound for a silent clip, or pictures for a sound.
+        """Return clips with sound; or sound for a silent clip, or pictures for a sound; or films.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
@@ -235,6 +250,7 @@ class MMLDMPipeline:
                 A generator that was trained with captions makes anything without one.
             batch_size: clips that are sampled at once.
             options: fields of `MMLDMOptions`; those left out or None are the model's own.
+                `duration_s` and the other `FILM_WORDS` ask for films, see `Films.stream`.
 
         Raises:
             SoundreelError: both modalities are given, a setting is out of range, or a caption for a
@@ -242,15 +258,40 @@ class MMLDMPipeline:
             CheckpointError: the text encoder cannot be loaded.
         """
         check_counts(count, seed, batch_size)
-        chosen = with_options(self.options, options, self.conditions)
-        settings = self.settings
-        label = find_label(label, self.class_names)
-        given = read_given(video, audio, self.clip)
-        signal = known_signal(given, self.clip, settings.framing)
-        request = Request(
-            known=self.encode_av(signal, precision=chosen.precision),
-            signal=signal,
-            label=label,
+        if FILM_WORDS & options.keys():
+            given = {"video": video, "audio": audio, "label": label, "text": text}
+            return self.films(count=count, seed=seed, **given, **options)
+        request = self.request(label, text, options)
+        signal = known_signal(read_given(video, audio, self.clip), self.clip, self.settings.framing)
+        known = self.encode_av(signal, precision=request.precision)
+        request = replace(request, known=known, signal=signal)
+        starts = range(seed, seed + count, batch_size)
+        steps = request.num_steps(self.settings.diffusion.build(), self.clip.num_frames)
+        advance = step_counter(len(starts) * steps, progress)
+        clips = []
+        for start in starts:
+            seeds = range(start, min(start + batch_size, seed + count))
+            clips += self._batch(request, seeds, advance)
+        return clips
+
+    def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> LatentFilmMaker:
+        """Return what makes the windows of a film, see `Films`."""
+        asked = self.request(request.pop("label", None), request.pop("text", None), request)
+        overlap = window_overlap(self.long_generator, self.clip, is_given=is_given)
+        return LatentFilmMaker(self, asked, modality, overlap)
+
+    def request(
+        self,
+        label: int | str | None,
+        text: str | Float[Tensor, "token context_dim"] | None,
+        options: dict[str, Any],
+    ) -> Request:
+        """Return what is asked for, nothing given."""
+        chosen, settings = with_options(self.options, options, self.conditions), self.settings
+        return Request(
+            known=AV(None, None),
+            signal=AV(None, None),
+            label=find_label(label, self.class_names),
             text=self._token_states(text, chosen.text_encoder),
             sampling=with_steps(settings.sampling, chosen.num_steps, chosen.guidance_scale),
             decoding=with_steps(
@@ -258,14 +299,6 @@ class MMLDMPipeline:
             ),
             precision=chosen.precision,
         )
-        starts = range(seed, seed + count, batch_size)
-        steps = request.num_steps(settings.diffusion.build(), self.clip.num_frames)
-        advance = step_counter(len(starts) * steps, progress)
-        clips = []
-        for start in starts:
-            seeds = range(start, min(start + batch_size, seed + count))
-            clips += self._batch(request, seeds, advance)
-        return clips
 
     def _batch(
         self, request: Request, seeds: Sequence[int], advance: Callable[[], None]
@@ -276,7 +309,7 @@ class MMLDMPipeline:
         if request.label is not None:
             label = torch.full((batch_size,), request.label, device=self.device)
         av = self.decode_av(
-            self._sample(request, noise, label, advance),
+            self.sample(request, noise, label, callback=advance),
             noise,
             wanted=request.wanted,
             decoding=request.decoding,
@@ -288,14 +321,21 @@ class MMLDMPipeline:
             av = av.replace(name, torch.cat(batch_size * [request.signal[name]]))
         return self._clips(av)
 
-    def _sample(
+    def sample(
         self,
         request: Request,
         noise: PerSampleNoise,
         label: Int[Tensor, " batch"] | None,
-        advance: Callable[[], None],
+        *,
+        previous: AV | None = None,
+        callback: Callable[[], None] | None = None,
     ) -> AV:
-        """Standardised latents, one clip for each generator of the noise."""
+        """Return standardised latents, one clip for each generator of the noise.
+
+        Args:
+            previous: latents of the windows before, for a generator for long video.
+            callback: called after each step.
+        """
         if self.generator is None:
             raise SoundreelError("this pipeline has no generator; it can only encode and decode")
         batch_size, shapes = len(noise.generators), self.generator.config.latents
@@ -306,7 +346,7 @@ class MMLDMPipeline:
         schedule = self.settings.diffusion.build()
         with self._autocast(request.precision):
             return sample_latents(
-                self.generator,
+                self.long_generator or self.generator,
                 self.stats.noise(noise(template), signal_share=float(schedule.alpha_bar[-1])),
                 schedule,
                 request.sampling,
@@ -314,7 +354,8 @@ class MMLDMPipeline:
                 condition=request.known.map(lambda x: x.expand(batch_size, -1, -1, -1)),
                 label=label,
                 text=request.text,
-                callback=lambda *_: advance(),
+                previous=previous,
+                callback=None if callback is None else lambda *_: callback(),
             )
 
     def _token_states(

@@ -80,7 +80,7 @@ def _published(
     model = AutoencoderConfig(decoder=SignalDecoderConfig(num_classes=num_classes))
     stage = TrainConfig(
         total_samples=0,
-        epochs=stage_epochs,
+        epochs=float(stage_epochs),
         global_batch_size=160,
         micro_batch_size=20,
         learning_rate=1e-4,
@@ -113,7 +113,7 @@ def _published(
             model=GeneratorConfig(latents=model.latents),
             train=replace(
                 stage,
-                epochs=generator_epochs,
+                epochs=float(generator_epochs),
                 global_batch_size=224,
                 micro_batch_size=28,
                 learning_rate=1e-5,

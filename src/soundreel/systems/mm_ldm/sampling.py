@@ -16,6 +16,7 @@ from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule, respace
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
+from soundreel.systems.mm_ldm.history_encoder import LongGenerator
 from soundreel.types import AV
 
 
@@ -48,13 +49,14 @@ class SamplingConfig:
 
 @torch.no_grad()
 def sample_latents(
-    generator: Generator,
+    generator: Generator | LongGenerator,
     xt: AV,
     schedule: Schedule,
     config: SamplingConfig,
     *,
     prediction_type: PredictionType = "epsilon",
     condition: AV | None = None,
+    previous: AV | None = None,
     label: Int[Tensor, " batch"] | None = None,
     text: Float[Tensor, "token context_dim"] | None = None,
     callback: Callback | None = None,
@@ -66,14 +68,18 @@ def sample_latents(
         schedule: the training chain.
         condition: clean latents that are known, for every clip of the batch or for none; they come
             back as they are.
+        previous: standardised latents of the clips before, for a generator for long video; what is
+            absent is not known.
         label: class numbers; without them a generator that knows classes samples without one.
         text: token states in place of the learned prompt.
 
     Source:
-        MM-LDM, section 3: the null branch of guidance has no prompt, but the same known latents.
+        MM-LDM, section 3: the null branch of guidance has no prompt, but the same known latents; in
+        long video it has no history either.
     """
     given = AV(None, None) if condition is None else condition
-    num_classes = generator.config.num_classes
+    inner = generator.generator if isinstance(generator, LongGenerator) else generator
+    num_classes = inner.config.num_classes
     if not num_classes:
         label = None
     elif label is None:
@@ -82,7 +88,16 @@ def sample_latents(
     if text is not None:
         states = repeat(text.to(xt.device), "token dim -> b token dim", b=xt.batch_size)
 
+    nothing = xt.map(torch.zeros_like)
+    history, past = nothing, previous or AV(None, None)
+    for name in past.present:
+        history = history.replace(name, past[name])
+
     def branch(condition: AV, *, kept: bool) -> Callable[[AV, Tensor], Prediction]:
+        told = {}
+        if isinstance(generator, LongGenerator):
+            told["previous"] = history if kept else nothing
+
         def denoiser(xt: AV, timestep: Tensor) -> Prediction:
             return generator(
                 xt,
@@ -91,6 +106,7 @@ def sample_latents(
                 context_kept=torch.full_like(timestep, kept, dtype=torch.bool),
                 text=states,
                 label=label,
+                **told,
             )
 
         return denoiser

@@ -1,10 +1,10 @@
 """The stages of an MM-LDM run: what each one loads, trains, shows and leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -12,7 +12,9 @@ from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component, read_model
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latent_axes import PerceptualAxes
+from soundreel.data.latent_pairs import LatentPairs
 from soundreel.data.latents import LatentDataset, LatentScaling
+from soundreel.film_clock import FilmClock
 from soundreel.nn.layout import to_channels_last
 from soundreel.systems.mm_ldm.adversarial_loss import AutoencoderObjectives
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig, MultiModalAutoencoder
@@ -33,8 +35,10 @@ from soundreel.systems.mm_ldm.first_stage_loss import FirstStageObjectives, free
 from soundreel.systems.mm_ldm.folder import load_scaling, save_mm_ldm
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.generator_loss import mm_ldm_generator_objective
+from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGeneratorConfig
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.long_loss import mm_ldm_long_objective
 from soundreel.systems.mm_ldm.parts import (
     CONTEXT_MAPS,
     decoder_phase_parts,
@@ -51,6 +55,8 @@ from soundreel.training.loop import TrainConfig
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe
 from soundreel.training.trainee import Trainee
+
+JointModel = TypeVar("JointModel", Generator, LongGenerator)
 
 
 def training_windows(config: MMLDMConfig, data: Path) -> PreparedDataset:
@@ -218,44 +224,65 @@ class MMLDMRecipe(Recipe):
 
     def _begin_generator(self) -> StageWork[Generator]:
         stage = self._config.generator
+        model = self._run.seeded(lambda: Generator(stage.model), stage.train, component="generator")
+        return self._generator_work("generator", model, lambda: Generator(stage.model), stage.train)
+
+    def _begin_long(self) -> StageWork[LongGenerator]:
+        stage, config = self._config.long, self._config.long_generator
+        model = self._run.seeded(lambda: LongGenerator(config), stage.train)
+        component = self._run.component("generator")
+        trained, _ = load_component(component, "network", Generator, GeneratorConfig)
+        model.generator.load_state_dict(trained.state_dict())
+        return self._generator_work("long", model, lambda: LongGenerator(config), stage.train)
+
+    def _generator_work(
+        self, stage: str, model: JointModel, build: Callable[[], JointModel], train: TrainConfig
+    ) -> StageWork[JointModel]:
+        """Return how a network learns on perceptual latents: of windows, or of pairs of them."""
         first_stage, autoencoder = self.first_stage(), self.autoencoder()
         latents = self._latents.perceptual(
             first_stage, autoencoder, self._pipeline(first_stage, autoencoder).encode_av
         )
-        model = self._run.seeded(lambda: Generator(stage.model), stage.train, component="generator")
         states = None
         if self._captions is not None:
             with self._run.main_first():
                 states = self._captions.states(self._run.out / "captions", self._run.device)
         scaling = self._scaling(latents)
-        objective = mm_ldm_generator_objective(
+        is_long = isinstance(model, LongGenerator)
+        make_objective = mm_ldm_long_objective if is_long else mm_ldm_generator_objective
+        objective = make_objective(
             self._config.diffusion.build().to(self._run.device),
-            stage.loss,
+            self._config.generator.loss,
             standardize=scaling.standardize,  # whole batches: one clip at a time takes longer
             colour=scaling.noise,
             text=None if states is None else states_of_clips(states),
         )
         wishes = preview_wishes(self._config, states, self._windows.info)
+        windows = self._latents.raw()
+        clock = FilmClock(self._config.clip, self._config.long.overlap)
 
-        def preview(network: Generator, samples: int) -> None:
+        def preview(network: JointModel, samples: int) -> None:
             pipeline = self._pipeline(first_stage, autoencoder, network, latents)
-            self._previews.generator(pipeline, self._run.out / "generator", samples, wishes)
+            self._previews.generator(pipeline, self._run.out / stage, samples, wishes)
 
         return StageWork(
-            trainees=[self._run.trainee("generator", model, objective, stage.train)],
-            build=lambda: Generator(stage.model),
-            data=self._latents.raw(),
-            train=stage.train,
+            trainees=[self._run.trainee("generator", model, objective, train)],
+            build=build,
+            data=LatentPairs(windows, clock.hop) if is_long else windows,
+            train=train,
             preview=preview,
-            leave=lambda network, samples: stage.model,
+            leave=lambda network, samples: network.config,
         )
 
     def save_model(self) -> None:
         """Write `model/` from the finished stages."""
         first_stage, autoencoder = self.first_stage(), self.autoencoder()
-        generator, _ = load_component(
-            self._run.component("generator"), "network", Generator, GeneratorConfig
-        )
+        kinds: dict[str, tuple[type, type]] = {
+            "generator": (Generator, GeneratorConfig),
+            "long": (LongGenerator, LongGeneratorConfig),
+        }
+        last = "long" if self._config.long.enabled else "generator"
+        generator, _ = load_component(self._run.component(last), "network", *kinds[last])
         latents = self._latents.scaled()
         pipeline = self._pipeline(first_stage, autoencoder, generator.to(self._run.device), latents)
         save_mm_ldm(pipeline, self._run.out / "model")
@@ -303,7 +330,7 @@ class MMLDMRecipe(Recipe):
         self,
         first_stage: FirstStageNetwork,
         autoencoder: MultiModalAutoencoder,
-        generator: Generator | None = None,
+        generator: Generator | LongGenerator | None = None,
         latents: LatentDataset | None = None,
     ) -> MMLDMPipeline:
         config = self._config

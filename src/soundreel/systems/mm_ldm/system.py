@@ -8,7 +8,7 @@ import torch
 
 from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import Importer, System
-from soundreel.systems.mm_ldm import presets
+from soundreel.systems.mm_ldm import long_presets, presets
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
 from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
@@ -41,6 +41,9 @@ SYSTEM = System(
         "mm-ldm-small": presets.small,
         "mm-ldm-scenes": presets.scenes,
         "mm-ldm-tiny": presets.tiny,
+        "mm-ldm-long": long_presets.long,
+        "mm-ldm-long-small": long_presets.long_small,
+        "mm-ldm-long-tiny": long_presets.long_tiny,
     },
     stages=stages_of,
     train=train_mm_ldm,

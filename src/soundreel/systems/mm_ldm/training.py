@@ -9,6 +9,7 @@
     OUT/latents/       perceptual latents of all windows, and their statistics
     OUT/captions/      token states of all captions, if there is a text encoder
     OUT/generator/     stage 3
+    OUT/long/          stage 3's second phase, for long video
     OUT/model/         everything, for `soundreel.load`
 
 A stage is finished when its `component` folder exists; finished stages are not trained again.
@@ -32,6 +33,7 @@ COMPONENTS = {
     "adversarial": "autoencoder",
     "decoder": "autoencoder",
     "generator": "generator",
+    "long": "generator",
 }
 """Network in a model folder that each stage trains."""
 
@@ -42,6 +44,7 @@ def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
         "first_stage": config.first_stage.is_trained,
         "adversarial": config.adversarial.enabled,
         "decoder": config.decoder.enabled,
+        "long": config.long.enabled,
     }
     return tuple(
         Stage(

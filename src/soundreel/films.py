@@ -1,0 +1,223 @@
+"""What a pipeline offers of films: `stream`, the same for every system that makes windows.
+
+A film is made from nothing, goes on from a clip, gets sound for somebody's pictures or pictures for
+somebody's sound; in each case window by window, in constant memory.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import repeat
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from soundreel.clip import Clip, Seconds
+from soundreel.errors import SoundreelError
+from soundreel.film import FilmMaker, Join, film, join_clips
+from soundreel.film_clock import FilmClock, Modality, Picture, Sound, given_frames, given_sound
+from soundreel.types import ClipSpec
+
+Source = Clip | str | Path
+FILM_WORDS = frozenset(("duration_s", "after", "start_s", "modality", "join"))
+"""Arguments of `generate` that ask for a film in place of single windows."""
+
+
+class Films:
+    """`stream` for pipelines that tell how one window is made (`film_maker`, `fit`)."""
+
+    clip: ClipSpec
+
+    def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> FilmMaker:
+        """Return what makes the windows of a film.
+
+        Args:
+            modality: what of the past the windows go on from, and what is made.
+            is_given: the windows' pictures or sound are known.
+            request: what else `generate` takes.
+
+        Raises:
+            SoundreelError: the model cannot go on from a window, or an option is none of its own.
+        """
+        raise NotImplementedError
+
+    def fit(self, clip: Clip) -> Clip:
+        """Return a clip at the model's rates, size and channels."""
+        raise NotImplementedError
+
+    def stream(
+        self,
+        *,
+        seed: int = 0,
+        duration_s: Seconds | None = None,
+        after: Source | None = None,
+        video: Source | None = None,
+        audio: Source | None = None,
+        start_s: Seconds = 0,
+        modality: Modality = "both",
+        join: Join = "fade",
+        **request: Any,
+    ) -> Iterator[Clip]:
+        """Return the pieces of a film as they are made, at the model's size and rates.
+
+        Args:
+            duration_s: of the whole film, what it goes on from included. None is as long as the
+                given pictures or sound, or without end.
+            after: the film begins with this clip and goes on from it, at least a window long.
+            video: pictures that get sound; their pieces hold them at the model's size.
+            audio: sound that gets pictures.
+            start_s: where in `video` or `audio` the film begins.
+            modality: what of `after` goes on; the other is neither looked at nor made.
+            join: "fade" what neighbouring windows both make, or "butt": set them side by side.
+            request: what else `generate` takes, such as `label`, and the model's options.
+
+        Raises:
+            SoundreelError: the model makes no films, arguments exclude each other, or a clip is too
+                short.
+            MediaError: a file cannot be read.
+        """
+        if sum(source is not None for source in (after, video, audio)) > 1:
+            raise SoundreelError("a film has one of after, video and audio; leave the others out")
+        if modality != "both" and after is None:
+            raise SoundreelError("modality chooses what of a clip goes on: give the clip (after)")
+        is_given = video is not None or audio is not None
+        maker = self.film_maker(modality=modality, is_given=is_given, **request)
+        clock = FilmClock(maker.clip, maker.overlap)
+        num_frames = None if duration_s is None else clock.num_frames(duration_s)
+        part = _Part(Fraction(start_s), None if duration_s is None else Fraction(duration_s))
+        given = None
+        if video is not None:
+            pictures, num_frames = self._pictures(video, part)
+            given = given_frames(pictures, clock)
+        elif audio is not None:
+            blocks, num_frames = self._sound(audio, part)
+            given = given_sound(blocks, clock)
+        return film(
+            maker,
+            seed=seed,
+            num_frames=num_frames,
+            after=None if after is None else self._fitted(after),
+            modality=modality,
+            given=given,
+            join=join,
+        )
+
+    def films(self, *, count: int, seed: int, **request: Any) -> list[Clip]:
+        """Return `count` whole films, the i-th from `seed + i`.
+
+        Args:
+            request: that of `stream`.
+
+        Raises:
+            SoundreelError: as `stream`; or there is no `duration_s`.
+        """
+        if request.get("duration_s") is None:
+            raise SoundreelError("a film needs a length: give duration_s, or use stream()")
+        return [join_clips(self.stream(seed=seed + index, **request)) for index in range(count)]
+
+    def _fitted(self, source: Source) -> Clip:
+        if not isinstance(source, Clip):
+            source = Clip.load(
+                source, frame_rate=self.clip.frame_rate, sample_rate=self.clip.sample_rate
+            )
+        return self.fit(source)
+
+    def _pictures(self, source: Source, part: "_Part") -> tuple[Iterator[Picture], int]:
+        """Return the pictures at the model's size, one after the other, and how many they are.
+
+        They last at least as long as the video: the last one is held for what a frame lacks.
+        """
+        rate = self.clip.frame_rate
+        if isinstance(source, Clip):
+            if source.frames is None:
+                raise SoundreelError("the clip given as video has none")
+            length = part.length(source.duration)
+            whole = source.resample(frame_rate=rate).frames
+            assert whole is not None, "a clip with frames keeps them"
+            pictures: Iterable[Picture] = whole[floor_frames(part.start, rate) :]
+        else:
+            from soundreel.media.combine import picture_length
+            from soundreel.media.decode import read_frames
+
+            length = part.length(picture_length(Path(source)))
+            pictures = read_frames(source, frame_rate=rate, start=part.start)
+        count = max(1, ceil(length * rate))
+        fitted = (self._fit_picture(picture) for picture in pictures)
+        return _held(fitted, count), count
+
+    def _fit_picture(self, picture: Picture) -> Picture:
+        fitted = self.fit(Clip(picture[None], None, self.clip.frame_rate)).frames
+        assert fitted is not None, "a clip with frames keeps them"
+        return fitted[0]
+
+    def _sound(self, source: Source, part: "_Part") -> tuple[Iterator[Sound], int]:
+        """Return the sound at the model's rate and channels in blocks, and the frames it lasts."""
+        rate, channels = self.clip.sample_rate, self.clip.num_channels
+        first = floor_frames(part.start, Fraction(rate))
+        if isinstance(source, Clip):
+            if source.waveform is None:
+                raise SoundreelError("the clip given as audio has none")
+            alone = Clip(None, source.waveform, source.frame_rate, source.sample_rate)
+            whole = alone.resample(sample_rate=rate, num_channels=channels).waveform
+            assert whole is not None, "a clip with sound keeps it"
+            rest = whole[:, first:]
+
+            def read() -> Iterator[Sound]:
+                return iter([rest])
+
+        else:
+            from soundreel.media.decode import iter_audio
+
+            def read() -> Iterator[Sound]:
+                return iter_audio(source, sample_rate=rate, start=part.start, num_channels=channels)
+
+        total = sum(block.shape[1] for block in read())
+        length = part.length(part.start + Fraction(total, rate))
+        return _first(read(), round(length * rate)), max(1, ceil(length * self.clip.frame_rate))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """From where, and how long (None: to the end), in seconds."""
+
+    start: Fraction
+    duration: Fraction | None
+
+    def length(self, end: Fraction) -> Fraction:
+        """Return the part's length in a source that ends at `end`.
+
+        Raises:
+            SoundreelError: the part is not within the source.
+        """
+        rest = end - self.start
+        if self.start < 0 or rest <= 0 or (self.duration or 0) > rest:
+            raise SoundreelError(
+                f"what is given lasts {float(end):.3f} s; a part from {float(self.start):g} s"
+                + ("" if self.duration is None else f" of {float(self.duration):g} s")
+                + " is not within it"
+            )
+        return rest if self.duration is None else self.duration
+
+
+def floor_frames(start: Fraction, rate: Fraction) -> int:
+    """Return the index of the frame that is shown, or the sample that is taken, at a time."""
+    return int(start * rate)
+
+
+def _held(pictures: Iterator[Picture], count: int) -> Iterator[Picture]:
+    """Yield `count` pictures, the last one as often as is needed."""
+    last = None
+    for _, last in zip(range(count), pictures, strict=False):
+        yield last
+        count -= 1
+    if last is not None:
+        yield from repeat(last, count)
+
+
+def _first(blocks: Iterator[Sound], limit: int) -> Iterator[Sound]:
+    """Yield the first samples, at most `limit`."""
+    for block in blocks:
+        if limit <= 0:
+            return
+        yield block[:, :limit]
+        limit -= block.shape[1]

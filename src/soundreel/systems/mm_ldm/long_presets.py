@@ -1,0 +1,40 @@
+"""Presets of MM-LDM for long video: other presets with the phase `long` after the generator."""
+
+from dataclasses import replace
+
+from soundreel.systems.mm_ldm.config import LongRun, MMLDMConfig
+from soundreel.systems.mm_ldm.presets import aist, small, tiny
+
+
+def long() -> MMLDMConfig:
+    """The published settings for AIST++: 14 blocks, 40 epochs; Landscape is likewise possible.
+
+    Source:
+        MM-LDM, appendix 1.6; depth, rate, batch and epochs from its release.
+    """
+    base = aist()
+    train = replace(
+        base.generator.train,
+        total_samples=0,
+        epochs=40.0,
+        global_batch_size=96,
+        micro_batch_size=12,
+        learning_rate=1e-5,
+    )
+    return replace(base, long=LongRun(enabled=True, train=train))
+
+
+def long_small() -> MMLDMConfig:
+    """As `small`; windows share two of their sixteen frames, so that borders can be faded."""
+    base = small()
+    train = replace(base.generator.train, total_samples=80_000, learning_rate=2e-4)
+    return replace(base, long=LongRun(enabled=True, history_depth=4, overlap=2, train=train))
+
+
+def long_tiny() -> MMLDMConfig:
+    """As `tiny`; windows share half of their frames."""
+    base = tiny()
+    return replace(
+        base,
+        long=LongRun(enabled=True, history_depth=1, overlap=4, train=base.generator.train),
+    )

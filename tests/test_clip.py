@@ -1,5 +1,6 @@
 """Clips: one clock for frames and sound, and the way from files to model tensors and back."""
 
+import base64
 import logging
 from fractions import Fraction
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import soundreel
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.media.errors import MediaError
 from soundreel.media.framing import Framing
 from soundreel.types import AV, ClipSpec
@@ -211,3 +214,30 @@ def test_the_beginning_of_a_file_is_all_of_a_shorter_one(tmp_path):
     assert np.array_equal(begun.frames, frames[:5])
     assert begun.num_samples == 8_000
     assert Clip.load_beginning(tmp_path / "clip.mkv", 60.0).num_frames == 20
+
+
+def test_a_clip_is_short_in_text_and_plays_in_a_notebook(tmp_path):
+    frames = np.zeros((8, 32, 48, 3), np.uint8)
+    wave = np.zeros((1, 12_800), np.float32)
+    clip = Clip(frames, wave, Fraction(10), 16_000)
+    assert repr(clip) == (
+        "Clip(0.8 s, frames (8, 32, 48, 3), waveform (1, 12800), 10 frames/s, 16000 Hz)"
+    )
+    shown = clip._repr_html_()
+    head, data = shown.split("base64,")
+    assert head == '<video controls loop src="data:video/mp4;'
+    (tmp_path / "shown.mp4").write_bytes(base64.b64decode(data.split('"')[0]))
+    assert Clip.load(tmp_path / "shown.mp4").num_frames == 8
+    assert Clip(None, wave, Fraction(10), 16_000)._repr_html_().startswith("<audio controls")
+    assert Clip(frames, wave[:, :5600], Fraction(10), 7000)._repr_html_().startswith("<video")
+
+
+def test_the_package_shows_what_it_offers_and_renders_a_scene():
+    assert {"load", "Clip", "render"} <= set(dir(soundreel))
+    clip = soundreel.render("bells", seed=3, num_frames=4, height=16, width=16)
+    assert clip.frames.shape == (4, 16, 16, 3)
+    assert np.array_equal(
+        clip.waveform, soundreel.render("bells", seed=3, num_frames=4, height=16, width=16).waveform
+    )
+    with pytest.raises(SoundreelError, match="no scenes called dogs; there are "):
+        soundreel.render("dogs")

@@ -11,11 +11,13 @@ _EXPORTS = {
     "ClipSpec": "soundreel.types",
     "MediaError": "soundreel.media.errors",
     "load": "soundreel.systems",
+    "render": "soundreel.data.scenes.clip",
 }
-__all__ = ["AV", "Clip", "ClipSpec", "MediaError", "__version__", "load"]
+__all__ = ["AV", "Clip", "ClipSpec", "MediaError", "__version__", "load", "render"]
 
 if TYPE_CHECKING:
     from soundreel.clip import Clip
+    from soundreel.data.scenes.clip import render
     from soundreel.media.errors import MediaError
     from soundreel.systems import load
     from soundreel.types import AV, ClipSpec
@@ -26,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'soundreel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

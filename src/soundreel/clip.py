@@ -75,6 +75,18 @@ class Clip:
                     f"{self.num_samples}; cut or pad the waveform to {floor(length)} samples"
                 )
 
+    def __repr__(self) -> str:
+        shape = None if self.frames is None else self.frames.shape
+        sound = None if self.waveform is None else self.waveform.shape
+        rates = f"{self.frame_rate} frames/s, {self.sample_rate} Hz"
+        return f"Clip({self.duration_s:g} s, frames {shape}, waveform {sound}, {rates})"
+
+    def _repr_html_(self) -> str:
+        """Return a player of the clip, which notebooks show in the place of its text."""
+        from soundreel.media.notebook import player
+
+        return player(self.frames, self.waveform, self.frame_rate, self.sample_rate)
+
     @property
     def num_frames(self) -> int:
         """Count the frames; 0 without any."""

@@ -76,7 +76,8 @@ def _generate_tab(
     events = [start.click(run, values, results, concurrency_limit=1, concurrency_id=QUEUE)]
     drawn = again.click(_another_seed, [seed], [seed], queue=False)
     events.append(drawn.then(run, values, results, concurrency_limit=1, concurrency_id=QUEUE))
-    stop.click(_cancelling(workshop), cancels=events, queue=False)
+    # Gradio calls what a click returns a dependency, and takes those back here.
+    stop.click(_cancelling(workshop), cancels=events, queue=False)  # pyrefly: ignore
     if page is not None:
         page.load(
             lambda: _shown_files(workshop.example()),

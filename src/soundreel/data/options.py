@@ -28,7 +28,8 @@ class PrepareOptions:
     """center: cut the largest centred part of the wanted shape; letterbox: keep everything and add
     black bars; box: cut the part given by --box."""
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Left, top, width and height in pixels of the upright source picture, for --crop box."""
+    """Left, top, width and height in pixels of the source picture as shown (upright, its pixels
+    square), for --crop box."""
 
     video_track: int | None = None
     """Number of the video track in files that have several, from 1; by default the one that the

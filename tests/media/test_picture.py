@@ -1,5 +1,6 @@
 """Stored pictures of any orientation, pixel shape, size and colour matrix come out as meant."""
 
+import gc
 from fractions import Fraction
 
 import av
@@ -9,6 +10,7 @@ import pytest
 from soundreel.clip import Clip
 from soundreel.media.decode import read_frames
 from soundreel.media.framing import Framing
+from soundreel.media.orientation import orientation_of
 from soundreel.media.picture import PictureConverter
 from soundreel.media.probe import probe
 
@@ -262,3 +264,20 @@ def test_a_slide_that_stands_for_seventy_seconds_is_no_damage(tmp_path):
     assert levels == [1, *[3] * 70, 5]
     late = read_frames(path, frame_rate=1, start=60, num_frames=12)
     assert [round(float(frame.mean()) / 40) for frame in late] == [*[3] * 11, 5]
+
+
+def test_a_picture_is_gone_when_it_is_no_longer_used():
+    def kept_by_cycles(look):
+        frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        gc.collect()
+        gc.disable()
+        try:
+            look(frame)
+            del frame
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    orientation_of(av.VideoFrame(16, 16, "rgb24"))  # whatever is made once is made now
+    assert kept_by_cycles(lambda frame: frame.side_data) > 0  # so this test can fail
+    assert kept_by_cycles(orientation_of) == 0

@@ -4,7 +4,7 @@ import enum
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 
 
 class Orientation(enum.Enum):
@@ -59,8 +59,11 @@ _FILTERS: dict[Orientation, tuple[tuple[str, str | None], ...]] = {
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the orientation that a picture's display matrix is nearest to; upright without one."""
-    if Type.DISPLAYMATRIX not in frame.side_data:
+    # Not `frame.side_data`: picture and side data would hold each other, and pictures of 3 MB would
+    # pile up until the garbage collector comes.
+    side_data = SideDataContainer(frame)
+    if Type.DISPLAYMATRIX not in side_data:
         return Orientation.UPRIGHT
-    content = bytes(frame.side_data[Type.DISPLAYMATRIX])
+    content = bytes(side_data[Type.DISPLAYMATRIX])
     a, b, _, c, d, *_ = np.frombuffer(content[:36], np.int32).tolist()
     return max(Orientation, key=lambda one: float(np.dot(one.value, (a, b, c, d))))

@@ -135,7 +135,7 @@ class StudyServer:
     def shutdown(self) -> None:
         """Make `serve_forever` return; may be called in any thread."""
         self._is_stopping = True
-        self._server.pull_trigger()
+        self._server.pull_trigger()  # pyrefly: ignore[missing-attribute]  # one socket, one server
 
     def server_close(self) -> None:
         """Finish the requests under way, and close all connections and the study."""

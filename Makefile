@@ -9,7 +9,7 @@ MODEL := src/soundreel/assets/default_model
 .PHONY: demo test lint bench default-model
 
 demo: .venv/installed  ## clips of the embedded model, their contact sheets, and a page of them all
-	$(BIN)/soundreel demo --out $(DEMO)
+	$(BIN)/soundreel demo --out $(DEMO) --overwrite
 
 test: .venv/installed  ## all fast tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not gpu"

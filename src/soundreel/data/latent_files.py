@@ -65,6 +65,12 @@ class LatentShard:
             start_frame=int(columns["start_frame"]),
         )
 
+    def places(self) -> list[tuple[str, int]]:
+        """Return key and start frame of every row; no latent is read."""
+        with reading(self._path):
+            starts = self._file.get_tensor("start_frame").tolist()
+        return list(zip(self._keys, starts, strict=True))
+
 
 def row_checksum(columns: Mapping[str, Tensor], key: str) -> int:
     """Return the CRC-32 of one window: its columns and its key."""

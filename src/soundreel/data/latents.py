@@ -278,21 +278,20 @@ class LatentDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a cache of {len(self)} windows")
         number, row = divmod(index, self.info.shard_rows)
+        sample = self._shard(number).row(row)
+        return replace(sample, av=self.stats.standardize(sample.av))
+
+    def _shard(self, number: int) -> LatentShard:
         if number not in self._shards:
             rows = min(self.info.shard_rows, len(self) - number * self.info.shard_rows)
             path = _shard_path(self._folder, number)
             self._shards[number] = LatentShard(path, self.info.latents, rows)
-        sample = self._shards[number].row(row)
-        return replace(sample, av=self.stats.standardize(sample.av))
+        return self._shards[number]
 
     def places(self) -> list[tuple[str, int]]:
         """Return key and start frame of every window; no latent is read."""
-        places: list[tuple[str, int]] = []
-        for number in range(-(-len(self) // self.info.shard_rows)):
-            with safe_open(_shard_path(self._folder, number), "pt") as shard:
-                starts = shard.get_tensor("start_frame").tolist()
-                places += zip(json.loads(shard.metadata()["keys"]), starts, strict=True)
-        return places
+        count = -(-len(self) // self.info.shard_rows)
+        return [place for number in range(count) for place in self._shard(number).places()]
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """As `dataset[index]`: the loader's interface, which nothing random needs here."""

@@ -12,6 +12,8 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.decode import read_audio, read_frames
 from soundreel.media.probe import probe
+from soundreel.metrics.streams import curves_of, open_stream
+from soundreel.metrics.sync.score import sync_of_curves
 
 FRAME_RATE, SAMPLE_RATE = 10, 48_000
 NUM_FRAMES, FLASH = 30, 11
@@ -120,6 +122,45 @@ def test_what_is_prepared_of_a_cut_file_repeats_no_picture(encoded, tmp_path):
         file.seek(record.offset)
         (root / "clip.mkv").write_bytes(file.read(record.num_bytes))
     assert levels(read_frames(root / "clip.mkv", frame_rate=10)) == EXPECTED[10:]
+
+
+@pytest.fixture(scope="module")
+def rhythm(tmp_path_factory):
+    """Eight seconds at ten pictures a second: nine flashes, each 40 ms after a burst of noise."""
+    path = tmp_path_factory.mktemp("rhythm") / "source.mp4"
+    rng = np.random.default_rng(3)
+    flashes = rng.choice(np.arange(4, 76), 9, replace=False)
+    sound = rng.normal(0, 0.001, (1, 80 * 4_800)).astype(np.float32)
+    for flash in flashes:
+        sound[0, flash * 4_800 - 1_920 :][:480] += rng.uniform(-0.9, 0.9, 480)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "12"})
+        video.height, video.width, video.pix_fmt = 64, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        for k in range(80):
+            picture = grey(30)
+            picture[16:48, 16:48] = 240 if k in flashes else 30
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, FRAME_RATE)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        block = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+        block.sample_rate, block.time_base, block.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
+        container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+    return path
+
+
+def test_sync_does_not_depend_on_the_container(rhythm, tmp_path):
+    found = []
+    for container in CONTAINERS:
+        curves = curves_of(open_stream(remux(rhythm, tmp_path / f"clip.{container}"), 60))
+        found.append(sync_of_curves(curves.motion, curves.sound, curves.frame_rate))
+    scores, offsets = [one.score for one in found], [one.offset_s for one in found]
+    assert min(scores) > 5
+    assert max(scores) - min(scores) < 0.02
+    assert max(offsets) - min(offsets) < 0.002
+    assert abs(np.mean(offsets) + 0.04) < 0.05  # early, to within half a picture
 
 
 def test_sound_long_before_the_picture_is_left_out_and_told(hostile_folder, caplog):

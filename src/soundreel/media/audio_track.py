@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
+from typing import cast
 
 import av
 import numpy as np
@@ -151,6 +152,6 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[av.Audio
             continue
         if packet is None:
             break
-        yield from frames
+        yield from cast(list[av.AudioFrame], frames)
     if damaged:
         logger.warning("%s: %d damaged pieces of sound left out", name_of(container), damaged)

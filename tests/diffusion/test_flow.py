@@ -106,16 +106,18 @@ def test_logit_normal_levels_have_the_asked_median_and_share_of_uniform_ones():
     assert float((mixed == uniform).float().mean()) == pytest.approx(0.1, abs=0.01)
 
 
-def test_level_path_falls_to_zero_and_keeps_the_ratio_of_the_groups():
-    start = AV(torch.tensor([[1.0, 0.5]]), torch.tensor([[0.0, 1.0]]))
-    path = level_path(start, 4, shift=3.0)
+def test_level_path_falls_where_start_and_end_differ_and_stays_elsewhere():
+    start = AV(torch.tensor([[1.0, 0.03]]), torch.tensor([[0.08, 1.0]]))
+    end = AV(torch.tensor([[0.0, 0.03]]), torch.tensor([[0.08, 0.0]]))
+    path = level_path(start, end, 4, shift=3.0)
     assert len(path) == 5
     assert torch.equal(path[0].video, start.video)
     assert float(path[2].video[0, 0]) == pytest.approx(3 * 0.5 / (1 + 2 * 0.5))
-    assert torch.equal(path[2].video[0, 1], path[2].video[0, 0] / 2)
-    assert path[-1].video.abs().max() == 0
+    assert all(torch.equal(level.video[:, 1], start.video[:, 1]) for level in path)
+    assert all(torch.equal(level.audio[:, 0], start.audio[:, 0]) for level in path)
+    assert torch.equal(path[-1].audio, end.audio)
     with pytest.raises(ValueError, match="num_steps"):
-        level_path(start, 0)
+        level_path(start, end, 0)
 
 
 def test_heun_carries_gaussian_noise_to_gaussian_data_and_leaves_given_groups():
@@ -132,7 +134,9 @@ def test_heun_carries_gaussian_noise_to_gaussian_data_and_leaves_given_groups():
 
     errors = []
     for num_steps in (20, 40):
-        x0 = heun_sampler(velocity, noise, level_path(start, num_steps))
+        x0 = heun_sampler(
+            velocity, noise, level_path(start, start.map(torch.zeros_like), num_steps)
+        )
         assert torch.equal(x0.video[:, 1], noise.video[:, 1])
         errors.append(float((x0.video[:, 0] - 3.0 * noise.video[:, 0]).abs().max()))
         assert torch.allclose(x0.audio, 0.3 * noise.audio, atol=0.05)

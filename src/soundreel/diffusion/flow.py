@@ -136,11 +136,11 @@ def logit_normal(
     return torch.where(chance < uniform_share, uniform, torch.sigmoid(mean + deviation * normal))
 
 
-def level_path(start: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
-    """Return the levels of a sampler's steps, from `start` down to 0.
+def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
+    """Return the levels of a sampler's steps; where `start` equals `end` they stay.
 
     Args:
-        start: levels to begin with, `batch group` each.
+        start, end: levels to begin and to end with, `batch group` each.
         shift: above 1, more of the steps are spent at high levels.
 
     Source:
@@ -149,7 +149,8 @@ def level_path(start: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
     if num_steps < 1 or shift <= 0:
         raise SoundreelError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
     even = torch.linspace(1.0, 0.0, num_steps + 1).tolist()
-    return [start * (shift * u / (1 + (shift - 1) * u)) for u in even]
+    warped = [shift * u / (1 + (shift - 1) * u) for u in even]
+    return [start.map(torch.lerp, end, 1 - u) for u in warped]
 
 
 def heun_sampler(
@@ -161,8 +162,8 @@ def heun_sampler(
 ) -> AV:
     """Follow the flow along a path of levels; a group whose level stays is left as it is.
 
-    Each step averages the velocities at its two ends, except a last one that arrives at level 0
-    everywhere it moves, where the velocity is not defined by data.
+    Each step averages the velocities at its two ends; the last one, which usually arrives at data,
+    takes that at its beginning.
 
     Args:
         xt: at `levels[0]`.

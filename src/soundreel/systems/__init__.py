@@ -20,6 +20,7 @@ SYSTEMS = {
     "mm-diffusion": "soundreel.systems.mm_diffusion.system",
     "mm-diffusion-sr": "soundreel.systems.super_resolution.system",
     "mm-ldm": "soundreel.systems.mm_ldm.system",
+    "joint-flow": "soundreel.systems.joint_flow.system",
 }
 """Name of each system -> module that holds its `SYSTEM`, imported when it is needed."""
 

@@ -112,7 +112,7 @@ def test_repulsion_rewards_decodings_that_differ(small_codec, batch_of):
         config = AudioLossConfig(repulsion=repulsion, windows=(256, 512))
         result = audio_codec_objective(config)(small_codec, batch, PerSampleNoise([1, 2]))
         losses[repulsion] = float(result.loss.detach())
-    apart = result.means["between_decodings"][0]
+    apart = float(result.means["between_decodings"][0])
     assert losses[0.0] - losses[0.95] == pytest.approx(0.95 * apart, rel=1e-4)
 
 

@@ -22,8 +22,9 @@ from soundreel.data.prepare import prepare_dataset
 from soundreel.systems import load
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
-from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion
+from soundreel.systems.mm_diffusion.training import train_mm_diffusion
 from soundreel.training.loop import TrainConfig
+from soundreel.training.previews import save_preview
 from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
 from soundreel.types import ClipSpec
@@ -132,7 +133,7 @@ def test_a_signal_to_all_its_processes_saves_and_goes_on(data, tmp_path, number,
     out = tmp_path / "run"
     code = (
         "from tests_run import micro_config; from pathlib import Path;"
-        "from soundreel.systems.mm_diffusion.training import save_preview, train_mm_diffusion;"
+        "from soundreel.systems.mm_diffusion.training import train_mm_diffusion;"
         f"train_mm_diffusion(micro_config(total_samples=100000, num_workers={num_workers}),"
         f" Path({str(data)!r}), Path({str(out)!r}))"
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soundreel.checkpoints.fingerprint import fingerprint
 from soundreel.config import DataConfig
 from soundreel.config_io import ConfigError, save_json
 from soundreel.data.dataset import PreparedDataset
@@ -28,7 +29,6 @@ from soundreel.systems.mm_ldm.stable_diffusion_keys import (
     kl_vae_diffusers_rules,
     unet_diffusers_rules,
 )
-from soundreel.systems.mm_ldm.stage_tools import fingerprint
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log

@@ -99,6 +99,17 @@ class AudioCodec(nn.Module):
         """Return the waveform of latents; `noise` is standard normal (see `noise_shape`)."""
         return self.decoder(latents, noise)
 
+    def forward(
+        self,
+        waveform: Float[Tensor, "batch sample"],
+        latent_noise: Float[Tensor, "batch latent dim"],
+        noises: tuple[Tensor, ...],
+    ) -> tuple[Float[Tensor, "batch latent dim"], list[Float[Tensor, "batch sample"]]]:
+        """Return latents, and a decoding of them with the latent noise for each noise."""
+        latents = self.encode(waveform)
+        noisy = latents + latent_noise
+        return latents, [self.decode(noisy, noise) for noise in noises]
+
     def noise_shape(self, num_latents: int) -> tuple[int, int]:
         """Return the shape of the noise that `num_latents` latents need, without the batch."""
         return self.config.noise_channels, num_latents * self.config.columns_per_latent

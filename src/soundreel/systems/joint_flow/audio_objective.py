@@ -12,6 +12,7 @@ from soundreel.audio.stft import stft_magnitude
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+from soundreel.training.parallel import unwrapped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +41,17 @@ def audio_codec_objective(config: AudioLossConfig) -> Objective:
     """Return the loss of `AudioCodec` on the sound of a batch, mixed down to one channel."""
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        codec = cast(AudioCodec, network)
+        codec = cast(AudioCodec, unwrapped(network))
         sound = batch.av["audio"].mean(1)
         draws = [_draws(codec, config, sound.shape[-1], g) for g in noise.generators]
         gain, latent_noise, first, second = (
             torch.stack(rows).to(sound) for rows in zip(*draws, strict=True)
         )
         sound = (sound * gain[:, None]).clamp(-1, 1)
-        latents = codec.encode(sound)
+        latents, decoded = network(sound, config.latent_noise * latent_noise, (first, second))
         spread = latent_spread(latents)
-        noisy = latents + config.latent_noise * latent_noise
         features = [
-            spectral_features(wave, config, codec.config.sample_rate)
-            for wave in (sound, codec.decode(noisy, first), codec.decode(noisy, second))
+            spectral_features(wave, config, codec.config.sample_rate) for wave in (sound, *decoded)
         ]
         near = spectral_distance(features[0], features[1])
         also = spectral_distance(features[0], features[2])
@@ -60,9 +59,9 @@ def audio_codec_objective(config: AudioLossConfig) -> Objective:
         loss = near + also - config.repulsion * apart + config.latent_weight * spread
         count = len(sound)
         means = {
-            "distance": (float((near + also).detach()) / 2, count),
-            "between_decodings": (float(apart.detach()), count),
-            "latent_spread": (float(spread.detach()), count),
+            "distance": ((near + also).detach() / 2, count),
+            "between_decodings": (apart.detach(), count),
+            "latent_spread": (spread.detach(), count),
         }
         return TrainingLoss(loss, means)
 

@@ -66,8 +66,7 @@ class TransformerStage:
 
     Attributes:
         mirrored: learn from every clip mirrored left to right as well.
-        watch_clips: training clips of the watch, spread evenly; 0 leaves it out.
-        watch_every: training samples between two watches.
+        watch_clips: training clips of the watch, spread evenly, which is taken with each preview.
     """
 
     sizes: TransformerSizes = field(default_factory=TransformerSizes)
@@ -75,7 +74,6 @@ class TransformerStage:
     train: TrainConfig = field(default_factory=TrainConfig)
     mirrored: bool = True
     watch_clips: int = 96
-    watch_every: int = 8_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

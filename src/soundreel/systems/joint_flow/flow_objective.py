@@ -18,6 +18,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.errors import SoundreelError
 from soundreel.systems.joint_flow.transformer import JointTransformer
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+from soundreel.training.parallel import unwrapped
 from soundreel.types import AV
 
 EDGE = 1e-3
@@ -71,7 +72,7 @@ def flow_objective(config: FlowLossConfig) -> Objective:
     """
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        transformer = cast(JointTransformer, network)
+        transformer = cast(JointTransformer, unwrapped(network))
         x0 = transformer.scaled(batch.av)
         num_groups = x0["video"].shape[1]
         rows = [draw_levels(g, num_groups, config) for g in noise.generators]
@@ -79,21 +80,21 @@ def flow_objective(config: FlowLossConfig) -> Objective:
         dropped = torch.stack([torch.rand((), generator=g) for g in noise.generators])
         none = transformer.config.num_classes
         label = torch.where((dropped < config.class_drop) | (batch.label < 0), none, batch.label)
-        errors = flow_errors(transformer, x0, noise(x0), level, label.to(x0.device))
+        errors = flow_errors(network, x0, noise(x0), level, label.to(x0.device))
         weight = token_weights(transformer, config.layout_weight)
         losses = {}
         for modality in x0.present:
             counted = (level[modality] > config.min_level).float()
             per_group = (errors[modality] * weight[modality]).mean(2) * counted
             losses[modality] = per_group.sum() / counted.sum().clamp(min=1)
-        means = {m: (float(loss.detach()), len(label)) for m, loss in losses.items()}
+        means = {m: (loss.detach(), len(label)) for m, loss in losses.items()}
         return TrainingLoss(losses["video"] + losses["audio"], means)
 
     return objective
 
 
 def flow_errors(
-    network: JointTransformer, x0: AV, white: AV, level: AV, label: Int[Tensor, " batch"]
+    network: nn.Module, x0: AV, white: AV, level: AV, label: Int[Tensor, " batch"]
 ) -> AV:
     """Return the squared error of the network's answer, `batch group token` each.
 
@@ -102,9 +103,10 @@ def flow_errors(
     Args:
         white: standard normal noise.
     """
-    noise = correlated_noise(white, network.correlation)
+    transformer = cast(JointTransformer, unwrapped(network))
+    noise = correlated_noise(white, transformer.correlation)
     xt = interpolate(x0, noise, level)
-    linear = linear_velocity(level, network.deviation)
+    linear = linear_velocity(level, transformer.deviation)
     answer = network(xt * linear.input_scale, level, label)
     wanted = remainder(noise - x0, xt, linear)
     return (answer - wanted).map(lambda error: error.square().mean(-1))

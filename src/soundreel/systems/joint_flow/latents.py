@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,9 +49,15 @@ def encode_inner(av: AV, encoder: VideoEncoder, codec: AudioCodec) -> AV:
     Returns:
         `batch group token dim` each, one group fewer than hops.
     """
-    audio = codec.encode(av["audio"].mean(1))[:, HOP // 2 : -(HOP // 2)]
-    grouped = rearrange(audio, "b (group token) dim -> b group token dim", token=HOP)
-    return AV(encoder.encode(av["video"]), grouped)
+    return AV(encoder.encode(av["video"]), encode_audio(av["audio"], codec))
+
+
+def encode_audio(
+    waveform: Float[Tensor, "batch channel sample"], codec: AudioCodec
+) -> Float[Tensor, "batch group token dim"]:
+    """Return the latents of sound in groups of a hop, without half a hop at either end."""
+    latents = codec.encode(waveform.mean(1))[:, HOP // 2 : -(HOP // 2)]
+    return rearrange(latents, "b (group token) dim -> b group token dim", token=HOP)
 
 
 def cache_latents(

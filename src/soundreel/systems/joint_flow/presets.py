@@ -67,7 +67,7 @@ def scenes() -> JointFlowConfig:
                 max_grad_norm=1.0,
                 log_every=1_600,
                 save_every=8_000,
-                preview_every=64_000,
+                preview_every=16_000,
             )
         ),
     )
@@ -169,8 +169,7 @@ def tiny() -> JointFlowConfig:
         transformer=TransformerStage(
             sizes=TransformerSizes(width=32, depth=2, num_heads=2),
             train=replace(train, total_samples=128, preview_every=128),
-            watch_clips=8,
-            watch_every=64,
+            watch_clips=32,
         ),
         data=DataConfig(stride=4),
         preview=PreviewConfig(count=1, num_steps=2),

@@ -116,7 +116,9 @@ class JointTransformer(nn.Module):
         return AV(*(self.get_buffer(f"{m}_correlation") for m in MODALITIES))
 
     def scaled(self, latents: AV) -> AV:
-        """Return the codecs' latents as the network works on them."""
+        """Return the codecs' latents as the network works on them; either may be absent."""
+        if latents.audio is None:
+            return latents
         mean, std = self.get_buffer("audio_mean"), self.get_buffer("audio_std")
         return latents.replace("audio", (latents["audio"] - mean) / std)
 

@@ -14,7 +14,11 @@ from torch.nn import functional
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.layout import channels_last
 from soundreel.systems.joint_flow.lapped import HOP, overlap_frames
-from soundreel.systems.joint_flow.video_encoder import COEFFICIENTS, VideoEncoder
+from soundreel.systems.joint_flow.video_encoder import (
+    COEFFICIENTS,
+    VideoEncoder,
+    VideoEncoderConfig,
+)
 
 NEIGHBOURS = 3
 """Groups that the decoder sees to decode one: the one before, itself, the one after."""
@@ -31,6 +35,18 @@ class VideoDecoderConfig:
 
     widths: tuple[int, int, int] = (256, 96, 64)
     depths: tuple[int, int, int] = (2, 3, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoCodecConfig:
+    """What a decoder with its linear codec is built from."""
+
+    encoder: VideoEncoderConfig
+    decoder: VideoDecoderConfig
+
+    def build(self) -> "VideoDecoder":
+        """Return the codec, to be fitted and trained or loaded."""
+        return VideoDecoder(self.decoder, VideoEncoder(self.encoder))
 
 
 class VideoDecoder(nn.Module):

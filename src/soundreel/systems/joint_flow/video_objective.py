@@ -11,6 +11,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
+from soundreel.training.parallel import unwrapped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,19 +35,17 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
     """Return the loss of `VideoDecoder` on the frames of a batch that lie under two windows."""
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        decoder, frames = cast(VideoDecoder, network), batch.av["video"]
+        decoder, frames = cast(VideoDecoder, unwrapped(network)), batch.av["video"]
         with torch.no_grad():
             latents = decoder.linear.encode(frames)
             rows = [torch.randn(latents.shape[1:], generator=g) for g in noise.generators]
             latents = latents + config.latent_noise * torch.stack(rows).to(latents)
-        error = decoder(latents) - frames[:, HOP:-HOP]
+        error = network(latents) - frames[:, HOP:-HOP]
         loss = picture_loss(error, config)
         square = error.detach().square().flatten(1).mean(1)
-        psnr_db = float((10 * torch.log10(4 / square.clamp(min=1e-10))).mean())
+        psnr_db = (10 * torch.log10(4 / square.clamp(min=1e-10))).mean()
         count = len(frames)
-        return TrainingLoss(
-            loss, {"loss": (float(loss.detach()), count), "psnr_db": (psnr_db, count)}
-        )
+        return TrainingLoss(loss, {"error": (loss.detach(), count), "psnr_db": (psnr_db, count)})
 
     return objective
 

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
-from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.media.encode import AAC_RATES
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.systems.mm_diffusion.objective import mm_diffusion_objective
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.training.previews import save_preview
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe, train_stages
 
@@ -107,13 +105,3 @@ class MMDiffusionRecipe(Recipe):
     def _pipeline(self, network: CoupledUNet, samples: int) -> MMDiffusionPipeline:
         settings = MMDiffusionSettings(diffusion=self._config.diffusion, samples_seen=samples)
         return MMDiffusionPipeline(network, self._config.clip, settings)
-
-
-def save_preview(clips: list[Clip], folder: Path, samples_seen: int) -> None:
-    """Write clips as MP4 files (Matroska at a sample rate that MP4 lacks) and one contact sheet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, clip in enumerate(clips):
-        suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
-        clip.save(folder / f"{samples_seen:09d}-{index}{suffix}")
-    titles = [f"{samples_seen} training clips, sample {index}" for index in range(len(clips))]
-    write_contact_sheet(folder / f"{samples_seen:09d}.png", clips, titles=titles)

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import nn
 
+from soundreel.checkpoints.fingerprint import fingerprint
 from soundreel.config_io import config_to_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset, Windows, cache_latents
@@ -22,7 +23,6 @@ from soundreel.systems.mm_ldm.signals import (
     latents_of_moments,
     moments_spec,
 )
-from soundreel.systems.mm_ldm.stage_tools import fingerprint
 from soundreel.training.run import Run
 from soundreel.types import AV
 

@@ -1,0 +1,143 @@
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from soundreel.systems.joint_flow.config import JointFlowOptions
+from soundreel.systems.joint_flow.sampling import (
+    GroupNoise,
+    fill_groups,
+    film_groups,
+    sample_groups,
+)
+from soundreel.systems.joint_flow.transformer import (
+    JointTransformer,
+    JointTransformerConfig,
+    TransformerSizes,
+)
+from soundreel.types import AV
+
+OPTIONS = JointFlowOptions(num_steps=3, guidance_scale=1.0)
+SMALL = JointTransformerConfig(
+    video_tokens=5,
+    video_dim=16,
+    audio_dim=6,
+    num_classes=2,
+    sizes=TransformerSizes(width=16, depth=1, num_heads=2),
+)
+ANY = torch.tensor([2])
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    network = JointTransformer(SMALL).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    for modality in ("video", "audio"):
+        network.get_buffer(f"{modality}_correlation").fill_(0.7)
+    return network
+
+
+def groups(count, seed=0, batch=1):
+    generator = torch.Generator().manual_seed(seed)
+    return AV(
+        torch.randn(batch, count, 5, 16, generator=generator),
+        torch.randn(batch, count, 4, 6, generator=generator),
+    )
+
+
+def film(network, count, seed=0, **options):
+    """So many windows of six groups, in one piece."""
+    pieces = list(islice(film_groups(network, [seed], ANY, OPTIONS, window=6, **options), count))
+    return AV(*(torch.cat([piece[m] for piece in pieces], dim=1) for m in ("video", "audio")))
+
+
+def test_noise_in_pieces_is_the_whole_and_a_clips_own(transformer):
+    whole = GroupNoise([3, 4], transformer).next(7)
+    pieces = GroupNoise([4], transformer)
+    parts = [pieces.next(2), pieces.next(1), pieces.next(4)]
+    assert torch.equal(torch.cat([p.video for p in parts], dim=1)[0], whole.video[1])
+    assert torch.equal(torch.cat([p.audio for p in parts], dim=1)[0], whole.audio[1])
+
+
+def test_an_untrained_model_makes_clips_of_the_datas_deviation():
+    """The best linear flow turns noise into s times that noise."""
+    network = JointTransformer(SMALL)
+    network.get_buffer("video_deviation").fill_(2.0)
+    noise = groups(4)
+    level = noise.map(lambda x: torch.ones(x.shape[:2]))
+    options = JointFlowOptions(num_steps=60)
+    made = sample_groups(network, noise, level, noise, ANY, options)
+    assert torch.allclose(made.video, 2.0 * noise.video, rtol=0.02, atol=0.02)
+    assert torch.allclose(made.audio, noise.audio, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("given", ["video", "audio"])
+def test_what_is_given_comes_back_and_steers_the_other(transformer, given):
+    other = "audio" if given == "video" else "video"
+    results = []
+    for seed in (1, 2):
+        signal = AV(None, None).replace(given, groups(10, seed)[given])
+        made = film(transformer, 2, given=signal)
+        assert torch.equal(made[given], signal[given][:, : made[given].shape[1]])
+        results.append(made[other])
+    assert (results[0] - results[1]).abs().max() > 1e-3
+
+
+def test_a_longer_film_begins_like_a_shorter_one(transformer):
+    short, long = film(transformer, 1), film(transformer, 4)
+    assert long.video.shape[1] == 6 + 3 * 3
+    assert torch.equal(long.video[:, :6], short.video)
+    assert torch.equal(long.audio[:, :6], short.audio)
+    assert not torch.equal(film(transformer, 1, seed=1).video, short.video)
+
+
+def test_the_past_steers_what_follows(transformer):
+    results = [film(transformer, 1, past=groups(5, seed)) for seed in (1, 2)]
+    assert results[0].video.shape[1] == 3  # half of a window is history
+    assert (results[0].video - results[1].video).abs().max() > 1e-3
+    assert (results[0].audio - results[1].audio).abs().max() > 1e-3
+
+
+def test_a_gap_is_filled_between_what_is_known(transformer):
+    known = groups(6)
+    made = fill_groups(
+        transformer,
+        [0],
+        ANY,
+        OPTIONS,
+        known=known,
+        missing={"video": range(2, 4), "audio": range(3, 5)},
+    )
+    kept = {"video": [0, 1, 4, 5], "audio": [0, 1, 2, 5]}
+    for modality, rows in kept.items():
+        same = (made[modality] == known[modality]).flatten(2).all(2)[0]
+        assert same.nonzero().flatten().tolist() == rows
+    # The end of the window matters for the middle.
+    changed = known.map(torch.clone)
+    changed.video[:, 5] += 1
+    again = fill_groups(
+        transformer,
+        [0],
+        ANY,
+        OPTIONS,
+        known=changed,
+        missing={"video": range(2, 4), "audio": range(3, 5)},
+    )
+    assert (again.video[:, 2:4] - made.video[:, 2:4]).abs().max() > 1e-4
+
+
+def test_guidance_moves_away_from_any_class(transformer):
+    noise = groups(4)
+    level = noise.map(lambda x: torch.ones(x.shape[:2]))
+
+    def made(scale, label):
+        options = replace(OPTIONS, guidance_scale=scale)
+        return sample_groups(transformer, noise, level, noise, torch.tensor([label]), options).video
+
+    assert torch.equal(made(3.0, 2), made(1.0, 2))  # any class has nothing to be guided by
+    first, second = (made(scale, 0) for scale in (1.0, 2.0))
+    assert (first - second).abs().max() > 1e-3
+    assert torch.allclose(made(0.0, 0), made(1.0, 2), atol=1e-4)

@@ -1,0 +1,164 @@
+"""All stages of the tiny preset on rendered scenes, stopped, resumed, and begun from a model."""
+
+import os
+import signal
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from soundreel import systems
+from soundreel.clip import Clip
+from soundreel.config_io import ConfigError
+from soundreel.data.options import PrepareOptions
+from soundreel.data.prepare import prepare_dataset
+from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.systems.joint_flow import presets
+from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
+from soundreel.systems.joint_flow.stages import spread, train_joint_flow
+from soundreel.training.state import list_checkpoints
+from soundreel.training.trackers import read_log
+
+
+def micro(transformer_samples=32):
+    """The tiny preset, shorter still."""
+    config = presets.tiny()
+    short = replace(config.video.train, total_samples=8, log_every=4, save_every=8)
+    stage = replace(
+        config.transformer,
+        train=replace(short, total_samples=transformer_samples, save_every=16, preview_every=32),
+    )
+    return replace(
+        config,
+        video=replace(config.video, train=short, fit_clips=12),
+        audio=replace(config.audio, train=short),
+        transformer=stage,
+        data=replace(config.data, stride=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    options = RenderOptions(
+        height=32,
+        width=32,
+        num_frames=20,
+        frame_rate=Fraction(10),
+        kinds=("bells", "metronome", "rain"),
+    )
+    for index in range(9):
+        made = render_clip(options, 0, index)
+        (folder / made.kind).mkdir(exist_ok=True)
+        clip = Clip(made.frames, made.waveform, Fraction(10), 16_000)
+        clip.save(folder / made.kind / f"{index}.mkv")
+    root = tmp_path_factory.mktemp("prepared") / "data"
+    prepare_dataset(folder, root, PrepareOptions(height=32, width=32, labels="folder"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train_joint_flow(micro(), data, out)
+    return out
+
+
+def weights(out, stage):
+    newest = list_checkpoints(out / stage / "checkpoints")[-1]
+    return {p.name: load_file(p) for p in sorted(newest.glob("*.safetensors"))}
+
+
+def stop_at(samples):
+    """A tracker that asks the run politely to stop."""
+
+    def track(numbers):
+        if numbers["samples"] == samples and "transformer/video" in numbers:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return lambda: [track]
+
+
+def test_a_run_leaves_a_model_that_the_registry_opens(run):
+    pipeline = systems.load(run / "model")
+    assert isinstance(pipeline, JointFlowPipeline)
+    assert pipeline.class_names == ("bells", "metronome", "rain")
+    assert pipeline.settings.samples_seen == 32
+    averaged = weights(run, "transformer")["transformer.ema.safetensors"]
+    for name, value in pipeline.transformer.state_dict().items():
+        assert torch.equal(value, averaged[name]), name
+    (clip,) = pipeline.generate(label="rain", num_steps=1)
+    assert clip.num_frames == 8
+
+
+def test_each_stage_logs_its_numbers_and_the_last_one_its_watch(run):
+    wanted = {
+        "video_codec": {"video_codec/error", "video_codec/psnr_db"},
+        "audio_codec": {"audio_codec/distance", "audio_codec/between_decodings"},
+        "transformer": {"transformer/video", "transformer/audio"},
+    }
+    for stage, names in wanted.items():
+        lines = read_log(run / stage / "log.jsonl")
+        assert all(names <= line.keys() for line in lines), [sorted(line) for line in lines]
+    (line,) = read_log(run / "transformer" / "watch.jsonl")
+    assert line["samples"] == 32
+    assert line["gap/audio_error"] > 0
+    assert (run / "transformer" / "previews" / "000000032.png").is_file()
+
+
+def test_scales_are_measured_on_the_latents(run, data):
+    pipeline = systems.load(run / "model")
+    shards = load_file(run / "latents" / "latents-000000.safetensors")
+    audio = shards["audio"].float()
+    scaled = (audio - pipeline.transformer.audio_mean) / pipeline.transformer.audio_std
+    assert float(scaled.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(scaled.var(correction=0)) == pytest.approx(1, abs=1e-3)
+    video = shards["video"].float()
+    for modality, x in (("video", video), ("audio", audio)):
+        centred = x - x.mean((0, 1))
+        before, after = centred[:, :-1], centred[:, 1:]
+        seen = (before * after).mean((0, 1)) / centred.square().mean((0, 1))
+        kept = getattr(pipeline.transformer.correlation, modality)
+        assert torch.allclose(kept, seen.clamp(0, 0.98), atol=0.02)
+    # Every window is there twice, the second time mirrored.
+    count = len(video) // 2
+    assert torch.equal(audio[:count], audio[count:])
+    assert not torch.equal(video[:count], video[count:])
+
+
+def test_a_run_that_is_stopped_and_resumed_equals_an_uninterrupted_one(run, data, tmp_path):
+    out = tmp_path / "run"
+    assert not train_joint_flow(micro(), data, out, trackers=stop_at(16))
+    assert not (out / "model").exists()
+    assert train_joint_flow(micro(), data, out, resume=True)
+    for stage in ("video_codec", "audio_codec", "transformer"):
+        expected, got = weights(run, stage), weights(out, stage)
+        assert expected.keys() == got.keys()
+        for name, tensors in expected.items():
+            assert all(torch.equal(v, got[name][k]) for k, v in tensors.items()), name
+
+
+def test_another_transformer_starts_from_a_model_and_keeps_its_codecs(run, data, tmp_path):
+    out = tmp_path / "run"
+    assert train_joint_flow(micro(8), data, out, stages=["transformer"], init=str(run / "model"))
+    before, after = (
+        load_file(folder / "video_codec/component/network/model.safetensors")
+        for folder in (run, out)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    first = weights(out, "transformer")["transformer.safetensors"]["tokens_in.video.weight"]
+    old = load_file(run / "model" / "transformer" / "model.safetensors")["tokens_in.video.weight"]
+    assert (first - old).abs().max() < 0.05  # a few steps away
+
+
+def test_a_stage_without_its_predecessor_is_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(ConfigError, match="needs video_codec"):
+        train_joint_flow(micro(), data, tmp_path / "run", stages=["transformer"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_spread_indices_reach_from_the_first_to_the_last():
+    assert spread(10, 4) == [0, 3, 6, 9]
+    assert spread(3, 8) == [0, 1, 2]

@@ -12,7 +12,7 @@ from soundreel.clip import Clip
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.zero_shot import partial_guide
 from soundreel.film_clock import FilmClock, Modality
-from soundreel.types import ClipSpec
+from soundreel.types import AV, ClipSpec
 
 if TYPE_CHECKING:
     from soundreel.systems.mm_diffusion.pipeline import MMDiffusionOptions, MMDiffusionPipeline

@@ -42,7 +42,8 @@ class Extractor(Protocol):
 class NetworkExtractor(Extractor, Protocol):
     """An extractor whose network can be moved to another device."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -90,7 +90,7 @@ def test_the_default_sampler_is_within_two_percent_at_twenty_steps():
         ("dpm-solver", 20, 0.02),
         ("dpm-solver-official", 20, 0.02),
         ("dpm-solver++", 50, 0.005),
-        ("dpm-solver++-adaptive", 0, 0.02),
+        ("dpm-solver++-adaptive", 20, 0.02),
         ("ddim", 250, 0.03),
         ("ddpm", 250, 0.04),
     ],

@@ -56,7 +56,7 @@ class SplineTransform(nn.Module):
     def wavelets(self, length: int) -> tuple[Float[Tensor, "bin time"], Float[Tensor, "bin time"]]:
         """Real and imaginary parts, scaled by 1 / sqrt(length)."""
         tiny = 1e-8
-        time = math.pi * torch.linspace(-1, 1, length, device=self.m.device) + tiny
+        time = math.pi * _even_grid(length).to(self.m.device) + tiny
         order, bandwidth, centre = self.m[:, None], self.fb[:, None], self.fc[:, None]
         argument = bandwidth * time / (order + tiny)
         sinc = torch.where(argument == 0, torch.ones_like(argument), argument.sin() / argument)
@@ -229,6 +229,16 @@ class AudioCLIPFeatures:
     def __call__(self, waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch dim"]:
         scale = 1.0 if self.reference_quirks else 32768.0
         return self.network(waveform * scale, reference_scaling=True)
+
+
+def _even_grid(length: int) -> Float[Tensor, " time"]:
+    """Return `torch.linspace(-1, 1, length)` as processors with fused multiply-add round it.
+
+    Others round up to half of the points another way, which the wavelets' phases multiply by 3217.
+    """
+    step, index = torch.tensor(2 / (length - 1)).double(), torch.arange(length)
+    from_end = 1 - step * (length - 1 - index)
+    return torch.where(index < length // 2, step * index - 1, from_end).float()
 
 
 def _blackman_harris(length: int) -> Float[Tensor, " length"]:

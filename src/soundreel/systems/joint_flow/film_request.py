@@ -43,10 +43,10 @@ class Film:
         """Return how often so many groups are sampled at once, half of them history.
 
         Raises:
-            ValueError: the film does not end.
+            SoundreelError: the film does not end.
         """
         if self.num_groups is None:
-            raise ValueError("only films that end are counted")
+            raise SoundreelError("only films that end are counted")
         kept = min(self.past["video"].shape[1], window // 2) if self.past.present else 0
         further = self.num_groups - (window - kept)
         return 1 + -(-max(0, further) // (window - window // 2))

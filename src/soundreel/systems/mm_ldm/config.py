@@ -258,7 +258,7 @@ class MMLDMConfig:
         distance = FilmClock(self.clip, self.long.overlap).hop
         stride = self.data.stride
         if stride == "random" or distance % stride:
-            raise ValueError(
+            raise SoundreelError(
                 f"long needs windows {distance} frames apart: set data.stride to a divisor of "
                 f"that, or change long.overlap; data.stride is {stride}"
             )

@@ -209,7 +209,7 @@ def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path):
 
 def test_a_lock_sweeps_the_whole_folder_of_what_older_releases_left_too(tmp_path):
     left = [".x.mp4.12.part", "a/.log.jsonl.tmp", "manifest.jsonl.tmp", "a/.writing-000000008/x"]
-    kept = ["a/notes.tmp.txt", "thesis.tmp", ".git-abc/x"]
+    kept = ["a/notes.tmp.txt", "thesis.tmp", ".draft.tmp", "b/.film.part", ".git-worktree/x"]
     for name in [*left, *kept, f"a/{leftover('deep')}"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")

@@ -32,8 +32,8 @@ _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.(?P<kind>part|old)"
 )
 _OF_OLDER_RELEASES = re.compile(
-    r"\.writing-\d+|\.(model|component)-(old-)?[a-z0-9_]{8}|\..+\.(part|tmp)"
-    r"|(manifest\.jsonl|dataset\.json|skipped\.csv|captions\.json)\.tmp"
+    r"\.writing-\d{9}|\.(model|component)-(old-)?[a-z0-9_]{8}|\..+\.\d+\.(part|tmp)"
+    r"|\.(log\.jsonl|config\.json)\.tmp|(manifest\.jsonl|dataset\.json|skipped\.csv)\.tmp"
 )
 _count = itertools.count()
 _written: set[str] = set()  # temporary names that this process is writing
@@ -167,6 +167,11 @@ def sweep(folder: Path, *, only: str = "", recursive: bool = False) -> list[Path
     return removed
 
 
+def is_own(name: str) -> bool:
+    """Return whether a file is the lock of its folder, or something that is being written."""
+    return name == LOCK_FILE or _TEMPORARY.fullmatch(name) is not None
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made if absent, for this process alone; sweep it first.
@@ -291,8 +296,5 @@ def _flush(path: Path) -> None:
 
 
 def _advice(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, or choose another disk"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "choose a folder that you may write to"
-    return "check the folder"
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free some space" if is_full else "choose a folder that you may write to"

@@ -113,3 +113,22 @@ def test_a_folder_of_something_else_is_one_line_with_what_was_looked_for(tmp_pat
     assert line.count("\n") == 1
     assert "model_index.json" in line
     assert "dataset.json" in line
+
+
+def test_all_of_a_run_a_model_and_a_data_set_can_be_verified(
+    small_run, small_dataset, tmp_path, capsys
+):
+    for path, said in ((small_run, "1 models, 2 checkpoints"), (small_dataset, "clips")):
+        assert run(["info", str(path), "--verify"]) == 0
+        assert said in capsys.readouterr().out.rpartition("verified: ")[2]
+    for name in ("model/unet/model.safetensors", "checkpoints/000000008/unet.safetensors"):
+        shutil.copytree(small_run, tmp_path / "run")
+        content = bytearray((tmp_path / "run" / name).read_bytes())
+        content[-5] ^= 1
+        (tmp_path / "run" / name).write_bytes(content)
+        assert run(["info", str(tmp_path / "run"), "--verify"]) == 2
+        line = capsys.readouterr().err
+        assert name in line
+        assert "damaged since it was written" in line
+        shutil.rmtree(tmp_path / "run")
+    assert run(["info", str(tmp_path), "--verify"]) == 2

@@ -1,6 +1,7 @@
 """`soundreel render`: a folder of clips with their truth, resumable, never mixed."""
 
 import json
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from soundreel.cli.render import RenderArguments, parse_frame_rate, render
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.files import locked
+from soundreel.locks import FolderInUseError
 
 SMALL = {
     "size": 32,
@@ -76,3 +79,23 @@ def test_playable_files_can_be_asked_for(tmp_path):
     render_to(tmp_path / "set", count=1, file_format="mp4", **SMALL)
     clip = Clip.load(tmp_path / "set" / "bells" / "000000.mp4")
     assert clip.duration_s == pytest.approx(0.8)
+
+
+def test_a_call_that_was_killed_can_be_repeated_and_two_at_once_are_refused(tmp_path):
+    dest = tmp_path / "set"
+    dest.mkdir()
+    left = dest / ".scenes.json.00000000-1-0.part"
+    left.write_text("half")
+    os.utime(left, (0, 0))
+    render_to(dest, count=1, seed=4, **SMALL)
+    with locked(dest), pytest.raises(FolderInUseError, match="set: in use by process"):
+        render_to(dest, count=2, seed=4, **SMALL)
+    render_to(dest, count=2, seed=4, **SMALL)
+    files = sorted(str(p.relative_to(dest)) for p in dest.rglob("*") if p.is_file())
+    assert files == [
+        "bells/000000.json",
+        "bells/000000.mkv",
+        "rain/000001.json",
+        "rain/000001.mkv",
+        "scenes.json",
+    ]

@@ -16,25 +16,35 @@ from soundreel.checkpoints.store import (
     read_model,
 )
 from soundreel.cli.main import write
+from soundreel.cli.progress import progress_bar
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
+from soundreel.data.verify import verify_dataset
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_json
 from soundreel.media.probe import MediaInfo, probe
-from soundreel.training.state import list_checkpoints
+from soundreel.training.state import list_checkpoints, verify_checkpoint
 from soundreel.training.trackers import read_log
 
 RUN_CONFIG = "config.json"
 RUN_LOG = "log.jsonl"
 
 
-def info(path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]) -> None:
+def info(
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
+    *,
+    verify: bool = False,
+) -> None:
     """Describe a model folder, a run folder, a prepared data set or a media file.
 
     Args:
         path: for example RUN/model, RUN, the folder that `soundreel prepare` made, or a clip.
+        verify: read everything in the folder and compare it with its checksums.
     """
-    show(_describe(path))
+    lines = _describe(path)
+    if verify:
+        lines["verified"] = _verify(path)
+    show(lines)
 
 
 def show(lines: dict[str, str]) -> None:
@@ -66,6 +76,29 @@ def _describe(path: Path) -> dict[str, str]:
         f"{path}: neither a model ({INDEX_FILE}), a prepared data set ({DATASET_FILE}) nor a run"
         f" ({RUN_CONFIG}) is in this folder"
     )
+
+
+def _verify(path: Path) -> str:
+    """Compare all that a folder holds with its checksums; return what was compared.
+
+    Raises:
+        SoundreelError: naming the first file or clip that is damaged, or there is nothing to check.
+    """
+    if (path / DATASET_FILE).is_file():
+        with progress_bar("verifying") as advance:
+            return f"{verify_dataset(path, advance)} clips"
+    models = sorted(file.parent for file in path.rglob(INDEX_FILE)) if path.is_dir() else []
+    checkpoints = sorted(
+        c for folder in path.rglob("checkpoints") for c in list_checkpoints(folder)
+    )
+    if not models and not checkpoints:
+        raise SoundreelError(f"{path}: holds nothing with checksums; leave out --verify")
+    for folder in models:
+        for component in read_model(folder).components.values():
+            component.state()
+    for checkpoint in checkpoints:
+        verify_checkpoint(checkpoint)
+    return f"{len(models)} models, {len(checkpoints)} checkpoints"
 
 
 def describe_model(folder: Path) -> dict[str, str]:

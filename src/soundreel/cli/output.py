@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from soundreel.errors import SoundreelError
+from soundreel.files import sweep, write_text
 
 SHEET = "contact-sheet.png"
 
 
 def check_folder(out: Path, flag: str = "--out") -> None:
-    """Raise `SoundreelError` unless there is, or can be made, a folder to write to."""
+    """Check that there is, or can be made, a folder to write to; sweep it of own leftovers.
+
+    Raises:
+        SoundreelError: nothing can be written there.
+    """
     if out.exists() and not out.is_dir():
         raise SoundreelError(f"{flag} {out} is a file; give a folder")
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise SoundreelError(f"{flag} {out}: cannot write in {nearest}; give another folder")
+    if out.is_dir():
+        sweep(out)
 
 
 def clear_earlier(out: Path, patterns: Iterable[str], *, overwrite: bool) -> None:
@@ -38,9 +45,4 @@ def clear_earlier(out: Path, patterns: Iterable[str], *, overwrite: bool) -> Non
 
 def write_provenance(path: Path, facts: dict[str, Any]) -> None:
     """Write how a file was made as JSON beside it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(facts, indent=1) + "\n")

@@ -14,7 +14,7 @@ from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, RenderedClip, RenderOptions, render_clips
 from soundreel.errors import SoundreelError
-from soundreel.media.encode import complete_file
+from soundreel.files import is_own, locked, write_text
 
 INDEX_NAME = "scenes.json"
 FORMAT_VERSION = 1
@@ -84,17 +84,19 @@ def render(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> int
         raise SoundreelError(f"--count must be at least 1, got {arguments.count}")
     if arguments.workers < 0:
         raise SoundreelError(f"--workers cannot be negative, got {arguments.workers}")
-    _write_index(dest, options, arguments.seed, arguments.file_format)
-    missing = [
-        index
-        for index in range(arguments.count)
-        if not _paths(dest, options, index, arguments.file_format)[1].is_file()
-    ]
-    clips = render_clips(options, arguments.seed, missing, arguments.workers)
-    with progress_bar("rendering") as advance:
-        for done, clip in enumerate(clips, start=1):
-            _write(dest, clip, arguments.file_format)
-            advance(done, len(missing))
+    _check_dest(dest)
+    with locked(dest):
+        _write_index(dest, options, arguments.seed, arguments.file_format)
+        missing = [
+            index
+            for index in range(arguments.count)
+            if not _paths(dest, options, index, arguments.file_format)[1].is_file()
+        ]
+        clips = render_clips(options, arguments.seed, missing, arguments.workers)
+        with progress_bar("rendering") as advance:
+            for done, clip in enumerate(clips, start=1):
+                _write(dest, clip, arguments.file_format)
+                advance(done, len(missing))
     there = arguments.count - len(missing)
     write(f"{arguments.count} clips in {dest}, {there} of them were there")
     return 0
@@ -121,8 +123,7 @@ def _write(dest: Path, clip: RenderedClip, file_format: str) -> None:
     media_path.parent.mkdir(parents=True, exist_ok=True)
     options = clip.options
     Clip(clip.frames, clip.waveform, options.frame_rate, options.sample_rate).save(media_path)
-    with complete_file(truth_path) as path:
-        path.write_text(json.dumps(clip.truth(), indent=1) + "\n")
+    write_text(truth_path, json.dumps(clip.truth(), indent=1) + "\n")
 
 
 def _paths(dest: Path, options: RenderOptions, index: int, file_format: str) -> tuple[Path, Path]:
@@ -131,12 +132,26 @@ def _paths(dest: Path, options: RenderOptions, index: int, file_format: str) -> 
     return stem.with_suffix(f".{file_format}"), stem.with_suffix(".json")
 
 
-def _write_index(dest: Path, options: RenderOptions, seed: int, file_format: str) -> None:
-    """Record what the folder holds; refuse one that holds something else.
+def _check_dest(dest: Path) -> None:
+    """Refuse a folder of other files; what a killed call left of an index is none.
 
     Raises:
-        SoundreelError: the folder was rendered with another seed or other options, or holds other
-        files.
+        SoundreelError: `dest` holds something else, or is no folder.
+    """
+    is_empty = not dest.exists() or (
+        dest.is_dir() and all(is_own(path.name) for path in dest.iterdir())
+    )
+    if not is_empty and not (dest / INDEX_NAME).is_file():
+        raise SoundreelError(
+            f"{dest} exists and is no folder of rendered scenes; give an empty folder"
+        )
+
+
+def _write_index(dest: Path, options: RenderOptions, seed: int, file_format: str) -> None:
+    """Record what the folder holds.
+
+    Raises:
+        SoundreelError: the folder was rendered with another seed or other options.
     """
     index: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -153,13 +168,7 @@ def _write_index(dest: Path, options: RenderOptions, seed: int, file_format: str
                 f"{dest} holds clips of another seed or other options; give an empty folder"
             )
         return
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise SoundreelError(
-            f"{dest} exists and is no folder of rendered scenes; give an empty folder"
-        )
-    dest.mkdir(parents=True, exist_ok=True)
-    with complete_file(path) as temporary:
-        temporary.write_text(json.dumps(index, indent=1) + "\n")
+    write_text(path, json.dumps(index, indent=1) + "\n")
 
 
 def _holds_json(path: Path, value: Any) -> bool:

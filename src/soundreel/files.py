@@ -201,8 +201,8 @@ def writing_errors(path: Path) -> Iterator[None]:
     except (FileError, FolderInUseError):
         raise
     except OSError as error:
-        about = Path(error.filename) if isinstance(error.filename, str) else None
-        if about not in (None, path, path.parent) and not _written & set(about.parts):
+        about = Path(error.filename) if isinstance(error.filename, str) else path
+        if about not in (path, path.parent) and not _written & set(about.parts):
             raise
         raise FileError(
             f"{path}: cannot be written ({error.strerror}); {_advice(error)}"

@@ -159,8 +159,11 @@ def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: s
     Raises:
         CheckpointError: missing or surplus keys, or other shapes, by name.
     """
-    shapes = ({key: tuple(value.shape) for key, value in held.items()} for held in (own, state))
-    check_shapes(*shapes, where)
+    check_shapes(_shapes_of(own), _shapes_of(state), where)
+
+
+def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def check_shapes(own: Shapes, found: Shapes, where: str) -> None:
@@ -208,7 +211,7 @@ def _expected_shapes(
         raise CheckpointError(f"{where}: no network can be built for it ({error})") from error
     finally:
         hook.remove()
-    return {name: tuple(value.shape) for name, value in state.items()}
+    return _shapes_of(state)
 
 
 def _read_config(path: Path) -> Any:

@@ -78,7 +78,7 @@ def row_checksum(columns: Mapping[str, Tensor], key: str) -> int:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().numpy()).cast("B")
+    return tensor.contiguous().numpy().reshape(-1).view("uint8").data
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

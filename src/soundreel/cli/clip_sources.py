@@ -83,7 +83,7 @@ class SampledClip:
 
     @property
     def sha256(self) -> str:
-        """A sample is what its model and its seed, which is in its name, make it."""
+        """Return the hash of its model; the seed, which makes the rest, is in its name."""
         return self.model_sha256
 
     def open(self, duration_s: float) -> ClipStream:
@@ -98,7 +98,7 @@ Item = MediaFile | PreparedClip | SampledClip
 
 
 def set_sha256(items: Sequence[Item]) -> str:
-    """One hash of a set: of the names and hashes of its clips."""
+    """Return one hash of a set: of the names and hashes of its clips."""
     lines = "".join(f"{item.name} {item.sha256}\n" for item in items)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -113,7 +113,7 @@ def clip_items(
     device: str | None = None,
     precision: str | None = None,
 ) -> list[Item]:
-    """The clips of a source, in the order of their names.
+    """Find the clips of a source, in the order of their names.
 
     Args:
         split: of a prepared data set; "" takes all.
@@ -144,7 +144,7 @@ def clip_items(
 
 
 def media_files(folder: Path) -> list[Item]:
-    """All media files below a folder; a hidden file is none."""
+    """Find all media files below a folder; a hidden file is none."""
     found = sorted(path for path in folder.rglob("*") if is_media_name(path) and path.is_file())
     return [
         MediaFile(
@@ -213,7 +213,7 @@ def _sampled(
 
 
 def model_sha256(folder: Path) -> str:
-    """One hash of a model folder: of the names and contents of its files."""
+    """Return one hash of a model folder: of the names and contents of its files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     lines = "".join(
         f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files

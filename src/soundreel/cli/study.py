@@ -149,7 +149,7 @@ def _create(arguments: CreateArguments) -> None:
 
 
 def _systems(arguments: CreateArguments) -> dict[str, Path]:
-    """Folders by name of the system."""
+    """Return the folders by name of the system."""
     folders: dict[str, Path] = {}
     for text in (text for group in arguments.system for text in group):
         name, _, folder = text.partition("=")
@@ -207,7 +207,7 @@ def _consent(arguments: CreateArguments) -> str:
 
 
 def _source_clips(folder: Path) -> "list[SourceClip]":
-    """The clips of a folder of videos, or of a prepared data set."""
+    """Find the clips of a folder of videos, or of a prepared data set."""
     from soundreel.checkpoints.store import INDEX_FILE
     from soundreel.cli.clip_sources import Item, MediaFile, PreparedClip, clip_items
     from soundreel.study.sources import SourceClip

@@ -9,7 +9,7 @@ TRAIN = "train"
 def assign_splits(
     groups: Iterable[str], *, test: float, valid: float, seed: int, known: Mapping[str, str]
 ) -> dict[str, str]:
-    """The split of each group of clips that show the same thing.
+    """Draw the split of each group of clips that show the same thing.
 
     Args:
         test, valid: share of the groups (below 1) or number of them (from 1 on); `valid` is drawn
@@ -35,5 +35,5 @@ def assign_splits(
 
 
 def _uniform(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
+    """Return a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

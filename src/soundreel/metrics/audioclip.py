@@ -54,7 +54,7 @@ class SplineTransform(nn.Module):
         self.bias = nn.Parameter(torch.zeros(0))  # the official tower has none, but stores it
 
     def wavelets(self, length: int) -> tuple[Float[Tensor, "bin time"], Float[Tensor, "bin time"]]:
-        """Real and imaginary parts, scaled by 1 / sqrt(length)."""
+        """Return real and imaginary parts, scaled by 1 / sqrt(length)."""
         tiny = 1e-8
         time = math.pi * _even_grid(length).to(self.m.device) + tiny
         order, bandwidth, centre = self.m[:, None], self.fb[:, None], self.fc[:, None]
@@ -75,7 +75,7 @@ class SplineTransform(nn.Module):
     def forward(
         self, frames: Float[Tensor, "batch frame length"]
     ) -> Float[Tensor, "batch bin frame"]:
-        """Power of every bin in every frame."""
+        """Compute the power of every bin in every frame."""
         real, imaginary = self.wavelets(frames.shape[-1])
         power = (
             functional.linear(frames, real).square() + functional.linear(frames, imaginary).square()
@@ -159,7 +159,7 @@ class AudioCLIPAudio(nn.Module):
     def log_power(
         self, waveform: Float[Tensor, "batch sample"], reference_scaling: bool
     ) -> Float[Tensor, "batch band bin time"]:
-        """Decibels of the three bands.
+        """Compute the decibels of the three bands.
 
         Args:
             reference_scaling: map the range of 16-bit integers onto [-1, 1], which is what the
@@ -189,7 +189,7 @@ class AudioCLIPAudio(nn.Module):
         return self.fc(x[:, :, 0, 0])
 
     def _frames(self, waveform: Tensor) -> Tensor:
-        """Windowed frames in the middle of zero-padded blocks of the transform's length."""
+        """Cut windowed frames, in the middle of zero-padded blocks of the transform's length."""
         num_samples = waveform.shape[-1]
         count = 1 + max(0, math.ceil((num_samples - FRAME_LENGTH) / HOP_LENGTH))
         missing = max(0, (count - 1) * HOP_LENGTH + FRAME_LENGTH - num_samples)
@@ -242,7 +242,7 @@ def _even_grid(length: int) -> Float[Tensor, " time"]:
 
 
 def _blackman_harris(length: int) -> Float[Tensor, " length"]:
-    """Periodic four-term Blackman-Harris window."""
+    """Return the periodic four-term Blackman-Harris window."""
     phase = 2 * math.pi * torch.arange(length, dtype=torch.float64) / length
     terms = (0.35875, -0.48829, 0.14128, -0.01168)
     return sum((a * torch.cos(k * phase) for k, a in enumerate(terms)), phase * 0).float()

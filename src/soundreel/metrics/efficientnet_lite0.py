@@ -91,14 +91,14 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(NUM_FEATURES, 1000) if has_classifier else None
 
     def features(self, image: Image) -> Float[Tensor, "batch _dim"]:
-        """The 1280 features averaged over the picture."""
+        """Compute the 1280 features averaged over the picture."""
         x = functional.relu6(self._bn0(self._conv_stem(image)))
         for block in self._blocks:
             x = block(x)
         return functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
     def forward(self, image: Image) -> Float[Tensor, "batch _logit"]:
-        """ImageNet logits."""
+        """Compute the ImageNet logits."""
         if self._fc is None:
             raise ValueError("this EfficientNet-Lite0 was built without its classifier")
         return self._fc(self.features(image))

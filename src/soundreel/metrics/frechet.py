@@ -55,7 +55,7 @@ def check_features(real: Features, fake: Features, minimum: int = 2) -> None:
 
 
 def covariance_factor(features: Features) -> Float[Tensor, "_rank _dim"]:
-    """A matrix F with F^T F = unbiased covariance and no more than `dim` rows."""
+    """Return a matrix F with F^T F = unbiased covariance and no more than `dim` rows."""
     centred = features.double() - features.double().mean(dim=0)
     factor = centred / (features.shape[0] - 1) ** 0.5
     if factor.shape[0] > factor.shape[1]:
@@ -64,7 +64,7 @@ def covariance_factor(features: Features) -> Float[Tensor, "_rank _dim"]:
 
 
 def frechet_distance(real: Features, fake: Features) -> float:
-    """Frechet distance of two feature sets, from means and unbiased covariances, in float64.
+    """Compute the Frechet distance of two feature sets from unbiased covariances, in float64.
 
     Positively biased by a term of order 1 / number of samples: compare only figures of equal
     counts.
@@ -90,7 +90,7 @@ def frechet_interval(
     num_resamples: int = 200,
     level: float = 0.95,
 ) -> Estimate:
-    """Frechet distance with a bootstrap interval over both sets.
+    """Compute the Frechet distance with a bootstrap interval over both sets.
 
     Resampling with replacement makes the distance larger on average (repeated rows lower the rank),
     so the spread of the resampled distances is centred on the estimate.
@@ -117,7 +117,7 @@ def centred_interval(
     num_real: int,
     num_fake: int,
 ) -> Estimate:
-    """Percentile interval of resampled values, shifted so that their mean lies on the estimate."""
+    """Return the percentile interval of resampled values, their mean moved onto the estimate."""
     if not 0 < level < 1:
         raise ValueError(f"level is a probability within (0, 1), got {level}")
     tail = (1 - level) / 2

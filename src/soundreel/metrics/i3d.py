@@ -139,5 +139,5 @@ class I3DFeatures:
     def __call__(
         self, frames: UInt8[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
-        """Features of RGB frames; evaluation mode, so a clip's row depends on that clip alone."""
+        """Compute features of RGB frames; a clip's row depends on that clip alone."""
         return self.network(reference_video_input(frames))

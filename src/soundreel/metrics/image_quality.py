@@ -9,7 +9,7 @@ def psnr_db(
     images: Float[Tensor, "batch channel height width"],
     reference: Float[Tensor, "batch channel height width"],
 ) -> Float[Tensor, " batch"]:
-    """Peak signal-to-noise ratio of each image in decibels; infinite for equal images.
+    """Compute the peak signal-to-noise ratio of each image in decibels; infinite for equal images.
 
     Both are in [-1, 1], so the peak-to-peak value is 2.
     """

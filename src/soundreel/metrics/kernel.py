@@ -38,7 +38,7 @@ DEFAULT_KERNEL = PolynomialKernel()
 def kernel_distance(
     real: Features, fake: Features, kernel: PolynomialKernel = DEFAULT_KERNEL
 ) -> float:
-    """Unbiased squared maximum mean discrepancy of two feature sets, in float64.
+    """Compute the unbiased squared maximum mean discrepancy of two feature sets, in float64.
 
     Raises:
         SoundreelError: fewer than two samples on a side, other widths, or values not finite.
@@ -61,7 +61,7 @@ def kernel_interval(
     level: float = 0.95,
     kernel: PolynomialKernel = DEFAULT_KERNEL,
 ) -> Estimate:
-    """Kernel distance with a bootstrap interval over both sets.
+    """Compute the kernel distance with a bootstrap interval over both sets.
 
     A resample is a weight for every sample; pairs of copies of one sample stay left out, so that
     resampling adds no bias.
@@ -78,7 +78,7 @@ def kernel_interval(
 def _weights(
     count: int, num_resamples: int, generator: torch.Generator
 ) -> Float[Tensor, "resample count"]:
-    """How often each sample occurs in each resample; one with a single sample is drawn again."""
+    """Draw how often each sample occurs in each resample; one of a single sample is drawn again."""
     weights = torch.zeros(num_resamples, count, dtype=torch.float64)
     todo = torch.arange(num_resamples)
     while len(todo):
@@ -96,7 +96,7 @@ def _weighted(
     weight_real: Float[Tensor, "resample real"],
     weight_fake: Float[Tensor, "resample fake"],
 ) -> Float[Tensor, " resample"]:
-    """The estimate for every row of weights."""
+    """Compute the estimate for every row of weights."""
 
     def off_diagonal(gram: Tensor, weight: Tensor) -> Tensor:
         total = ((weight @ gram) * weight).sum(dim=1) - weight.square() @ gram.diagonal()

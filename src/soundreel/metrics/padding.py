@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zero padding of the trailing axes after which a strided window gives ceil(size / stride).
+    """Pad the trailing axes with zeros, after which a strided window gives ceil(size / stride).
 
     The total depends on the size; where it is odd, the extra element goes to the end.
     """

@@ -116,7 +116,7 @@ def reference_clips(
     stride: int = 1,
     target_frame_rate: int | float | Fraction = 10,
 ) -> list[ReferenceClip]:
-    """The data loader's clips of a source of constant frame rate.
+    """Cut the data loader's clips of a source of constant frame rate.
 
     The interval of sound ends one *source* frame after the last frame chosen, so that sources
     faster than `target_frame_rate` give less sound than picture, and the loader fills up with
@@ -149,7 +149,7 @@ def reference_clips(
 def reference_fit_audio(
     waveform: Num[Tensor, "channel sample"], num_samples: int
 ) -> Num[Tensor, "1 fitted"]:
-    """The data loader's sound: the first channel alone, cut or zero-padded at its end."""
+    """Prepare the data loader's sound: the first channel alone, cut or zero-padded at its end."""
     first = waveform[:1, :num_samples]
     return functional.pad(first, (0, num_samples - first.shape[1]))
 

@@ -77,7 +77,7 @@ def write_report(path: Path, evaluation: Evaluation, shown: Shown) -> None:
 
 
 def report_html(evaluation: Evaluation, shown: Shown) -> str:
-    """The whole page."""
+    """Write the whole page as HTML."""
     copies = evaluation.copies
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -196,7 +196,7 @@ def _pairs(shown: Sequence[ShownPair]) -> str:
 
 
 def _place(neighbour: Neighbour) -> str:
-    """Name of a known clip, and from when on, where that is not its start."""
+    """Return the name of a known clip, and from when on, where that is not its start."""
     later = f" from {neighbour.start_s:.1f} s" if neighbour.start_s else ""
     return f"{neighbour.known}{later}"
 

@@ -136,7 +136,7 @@ class Watched:
 
     @property
     def duration_s(self) -> float:
-        """Seconds for which the pictures last."""
+        """Return for how many seconds the pictures last."""
         return float(self.num_frames / self.frame_rate)
 
 

@@ -56,7 +56,7 @@ class VGGish(nn.Module):
 
 
 def mel_matrix() -> Float[Tensor, "bin mel"]:
-    """Triangles that are linear in mel = 1127 ln(1 + f / 700), peak 1, the zero bin left out."""
+    """Return triangles linear in mel = 1127 ln(1 + f / 700), peak 1, the zero bin left out."""
 
     def mel(hz: Tensor) -> Tensor:
         return 1127 * torch.log1p(hz / 700)
@@ -73,8 +73,9 @@ def mel_matrix() -> Float[Tensor, "bin mel"]:
 def log_mel_examples(
     waveform: Float[Tensor, "batch sample"],
 ) -> Float[Tensor, "batch example 96 64"]:
-    """ln(mel magnitude + 0.01) of successive stretches of 0.96 s; what is left at the end is
-    dropped.
+    """Compute ln(mel magnitude + 0.01) of successive stretches of 0.96 s.
+
+    What is left at the end is dropped.
 
     Raises:
         SoundreelError: less than one stretch of sound.

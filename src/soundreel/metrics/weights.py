@@ -24,7 +24,7 @@ class MetricWeightsError(SoundreelError):
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -78,7 +78,7 @@ def load_weights(
 
 
 def _read(path: Path, what: str) -> dict[str, Tensor]:
-    """Tensors by name, floating ones as float32, 8-bit ones times their scales."""
+    """Read tensors by name, floating ones as float32, 8-bit ones times their scales."""
     try:
         tensors = read_tensors(path)
     except CheckpointError as error:

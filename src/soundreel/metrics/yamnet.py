@@ -72,7 +72,7 @@ class YAMNet(nn.Module):
         self.classifier = nn.Linear(channels, 521) if has_classifier else None
 
     def log_mel(self, waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch time mel"]:
-        """ln(mel magnitude + 0.001), 100 columns a second, no padding at the ends."""
+        """Compute ln(mel magnitude + 0.001), 100 columns a second, no padding at the ends."""
         window = torch.hann_window(WINDOW_LENGTH, device=waveform.device)
         frames = waveform.unfold(-1, WINDOW_LENGTH, HOP_LENGTH) * window
         magnitude = torch.fft.rfft(frames, TRANSFORM_LENGTH).abs()
@@ -81,7 +81,7 @@ class YAMNet(nn.Module):
     def embeddings(
         self, waveform: Float[Tensor, "batch sample"]
     ) -> Float[Tensor, "batch patch dim"]:
-        """Embedding of every patch of 0.96 s, one each 0.48 s."""
+        """Compute the embedding of every patch of 0.96 s, one each 0.48 s."""
         if waveform.shape[-1] < MIN_SAMPLES:
             raise SoundreelError(
                 f"YAMNet needs {MIN_SAMPLES} samples ({MIN_SAMPLES / SAMPLE_RATE} s at 16 kHz), "
@@ -96,7 +96,7 @@ class YAMNet(nn.Module):
     def scores(
         self, embeddings: Float[Tensor, "batch patch dim"]
     ) -> Float[Tensor, "batch patch label"]:
-        """Probability of each of the 521 AudioSet classes."""
+        """Compute the probability of each of the 521 AudioSet classes."""
         if self.classifier is None:
             raise ValueError("this YAMNet was built without its classifier")
         return torch.sigmoid(self.classifier(embeddings))

@@ -14,7 +14,7 @@ Level = Literal["nominal", "ordinal", "interval"]
 def krippendorff_alpha(
     values: Int[np.ndarray, " rating"], units: Int[np.ndarray, " rating"], level: Level = "ordinal"
 ) -> float:
-    """1 is full agreement, 0 what chance gives; NaN if no two ratings differ, or no unit has two.
+    """Compute alpha: 1 is full agreement, 0 chance; NaN if no ratings differ, or no unit has two.
 
     Args:
         values: ratings on a scale of integers.

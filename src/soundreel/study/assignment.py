@@ -45,7 +45,7 @@ class AnsweredTrial:
 
 
 def assign_trials(study: Study, rater: int, seen: Mapping[tuple[Test, str], int]) -> list[Trial]:
-    """The trials of a rater, in order.
+    """Draw the trials of a rater, in order.
 
     Every system gets the same share of a rater's clips (to one clip), and of its clips those that
     fewest raters have seen. A rater meets a clip once in each test, and only once in all where
@@ -76,7 +76,7 @@ def _choose(
     met: set[str],
     rng: random.Random,
 ) -> list[StudyClip]:
-    """Round by round a clip of each system, until the rater has enough."""
+    """Take round by round a clip of each system, until the rater has enough."""
     queues = []
     for system in study.systems:
         queue = [clip for clip in study.clips if clip.system == system]
@@ -108,7 +108,7 @@ def _checks(study: Study, test: Test, met: set[str], rng: random.Random) -> list
 
 
 def check_passed(check: str, expected: int, values: Mapping[str, int]) -> bool:
-    """Whether an attention check was answered as an attentive rater would.
+    """Tell whether an attention check was answered as an attentive rater would.
 
     Noise is "pure noise" on the scale of the protocol; 2 is let pass too, for some see figures.
     """
@@ -118,5 +118,5 @@ def check_passed(check: str, expected: int, values: Mapping[str, int]) -> bool:
 
 
 def count_seen(trials: list[Trial]) -> Counter[tuple[Test, str]]:
-    """How often each clip is shown in each test, checks aside."""
+    """Count how often each clip is shown in each test, checks aside."""
     return Counter((trial.test, trial.clip) for trial in trials if not trial.check)

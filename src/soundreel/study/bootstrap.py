@@ -40,7 +40,7 @@ def estimate_means(
     num_resamples: int = 2000,
     level: float = 0.95,
 ) -> Estimates:
-    """Means of systems that the same raters have judged, and their differences.
+    """Estimate the means of systems that the same raters have judged, and their differences.
 
     A difference is estimated with the same raters on both sides, so a strict rater weighs on both.
 
@@ -75,7 +75,7 @@ def estimate_means(
 def _multiplicities(
     rng: np.random.Generator, num_resamples: int, count: int
 ) -> Int[np.ndarray, "resample item"]:
-    """How often each of `count` items is drawn in `count` draws with replacement."""
+    """Draw how often each of `count` items occurs in `count` draws with replacement."""
     return rng.multinomial(count, np.full(count, 1 / count), size=num_resamples)
 
 
@@ -91,7 +91,7 @@ def _resampled_means(
 
 
 def _filled(ratings: Ratings) -> tuple[int, int]:
-    """Number of raters and of clips with a rating."""
+    """Count the raters and the clips with a rating."""
     given = ~np.isnan(ratings)
     return int(given.any(axis=1).sum()), int(given.any(axis=0).sum())
 
@@ -99,7 +99,7 @@ def _filled(ratings: Ratings) -> tuple[int, int]:
 def _estimate(
     value: float, resampled: Float[np.ndarray, " resample"], is_enough: bool, level: float
 ) -> Estimate:
-    """Percentile interval, without the rare resamples that hold no rating."""
+    """Return the percentile interval without the rare resamples that hold no rating."""
     if not is_enough:
         return Estimate(value, float("nan"), float("nan"))
     tail = (1 - level) / 2

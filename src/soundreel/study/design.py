@@ -96,7 +96,7 @@ class Study:
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """In the order they were given."""
+        """Return the systems in the order they were given."""
         return tuple(dict.fromkeys(clip.system for clip in self.clips if clip.system))
 
     @property
@@ -104,12 +104,12 @@ class Study:
         return tuple(clip for clip in self.clips if not clip.system)
 
     def num_trials(self, test: Test) -> int:
-        """Clips of systems a rater sees in a test: no more than there are."""
+        """Return how many clips of systems a rater sees in a test: no more than there are."""
         wanted = self.mos_trials if test == "mos" else self.turing_trials
         return min(wanted, sum(1 for clip in self.clips if clip.system))
 
     def num_clips(self) -> dict[str, int]:
-        """Number of clips of each system."""
+        """Count the clips of each system."""
         return dict(Counter(clip.system for clip in self.clips if clip.system))
 
 
@@ -119,7 +119,7 @@ def save_study(folder: Path, study: Study) -> None:
 
 
 def load_study(folder: Path) -> Study:
-    """Raises: SoundreelError if the folder holds no complete study of this format."""
+    """Read a study; raise `SoundreelError` if the folder holds none that is whole."""
     path = folder / STUDY_FILE
     if not path.is_file():
         raise SoundreelError(
@@ -145,5 +145,5 @@ def load_study(folder: Path) -> Study:
 
 
 def clip_path(folder: Path, clip_id: str) -> Path:
-    """File of a clip whose id comes from `study.json`, never from a request."""
+    """Return the file of a clip whose id comes from `study.json`, never from a request."""
     return folder / CLIP_FOLDER / f"{clip_id}.mp4"

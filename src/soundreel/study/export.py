@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def answers_csv(study: Study, trials: Sequence[AnsweredTrial]) -> str:
-    """Comma-separated values, first line `COLUMNS`.
+    """Write comma-separated values, first line `COLUMNS`.
 
     `check` names the kind of attention check and is empty for ordinary answers; `left_out` says why
     the rater does not count, and is empty if they do.

@@ -10,7 +10,7 @@ class UnsatisfiableRangeError(Exception):
 
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte, or None for the whole file.
+    """Return the first and last byte, or None for the whole file.
 
     Players on phones ask for parts and refuse to play without them. Several parts at once, or a
     header that is no range, are answered with the whole file, as the RFC allows.

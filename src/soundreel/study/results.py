@@ -56,7 +56,7 @@ class StudyResults:
 
 
 def excluded_raters(study: Study, trials: Sequence[AnsweredTrial]) -> dict[int, str]:
-    """Raters who do not count: `failed` or `unchecked`, as `Attendance` says."""
+    """Find the raters who do not count: `failed` or `unchecked`, as `Attendance` says."""
     checks: dict[int, list[bool]] = {answered.rater: [] for answered in trials}
     for answered in trials:
         trial = answered.trial
@@ -80,7 +80,7 @@ def compute_results(
     seed: int = 0,
     num_resamples: int = 2000,
 ) -> StudyResults:
-    """Results from everything that was answered so far.
+    """Compute results from everything that was answered so far.
 
     Args:
         trials, progress: from `Store.answered_trials` and `Store.progress`.
@@ -145,7 +145,7 @@ def _scores(
 def _ratings(
     answered: Sequence[AnsweredTrial], key: str, raters: dict[int, int], is_vote: bool
 ) -> Ratings:
-    """Of one system; votes become 1 where they pass and 0 where not."""
+    """Collect those of one system; votes become 1 where they pass and 0 where not."""
     clips = {clip: k for k, clip in enumerate(sorted({t.trial.clip for t in answered}))}
     matrix = np.full((len(raters), len(clips)), np.nan)
     for t in answered:

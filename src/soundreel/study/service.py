@@ -35,7 +35,7 @@ class StudyService:
         self.store.close()
 
     def describe(self) -> dict[str, Any]:
-        """What everybody may know before taking part."""
+        """Return what everybody may know before taking part."""
         study = self.study
         return {
             "title": study.title,
@@ -60,13 +60,13 @@ class StudyService:
         }
 
     def start(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A new rater's token. Raises: RefusedError without consent, or if the study is full."""
+        """Return a new rater's token; raise RefusedError without consent, or if all is full."""
         if body != {"consent": True}:
             raise RefusedError(400, "Taking part needs consent.")
         return {"token": self.store.add_rater(self.study, time.time())}
 
     def state(self, token: str) -> dict[str, Any]:
-        """Where a rater is. Raises: RefusedError if nobody has this token."""
+        """Return where a rater is; raise RefusedError if nobody has this token."""
         rater = self.store.find_rater(token)
         shown = self.store.current_trial(rater, time.time())
         if shown is None:
@@ -105,5 +105,5 @@ class StudyService:
         return self.state(token)
 
     def clip_file(self, trial_id: str) -> Path:
-        """Raises: RefusedError if there is no such trial."""
+        """Return the file of a trial's clip; raise RefusedError if there is no such trial."""
         return clip_path(self.folder, self.store.clip_of(trial_id))

@@ -55,7 +55,7 @@ class FormatWish:
 
     @property
     def needed(self) -> Fraction:
-        """Seconds a clip must last."""
+        """Return for how many seconds a clip must last."""
         return self.min_duration if self.duration is None else self.duration
 
 

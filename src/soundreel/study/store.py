@@ -110,7 +110,7 @@ class Store:
         return row[0]
 
     def current_trial(self, rater: int, now: float) -> ShownTrial | None:
-        """The first trial without an answer, noting when it was first shown; None at the end."""
+        """Return the first trial without an answer, noting when it was first shown; or None."""
         with self._transaction() as db:
             current = _current(db, rater)
             if current is None:
@@ -222,7 +222,7 @@ def create_store(path: Path) -> None:
 
 
 def _digest(token: str) -> str:
-    """Only this is stored, so that nobody can answer for a rater by reading the file."""
+    """Return what is stored of a token: nobody can answer for a rater by reading the file."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -20,7 +20,7 @@ def cut_pair(
     duration_s: Number,
     shift_s: Number,
 ) -> tuple[UInt8[np.ndarray, "_frame height width 3"], Float32[np.ndarray, "channel _sample"]]:
-    """The first `duration_s` of the picture with the sound from `shift_s` on.
+    """Cut the first `duration_s` of the picture with the sound from `shift_s` on.
 
     Both pieces are real content throughout: no silence is put in, which a metric might notice.
 
@@ -41,7 +41,7 @@ def cut_pair(
 def auroc(
     positive: Sequence[Number] | np.ndarray, negative: Sequence[Number] | np.ndarray
 ) -> float:
-    """Probability that a positive example scores above a negative one; ties count half.
+    """Compute the probability that a positive example scores above a negative one; ties count half.
 
     Raises:
         ValueError: no examples on one side.
@@ -60,7 +60,7 @@ def auroc_interval(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC; pairs of one clip are drawn together.
+    """Compute the percentile bootstrap interval of the AUROC; pairs of one clip are drawn together.
 
     Raises:
         ValueError: the two sides are not of one length.

@@ -78,7 +78,7 @@ class Curves:
 
     @property
     def duration_s(self) -> float:
-        """Seconds for which the pictures last."""
+        """Return for how many seconds the pictures last."""
         return (len(self.motion.flux) + 1) / float(self.frame_rate)
 
 
@@ -280,7 +280,7 @@ def _block_means(
 
 
 def _bands(size: int, sample_rate: int) -> Float[np.ndarray, "bin band"]:
-    """Triangles on a mel scale from 60 Hz to 7.6 kHz, or to the highest frequency there is."""
+    """Make triangles on a mel scale from 60 Hz to 7.6 kHz or to the highest frequency there is."""
     top = min(7600.0, 0.475 * sample_rate)
     mel = 1127 * np.log1p(np.fft.rfftfreq(size, 1 / sample_rate) / 700)
     low, high = 1127 * np.log1p(np.array([60.0, top]) / 700)

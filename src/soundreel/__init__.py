@@ -1,7 +1,12 @@
 """Soundreel: train, sample and evaluate models that generate video and its sound together."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Threads that wait without spinning, said before torch is loaded: beside another busy process,
+# spinning ones make two threads a hundred times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -43,7 +43,8 @@ def objective(network, batch, noise):
 
 parallel = start_parallel(torch.device("cpu"))
 config = TrainConfig(total_samples=32, global_batch_size=8, micro_batch_size=2, max_grad_norm=1.0,
-                     learning_rate=1e-2, ema_decay=0.5, log_every=8, save_every=64)
+                     learning_rate=1e-2, ema_decay=0.5, log_every=8, save_every=64,
+                     precision="float32")
 
 
 def batches():

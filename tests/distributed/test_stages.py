@@ -63,6 +63,7 @@ TRAIN = TrainConfig(
     log_every=4,
     save_every=1000,
     preview_every=0,
+    precision="float32",
 )
 
 

@@ -55,6 +55,7 @@ def toy_config(**changes):
         "learning_rate": 1e-2,
         "log_every": 8,
         "save_every": 64,
+        "precision": "float32",
     }
     return TrainConfig(**{**settings, **changes})
 
@@ -249,7 +250,7 @@ def test_a_log_cut_off_by_a_crash_is_mended_on_resuming(tmp_path):
     [
         ({"micro_batch_size": 3}, "multiple of micro_batch_size 3"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"precision": "float16"}, "'float32' or 'bfloat16'"),
+        ({"precision": "float16"}, "precision is one of auto, float32, bfloat16"),
         ({"ema_decay": 1.0}, "ema_decay"),
     ],
 )
@@ -317,6 +318,44 @@ def test_checkpoints_of_the_first_format_are_read_as_they_were_written(tmp_path)
     second = make_trainee("toy", toy_trainee().network, whole.objective, **options)
     assert load_training_state(newest, [second]) == 32
     assert all(torch.equal(state_of(first)[k], v) for k, v in state_of(second).items())
+
+
+def test_moments_of_channels_last_weights_are_restored_in_their_order(tmp_path):
+    """Fused AdamW walks through memory: a moment in another order would move other weights."""
+
+    def trainee():
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+        def objective(network, batch, noise):
+            x = batch.av["audio"][:, 0, :1, None, None].expand(-1, 3, 5, 5)
+            ramp = torch.arange(75.0).reshape(1, 3, 5, 5)
+            loss = (network(x * ramp) - 1).square().mean()
+            return TrainingLoss(loss, {"mse": (loss.detach(), len(x))})
+
+        return make_trainee("toy", network, objective, learning_rate=1e-2, ema_decay=0.5)
+
+    whole, first, second = trainee(), trainee(), trainee()
+    run(toy_config(), tmp_path / "whole", whole)
+    run(toy_config(total_samples=32), tmp_path / "parts", first)
+    newest = list_checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+    run(toy_config(), tmp_path / "parts", second, start=load_training_state(newest, [second]))
+    assert not whole.network.weight.is_contiguous()
+    assert all(torch.equal(value, state_of(second)[key]) for key, value in state_of(whole).items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch's compiler
+def test_a_compiled_network_learns_the_same_and_keeps_its_names(tmp_path):
+    plain, compiled = toy_trainee(), toy_trainee()
+    for trainee in (plain, compiled):
+        trainee.network[1].p = 0.0
+    run(toy_config(), tmp_path / "plain", plain)
+    run(toy_config(compile=True), tmp_path / "compiled", compiled)
+    expected, got = state_of(plain), state_of(compiled)
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_checkpoint_is_not_written_twice(tmp_path):

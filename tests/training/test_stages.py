@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from soundreel.config import DataConfig
-from soundreel.config_io import ConfigError
+from soundreel.config_io import ConfigError, load_json
 from soundreel.data.dataset import Sample
 from soundreel.files import FolderInUseError, locked
 from soundreel.protocols import Stage
-from soundreel.training.loop import TrainConfig
+from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.run import StageWork
 from soundreel.training.stages import Recipe, train_stages
@@ -43,6 +43,7 @@ def toy_config(**changes):
         log_every=4,
         save_every=8,
         preview_every=8,
+        precision="float32",
     )
     train = replace(train, **changes)
     return ToyConfig(first=train, second=train)
@@ -199,3 +200,31 @@ def test_recomputation_that_has_no_effect_is_refused(tmp_path):
     config = toy_config(checkpoint_activations=True)
     with pytest.raises(ConfigError, match="first cannot recompute its activations"):
         run_toy(tmp_path / "run", config)
+
+
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch, faster):
+    """Wherever it goes on: what is faster there would give other numbers."""
+    seen = []
+
+    def fit_noted(trainees, batches, config, **options):
+        seen.append(config.precision)
+        return fit(trainees, batches, config, **options)
+
+    def prefer(precision):
+        monkeypatch.setattr(
+            "soundreel.training.stages.resolve_precision", lambda device, wanted: precision
+        )
+
+    monkeypatch.setattr("soundreel.training.run.fit", fit_noted)
+    out, config = tmp_path / "run", toy_config(precision="auto")
+    prefer(faster)
+    assert run_toy(out, config, only=["first"])
+    stored = load_json(ToyConfig, out / "config.json")
+    assert stored.first.precision == stored.second.precision == faster
+    prefer("float32" if faster == "bfloat16" else "bfloat16")
+    assert run_toy(out, config, resume=True)
+    assert seen == [faster, faster]
+    other = toy_config(precision="float32" if faster == "bfloat16" else "bfloat16")
+    with pytest.raises(ConfigError, match=r"other settings \(first.precision, second.precision;"):
+        run_toy(out, other, resume=True)

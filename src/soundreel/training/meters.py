@@ -1,11 +1,16 @@
-"""Running means between two log lines, speed and time left."""
+"""The numbers of a step, fetched from the device at once; running means, speed and time left."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from soundreel.protocols import Tracker
+from soundreel.training.objectives import TrainingLoss
+from soundreel.training.step import Step
 
-__all__ = ["Meters", "Tracker"]
+__all__ = ["Meters", "Tracker", "collected"]
 
 
 class Meters:
@@ -48,3 +53,37 @@ class Meters:
         self._started = time.monotonic()
         self._excluded_s = 0.0
         return line
+
+
+def collected(
+    results: Sequence[TrainingLoss], norm: Tensor, step: Step, stop_requested: bool
+) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Fetch the numbers of a step from the device, summed over processes: its only host wait."""
+    names: list[str] = ["loss", "grad_norm"]
+    values: list[int | float | Tensor] = [sum(result.loss for result in results), norm]  # pyrefly: ignore
+    counts: list[int | float | Tensor] = [1.0, 1.0]
+    for result in results:
+        for name, (value, count) in result.means.items():
+            names.append(name)
+            values.append(value)
+            counts.append(count)
+    device = norm.device
+    numbers = _as_vector([*values, *counts, float(stop_requested)], device)
+    value, count, flag = numbers.split([len(names), len(names), 1])
+    weighted = torch.where(count > 0, value * count, 0.0)
+    fetched = step.parallel.sum(torch.cat([weighted, count, flag])).tolist()
+    sums: dict[str, tuple[float, float]] = {}
+    for index, name in enumerate(names):
+        total, seen = sums.get(name, (0.0, 0.0))
+        sums[name] = (total + fetched[index], seen + fetched[len(names) + index])
+    return sums, fetched[-1] > 0
+
+
+def _as_vector(numbers: Sequence[int | float | Tensor], device: torch.device) -> Tensor:
+    """Return numbers, some of them on the device, as one vector there; nothing waits for it."""
+    tensors = [x.detach().float() for x in numbers if isinstance(x, Tensor)]
+    vector = torch.tensor([0.0 if isinstance(x, Tensor) else x for x in numbers])
+    places = torch.tensor([i for i, x in enumerate(numbers) if isinstance(x, Tensor)])
+    vector = vector.double().to(device, non_blocking=True)
+    moved = torch.stack([x.to(device) for x in tensors]).double()
+    return vector.index_put((places.to(device, non_blocking=True),), moved)

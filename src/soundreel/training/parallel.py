@@ -63,6 +63,10 @@ class Parallel:
         dist.all_gather(parts, x.detach().contiguous())
         return torch.cat(parts)
 
+    def of_main(self, flag: bool, device: torch.device) -> bool:
+        """Return the flag of the main process; all processes must ask together."""
+        return self.any(flag and self.is_main, device)
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Tell whether the flag is set in any process; all processes must ask together."""
         if self.world_size == 1:

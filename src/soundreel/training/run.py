@@ -75,6 +75,7 @@ class Run:
         trackers: makes further receivers of a stage's logged numbers.
         device: where its networks and batches lie.
         init: earlier model that networks start from.
+        precisions: of the stages by name, where their configuration leaves it open.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Run:
         trackers: Callable[[], list[Tracker]],
         device: torch.device,
         init: InitialModel | None = None,
+        precisions: Mapping[str, str] | None = None,
     ) -> None:
         self.out = out
         self.init = init
@@ -97,6 +99,7 @@ class Run:
         self._num_workers = num_workers
         self._stop = stop
         self._trackers = trackers
+        self._precisions = precisions or {}
 
     def folder(self, stage: Stage) -> Path:
         """Return where a stage's log, checkpoints and previews lie."""
@@ -195,7 +198,7 @@ class Run:
         return fit(
             work.trainees,
             self._batches(work, seen),
-            work.train,
+            replace(work.train, precision=self._precisions.get(stage.name, work.train.precision)),
             checkpoints=folder / "checkpoints",
             samples_seen=seen,
             trackers=trackers,

@@ -8,6 +8,8 @@ A stage whose folder is that of the run itself (systems of one stage) leaves the
 also when it was told to stop, and may be trained on after its end.
 """
 
+import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,15 +18,24 @@ from typing import Any
 import torch
 
 from soundreel.config_io import ConfigError, save_json
-from soundreel.device import find_device
+from soundreel.device import find_device, resolve_precision
 from soundreel.files import locked
 from soundreel.protocols import Stage, Tracker
 from soundreel.training.init import initial_model
 from soundreel.training.loop import TrainConfig
-from soundreel.training.parallel import start_parallel
+from soundreel.training.parallel import Parallel, start_parallel
 from soundreel.training.run import COMPONENT, Run, StageWork, StoppedError
-from soundreel.training.run_folder import check_out, machine_restored, prepare_machine
+from soundreel.training.run_folder import (
+    as_begun,
+    check_out,
+    machine_restored,
+    prepare_machine,
+    stage_precisions,
+    with_precision,
+)
 from soundreel.training.signals import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 class Recipe:
@@ -80,11 +91,13 @@ def train_stages(
     """
     trained = [stage for stage in stages if stage.total_samples]
     wanted = _wanted(trained, only)
+    asked, config = config, as_begun(config, out)
     check_out(config, out, resume=resume)
     initial = initial_model(out, init)
     where = find_device(device)
     parallel = start_parallel(where)
     threads = torch.get_num_threads()
+    config = _settled(config, parallel, where)
     with StopRequest() as stop:
         run = Run(
             out,
@@ -95,6 +108,7 @@ def train_stages(
             trackers=trackers,
             init=initial,
             device=where,
+            precisions=stage_precisions(asked, train_configs, config),
         )
         todo, taken = _todo(trained, wanted, run)
         for stage in todo:
@@ -122,6 +136,20 @@ def train_stages(
                 plan.save_model()
     parallel.finish()
     return finished
+
+
+def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:
+    """Return the configuration with the precision that the main process finds the faster."""
+
+    @functools.cache
+    def measured() -> str:
+        is_faster = resolve_precision(device, "auto") == "bfloat16"
+        return "bfloat16" if parallel.of_main(is_faster, device) else "float32"
+
+    settled = with_precision(config, lambda names: measured())
+    if settled != config and parallel.is_main:
+        logger.info("precision: %s, which is the faster on this %s", measured(), device.type)
+    return settled
 
 
 def _run_stage(run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads: int) -> bool:

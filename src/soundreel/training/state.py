@@ -137,12 +137,14 @@ def _optimizer_state(trainee: Trainee) -> dict[str, Tensor]:
 def _load_optimizer_state(
     trainee: Trainee, tensors: dict[str, Tensor], names: list[str], where: str
 ) -> None:
-    shapes = {name: value.shape for name, value in trainee.network.named_parameters()}
+    parameters = dict(trainee.network.named_parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("|")
-        if name not in names or (tensor.dim() and tensor.shape != shapes[name]):
+        if name not in names or (tensor.dim() and tensor.shape != parameters[name].shape):
             raise CheckpointError(f"{where}: {key} does not fit the network; {_ADVICE}")
+        if tensor.dim():  # in the parameter's own order in memory, which fused AdamW relies on
+            tensor = torch.empty_like(parameters[name], dtype=tensor.dtype).copy_(tensor)
         state.setdefault(names.index(name), {})[slot] = tensor
     whole = trainee.optimizer.state_dict()
     trainee.optimizer.load_state_dict({**whole, "state": state})

@@ -56,11 +56,15 @@ def make_trainee(
     trainable = _parameter_groups(network, rate_shares or {})
     if not trainable:
         raise SoundreelError(f"{name}: no parameter requires a gradient, there is nothing to train")
+    # One kernel for all parameters, where there is one; else one for each operation.
+    fused = {p.device.type for g in trainable for p in g["params"]} <= {"cpu", "cuda"}
     return Trainee(
         name=name,
         network=network,
         objective=objective,
-        optimizer=torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=weight_decay),
+        optimizer=torch.optim.AdamW(
+            trainable, lr=learning_rate, weight_decay=weight_decay, fused=fused, foreach=not fused
+        ),
         ema=EMA(network, ema_decay) if ema_decay else None,
     )
 

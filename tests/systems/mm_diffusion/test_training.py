@@ -40,6 +40,7 @@ def micro_config(num_workers=0, **train):
         "log_every": 4,
         "save_every": 8,
         "preview_every": 0,
+        "precision": "float32",
     }
     return MMDiffusionConfig(
         clip=ClipSpec(num_frames=4, height=16, width=16, sample_rate=8000),
@@ -187,6 +188,19 @@ def test_two_processes_train_what_one_trains_and_leave_each_other(data, tmp_path
         if "optimizer" not in name:
             torch.testing.assert_close(weights(two)[name], tensors, rtol=1e-3, atol=1e-5)
     assert load(two / "model").settings.samples_seen == 16
+
+
+def test_the_size_of_the_parts_of_a_batch_changes_no_loss(data, tmp_path):
+    """All clips of a step see the same window shifts; only masks of dropout go by part."""
+    logs = []
+    for size in (4, 1):
+        config = micro_config(micro_batch_size=size)
+        config = replace(config, unet=replace(config.unet, dropout=0.0))
+        train_mm_diffusion(config, data, tmp_path / str(size))
+        logs.append(read_log(tmp_path / str(size) / "log.jsonl"))
+    for line, other in zip(*logs, strict=True):
+        losses = {name: value for name, value in line.items() if "/mse" in name}
+        assert {name: other[name] for name in losses} == pytest.approx(losses, rel=1e-4)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path):

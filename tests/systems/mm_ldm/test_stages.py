@@ -37,6 +37,7 @@ from soundreel.systems.mm_ldm.signals import (
     first_stage_moments,
     moments_spec,
 )
+from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.trainee import make_trainee
 from soundreel.types import AV
 
@@ -387,3 +388,49 @@ def test_single_silent_and_black_clips_and_odd_batches_give_finite_losses(stage,
         loss.backward()
         assert loss.isfinite()
         assert all(g.isfinite().all() for g in gradients(network).values())
+
+
+def logged_losses(stage, micro_batch_size, folder):
+    """Losses and gradients' norms of a step on four clips, one of them without a class."""
+    whole = make_batch(4)
+    whole = replace(whole, label=torch.tensor([0, -1, 1, 1]))
+    adversary = None
+    if stage == "first_stage":
+        config = FirstStageLossConfig(perceptual_weight=0.0, adversarial_start=0)
+        model, adversary, objectives = first_stage_networks(config)
+    else:
+        model = make_autoencoder(learned_null_class=True)
+        adversary = make_discriminator() if stage == "adversarial" else None
+        objectives = make_objectives(adversary=adversary)
+    trainees = [make_trainee("model", model, objectives.autoencoder_objective, learning_rate=1e-4)]
+    if adversary is not None:
+        objective = objectives.discriminator_objective
+        trainees.append(make_trainee("adversary", adversary, objective, learning_rate=1e-4))
+
+    def batches():
+        for first in range(0, 4, micro_batch_size):
+            rows = slice(first, first + micro_batch_size)
+            yield Batch(whole.av.rows(rows), whole.label[rows], first)
+
+    lines = []
+    config = TrainConfig(
+        total_samples=4,
+        global_batch_size=4,
+        micro_batch_size=micro_batch_size,
+        log_every=4,
+        precision="float32",
+    )
+    fit(trainees, batches(), config, checkpoints=folder, trackers=[lines.append])
+    (line,) = lines
+    return {name: value for name, value in line.items() if "/" in name}
+
+
+@pytest.mark.parametrize("stage", ["first_stage", "autoencoder", "adversarial"])
+def test_the_size_of_the_parts_of_a_batch_changes_no_loss(stage, tmp_path):
+    """Clips are compared, classes counted and the adversary weighed over the whole batch."""
+    once = logged_losses(stage, 4, tmp_path / "4")
+    assert {"model/contrastive", "model/class"} <= once.keys() or stage == "first_stage"
+    assert "model/adversarial_balance" in once or stage != "first_stage"
+    for size in (2, 1):
+        parts = logged_losses(stage, size, tmp_path / str(size))
+        assert parts == pytest.approx(once, rel=2e-5, abs=1e-6)

@@ -51,6 +51,7 @@ def run_config(**train):
         "preview_every": 16,
         "learning_rate": 1e-3,
         "ema_decay": 0.5,
+        "precision": "float32",
     }
     return SuperResolutionRunConfig(
         network=NETWORK,

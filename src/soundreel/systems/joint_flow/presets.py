@@ -118,7 +118,6 @@ def large() -> JointFlowConfig:
                 micro_batch_size=16,
                 learning_rate=4e-4,
                 decay_samples=5_000_000,
-                precision="bfloat16",
             ),
         ),
     )

@@ -86,7 +86,6 @@ def _published(
         learning_rate=1e-4,
         weight_decay=0.01,
         ema_decay=0.0,
-        precision="bfloat16",
         log_every=3_200,
         save_every=64_000,
         preview_every=64_000,
@@ -102,7 +101,7 @@ def _published(
                 global_batch_size=80,
                 micro_batch_size=10,
                 learning_rate=1e-5,
-                precision="float32",
+                precision="float32",  # its rounding bounds all later stages
             ),
         ),
         autoencoder=AutoencoderRun(
@@ -157,7 +156,6 @@ def small() -> MMLDMConfig:
         decay_samples=3_200,
         ema_decay=0.998,
         max_grad_norm=1.0,
-        precision="bfloat16",
         log_every=320,
         save_every=1_600,
         preview_every=4_800,
@@ -179,7 +177,7 @@ def small() -> MMLDMConfig:
                 warmup_samples=400,
                 decay_samples=1_600,
                 ema_decay=0.995,
-                precision="float32",
+                precision="float32",  # its rounding bounds all later stages
                 preview_every=1_600,
             ),
         ),

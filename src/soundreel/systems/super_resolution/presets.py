@@ -23,7 +23,6 @@ def super_resolution() -> SuperResolutionRunConfig:
             global_batch_size=48,
             micro_batch_size=6,
             checkpoint_activations=True,
-            precision="bfloat16",
             log_every=4_800,
             save_every=240_000,
             preview_every=240_000,

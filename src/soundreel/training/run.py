@@ -1,5 +1,6 @@
 """One training run: its folder, processes and stop request, and what every stage is built with."""
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,8 @@ from soundreel.training.state import list_checkpoints, load_training_state
 from soundreel.training.trackers import JsonLines
 from soundreel.training.trainee import Trainee, make_trainee
 from soundreel.types import AV
+
+logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
 COMPONENT = "network"
@@ -195,10 +198,13 @@ class Run:
             if show is not None:
                 show(work.averaged(), samples)
 
+        precision = self._precisions.get(stage.name, work.train.precision)
+        if self.parallel.is_main:
+            logger.info("%s: trains in %s on %s", stage.name, precision, self.device)
         return fit(
             work.trainees,
             self._batches(work, seen),
-            replace(work.train, precision=self._precisions.get(stage.name, work.train.precision)),
+            replace(work.train, precision=precision),
             checkpoints=folder / "checkpoints",
             samples_seen=seen,
             trackers=trackers,

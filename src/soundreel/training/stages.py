@@ -9,7 +9,6 @@ also when it was told to stop, and may be trained on after its end.
 """
 
 import functools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,8 +33,6 @@ from soundreel.training.run_folder import (
     with_precision,
 )
 from soundreel.training.signals import StopRequest
-
-logger = logging.getLogger(__name__)
 
 
 class Recipe:
@@ -146,10 +143,7 @@ def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:
         is_faster = resolve_precision(device, "auto") == "bfloat16"
         return "bfloat16" if parallel.of_main(is_faster, device) else "float32"
 
-    settled = with_precision(config, lambda names: measured())
-    if settled != config and parallel.is_main:
-        logger.info("precision: %s, which is the faster on this %s", measured(), device.type)
-    return settled
+    return with_precision(config, lambda names: measured())
 
 
 def _run_stage(run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads: int) -> bool:

@@ -1,8 +1,10 @@
 """`soundreel generate` on a small model."""
 
 import json
+from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from soundreel.cli.main import run
@@ -104,10 +106,13 @@ def test_clips_that_are_finished_stay_when_the_command_is_stopped(generate, tmp_
         (("--num-steps", "0"), "num_steps must be at least 1, got 0"),
         (("--seed", "-1"), "seed is a whole number from 0"),
         (("--guidance-weight", "-2"), "guidance_weight must be at least 0"),
-        (("--guidance-scale", "2"), "unknown option guidance_scale; this model takes audio, video"),
+        (("--guidance-scale", "2"), "unknown option guidance_scale; this model takes after, audio"),
         (("--class", "dog"), "this model has no classes"),
         (("--text", "a dog"), "trained without captions"),
         (("--video", "a.mp4", "--audio", "b.wav"), "--video and --audio are both given"),
+        (("--after", "a.mp4"), "give the length of the film (--duration)"),
+        (("--start", "2"), "--start is a place in --video or --audio"),
+        (("--duration", "0.01"), "holds no frame"),
         (("--device", "tpu"), "device 'tpu' does not exist here; one of cpu"),
         (("--precision", "half"), "precision is one of auto, float32, bfloat16"),
     ],
@@ -129,3 +134,64 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_model_is_read(tmp_path,
     (tmp_path / "file").write_text("x")
     assert run(["generate", "absent", "--out", str(tmp_path / "file" / "deep")]) == 2
     assert "cannot write in" in capsys.readouterr().err
+
+
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        stream = next(s for s in container.streams if s.type == kind)
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """A video of its own size, rate and length."""
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (17, 24, 40, 3), np.uint8)
+    sound = (0.1 * generator.normal(size=(1, 30_000))).astype(np.float32)
+    path = tmp_path / "talk.mp4"
+    Clip(frames, sound[:, : 17 * 22_050 // 20], Fraction(20), 22_050).save(path)
+    return path
+
+
+def test_a_film_has_the_length_that_is_asked_for(generate, tmp_path):
+    assert generate("out", "--count", "2", "--duration", "0.9", "--seed", "3") == 0
+    clip = Clip.load(tmp_path / "out" / "clip-0003.mkv")
+    assert (clip.num_frames, clip.num_samples) == (9, 7_200)
+    facts = json.loads((tmp_path / "out" / "clip-0004.json").read_text())
+    assert (facts["seed"], facts["duration_s"], facts["join"]) == (4, 0.9, "fade")
+    assert not list((tmp_path / "out").glob("*.part.*"))
+
+
+def test_a_video_keeps_its_picture_and_gets_a_sound_of_its_length(small_run, tmp_path, talk):
+    out = tmp_path / "out"
+    words = [str(small_run / "model"), "--num-steps", "2", "--count", "1", "--video", str(talk)]
+    assert run(["generate", *words, "--out", str(out)]) == 0
+    film = out / "clip-0000.mp4"
+    assert packets(film, "video") == packets(talk, "video")
+    clip = Clip.load(film)
+    assert (clip.num_frames, clip.frame_rate, clip.sample_rate) == (17, 20, 8_000)
+    assert clip.num_samples == 6_800
+    assert run(["generate", *words, "--out", str(tmp_path / "small"), "--model-size"]) == 0
+    small = Clip.load(tmp_path / "small" / "clip-0000.mp4")
+    assert (small.num_frames, small.frame_rate) == (9, 10)
+
+
+def test_a_part_of_a_sound_gets_pictures(generate, tmp_path, talk):
+    words = ("--audio", str(talk), "--start", "0.2", "--duration", "0.5", "--count", "1")
+    assert generate("out", *words) == 0
+    clip = Clip.load(tmp_path / "out" / "clip-0000.mkv")
+    assert (clip.num_frames, clip.sample_rate, clip.num_samples) == (5, 22_050, 11_025)
+
+
+def test_a_film_goes_on_from_a_clip(generate, tmp_path):
+    assert generate("first", "--count", "1", "--duration", "0.5") == 0
+    first = tmp_path / "first" / "clip-0000.mkv"
+    assert generate("next", "--count", "1", "--after", str(first), "--duration", "1.2") == 0
+    clip, longer = Clip.load(first), Clip.load(tmp_path / "next" / "clip-0000.mkv")
+    assert longer.num_frames == 12
+    assert (longer.frames[:5] == clip.frames).all()
+    assert (longer.waveform[:, :4_000] == clip.waveform).all()
+    words = ("--count", "1", "--after", str(first), "--duration", "1.2", "--modality", "audio")
+    assert generate("sound", *words) == 0
+    sound = Clip.load(tmp_path / "sound" / "clip-0000.mkv")
+    assert (sound.frames is None, sound.num_samples) == (True, 9_600)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from soundreel.diffusion.schedules import respace, scaled_linear_schedule
 from soundreel.systems.mm_ldm.generator import GeneratorConfig, from_published_state
 from soundreel.systems.mm_ldm.history_encoder import (
     HistoryEncoder,
@@ -14,6 +15,7 @@ from soundreel.systems.mm_ldm.history_encoder import (
     history_encoder_from_published,
     history_encoder_to_published,
 )
+from soundreel.systems.mm_ldm.sampling import SamplingConfig, sample_latents
 from soundreel.types import AV, LatentSpec
 
 
@@ -152,3 +154,34 @@ def test_full_size_has_the_published_keys_and_shapes_but_for_the_unused_heads(pa
     assert {k: list(v.shape) for k, v in state.items()} == used
     unused = sum(torch.Size(v).numel() for k, v in sidecar["shapes"].items() if k not in used)
     assert sum(v.numel() for v in state.values()) == sidecar["parameters"] - unused
+
+
+def test_a_trajectory_of_each_task_is_that_of_the_plain_sum_of_its_branches(reference, network):
+    """Guided DDIM by hand: null has neither prompt nor history, and each task its own history."""
+    sidecar, tensors = reference
+    schedule = scaled_linear_schedule(1000)
+    steps = respace(schedule, "compvis4")
+    xt = pair(tensors, "x")
+    for case in sidecar["cases"]:
+        previous = previous_of(case, sidecar, tensors)
+        config = SamplingConfig(num_steps=4, video_guidance_scale=2.0, audio_guidance_scale=3.0)
+        got = sample_latents(network, xt, schedule, config, previous=previous)
+        expected = xt
+        for index in reversed(range(len(steps))):
+            t = steps.timestep_map[torch.full((xt.batch_size,), index)]
+            with torch.no_grad():
+                kept = network(expected, t, previous=previous).mean_output
+                null = network(
+                    expected,
+                    t,
+                    previous=previous.map(torch.zeros_like),
+                    context_kept=torch.zeros_like(t, dtype=torch.bool),
+                ).mean_output
+            for name, scale in (("video", 2.0), ("audio", 3.0)):
+                epsilon = null[name] + scale * (kept[name] - null[name])
+                here, before = steps.alpha_bar[index], steps.alpha_bar_prev[index]
+                x0 = (expected[name] - (1 - here).sqrt() * epsilon) / here.sqrt()
+                moved = before.sqrt() * x0 + (1 - before).sqrt() * epsilon
+                expected = expected.replace(name, moved.float())
+        assert_close(got["video"], expected["video"], 1e-3)
+        assert_close(got["audio"], expected["audio"], 1e-3)

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 from soundreel import __version__
+from soundreel.cli.film import FilmWish, check_film, write_film
 from soundreel.cli.main import write
 from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
@@ -18,7 +21,7 @@ from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
-from soundreel.request import check_counts, find_label, read_given
+from soundreel.request import check_counts, find_label
 from soundreel.systems import all_systems, load, load_upscaler
 
 EARLIER = ("clip-[0-9]*.mp4", "clip-[0-9]*.mkv", "clip-[0-9]*.json", SHEET)
@@ -41,9 +44,23 @@ class GenerateArguments:
     seed: int = 0
     """Clip i is that of seed + i, whatever the count or batch size."""
     video: Path | None = None
-    """A video whose pictures are kept and given sound."""
+    """A video that gets a new sound track of its length; its own picture is kept."""
     audio: Path | None = None
-    """A sound, or a video with one, that is kept and given pictures."""
+    """A sound, or a video with one, that is kept and gets pictures of its length."""
+    after: Path | None = None
+    """A video that the film begins with and goes on from; needs --duration."""
+    duration: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Length of each film, what it goes on from included. Default: one window of the model, or as
+    long as --video or --audio."""
+    start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
+    """Where in --video or --audio the film begins."""
+    modality: Literal["both", "audio", "video"] = "both"
+    """What of --after goes on."""
+    join: Literal["fade", "butt"] = "fade"
+    """How a film's windows are joined: faded where both made the same stretch, or set side by
+    side."""
+    model_size: bool = False
+    """Write the pictures of --video and the sound of --audio as the model sees them."""
     label: Annotated[str | None, tyro.conf.arg(name="class", aliases=["--label"])] = None
     """Class by its name or number, for models trained with classes."""
     text: str | None = None
@@ -75,6 +92,8 @@ def generate(words: list[str]) -> int:
         raise SoundreelError("--video and --audio are both given, nothing is left to make")
     pipeline = load(arguments.model, device=arguments.device)
     request = _request(arguments, pipeline)
+    wish = _film_wish(arguments, request)
+    films = check_film(wish, pipeline) if wish.is_asked else None
     upscaler = None
     if arguments.upscale is not None:
         upscaler = load_upscaler(arguments.upscale, device=arguments.device)
@@ -82,9 +101,17 @@ def generate(words: list[str]) -> int:
     made: list[Clip] = []
     try:
         with progress_bar("sampling") as advance:
-            for clip in _clips(arguments, pipeline, request, upscaler, advance):
-                _save(clip, arguments.seed + len(made), arguments, pipeline, request)
-                made.append(clip)
+            if films is not None:
+                make = partial(write_film, wish, films, upscaler=upscaler, advance=advance)
+                for seed in range(arguments.seed, arguments.seed + arguments.count):
+                    facts = _provenance(seed, arguments, pipeline, request)
+                    path = _target(seed, arguments)
+                    made.append(make(path, seed=seed, comment=_comment(facts)))
+                    write_provenance(path.with_suffix(".json"), facts)
+            else:
+                for clip in _clips(arguments, pipeline, request, upscaler, advance):
+                    _save(clip, arguments.seed + len(made), arguments, pipeline, request)
+                    made.append(clip)
     finally:  # after Ctrl-C, too, the clips that are finished stay, with their sheet
         if made:
             names = [_name(arguments.seed + index) for index in range(len(made))]
@@ -110,12 +137,22 @@ def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
         if "text" not in pipeline.conditions:
             raise SoundreelError("this model was trained without captions; leave --text out")
         request["text"] = arguments.text
-    given = read_given(arguments.video, arguments.audio, pipeline.clip)
-    if given is not None:
-        if given.modality not in pipeline.conditions:
-            raise SoundreelError(f"this model cannot be given {given.modality}; leave it out")
-        request[given.modality] = given.clip
     return request
+
+
+def _film_wish(arguments: GenerateArguments, request: dict[str, Any]) -> FilmWish:
+    duration = None if arguments.duration is None else Fraction(arguments.duration)
+    if arguments.start and arguments.video is None and arguments.audio is None:
+        raise SoundreelError("--start is a place in --video or --audio; give one of them")
+    return FilmWish(
+        video=arguments.video,
+        audio=arguments.audio,
+        after=arguments.after,
+        duration=duration and duration.limit_denominator(1_000_000),
+        start=Fraction(arguments.start).limit_denominator(1_000_000),
+        is_model_size=arguments.model_size,
+        words={"modality": arguments.modality, "join": arguments.join, **request},
+    )
 
 
 def _clips(
@@ -157,11 +194,19 @@ def _save(
 ) -> None:
     """Write one clip, with how it was made in the file and beside it."""
     facts = _provenance(seed, arguments, pipeline, request)
-    suffix = ".mkv" if arguments.lossless else ".mp4"
-    comment = json.dumps(facts, separators=(",", ":"))
+    path = _target(seed, arguments)
+    clip.save(path, comment=_comment(facts))
+    write_provenance(path.with_suffix(".json"), facts)
+
+
+def _target(seed: int, arguments: GenerateArguments) -> Path:
+    """Return the file of a clip, in a folder that is there."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    clip.save(arguments.out / f"{_name(seed)}{suffix}", comment=comment)
-    write_provenance(arguments.out / f"{_name(seed)}.json", facts)
+    return arguments.out / f"{_name(seed)}{'.mkv' if arguments.lossless else '.mp4'}"
+
+
+def _comment(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, separators=(",", ":"))
 
 
 def _provenance(
@@ -169,7 +214,7 @@ def _provenance(
 ) -> dict[str, Any]:
     options = with_options(pipeline.options, given_flags(arguments, GenerateArguments))
     names, label = pipeline.class_names, request.get("label")
-    given = {"video": arguments.video, "audio": arguments.audio}
+    given = {"video": arguments.video, "audio": arguments.audio, "after": arguments.after}
     facts = {
         "soundreel": __version__,
         "torch": torch.__version__,
@@ -178,6 +223,10 @@ def _provenance(
         "class": None if label is None else names[label],
         "text": arguments.text,
         **{name: None if path is None else path.name for name, path in given.items()},
+        "duration_s": arguments.duration,
+        "start_s": arguments.start or None,
+        "modality": None if arguments.after is None else arguments.modality,
+        "join": arguments.join if any((*given.values(), arguments.duration)) else None,
         "options": asdict(options),
         "device": str(pipeline.device),
         "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,

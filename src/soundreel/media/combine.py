@@ -65,7 +65,9 @@ class GivenTrack:
         return not self.start and self.duration is None
 
 
-def combine(path: Path, picture: GivenTrack | None, sound: GivenTrack | None) -> None:
+def combine(
+    path: Path, picture: GivenTrack | None, sound: GivenTrack | None, *, comment: str = ""
+) -> None:
     """Write a file with the picture of one and the sound of another, each on its own file's clock.
 
     A track is copied as it is where the container can hold it, see `GivenTrack`, and encoded anew
@@ -88,6 +90,8 @@ def combine(path: Path, picture: GivenTrack | None, sound: GivenTrack | None) ->
             av.open(local(target), "w", format=kind.container, options=options)
         )
         out.flags |= av.container.Flags.bitexact.value
+        if comment:
+            out.metadata["comment"] = comment
         packets = []
         if picture is not None:
             packets.append(_packets(out, kind, picture, "video", rates["picture"], stack))

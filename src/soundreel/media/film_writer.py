@@ -42,6 +42,7 @@ class FilmWriter:
         frame_rate, sample_rate: of the pieces.
         picture, sound: the track of another file that takes the place of the pieces' own.
         num_samples: sound beyond it is left out; None keeps all.
+        comment: stored in the file's metadata.
 
     Raises:
         SoundreelError: the name ends otherwise, or AAC has no such sample rate.
@@ -57,6 +58,7 @@ class FilmWriter:
         picture: GivenTrack | None = None,
         sound: GivenTrack | None = None,
         num_samples: int | None = None,
+        comment: str = "",
     ) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
@@ -70,6 +72,7 @@ class FilmWriter:
         self._kind = FORMATS[suffix]
         self._frame_rate, self._sample_rate = Fraction(frame_rate), sample_rate
         self._picture, self._sound, self._limit = picture, sound, num_samples
+        self._comment = comment
         self._part = self.path.with_name(f"{self.path.stem}.part{suffix}")
         self._container: OutputContainer | None = None
         self._video: VideoTrack | None = None
@@ -165,7 +168,7 @@ class FilmWriter:
                 made = GivenTrack(self._part)
                 picture = self._picture or (made if self._video is not None else None)
                 sound = self._sound or (made if self._audio is not None else None)
-                combine(self.path, picture, sound)
+                combine(self.path, picture, sound, comment=self._comment)
         except (av.error.FFmpegError, OSError) as problem:
             raise _cannot_write(self.path, problem) from problem
         finally:

@@ -68,7 +68,8 @@ def outputs(checkout: Path) -> list[str]:
 
 def test_the_quickstart_leaves_clips_and_a_contact_sheet(outputs, checkout):
     made = {path.name for path in (checkout / "out" / "first").iterdir()}
-    assert made == {*(f"clip-000{n}.mp4" for n in range(4)), "contact-sheet.png"}
+    clips = {f"clip-000{n}.{kind}" for n in range(4) for kind in ("mp4", "json")}
+    assert made == clips | {"contact-sheet.png"}
     assert (checkout / "runs" / "first" / "previews" / "000000004.png").is_file()
 
 

@@ -61,7 +61,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the orientation that a picture's display matrix is nearest to; upright without one."""
     # Not `frame.side_data`: picture and side data would hold each other, and pictures of 3 MB would
     # pile up until the garbage collector comes.
-    side_data = SideDataContainer(frame)
+    side_data = SideDataContainer(frame)  # pyrefly: ignore
     if Type.DISPLAYMATRIX not in side_data:
         return Orientation.UPRIGHT
     content = bytes(side_data[Type.DISPLAYMATRIX])

@@ -79,6 +79,7 @@ def train_joint_flow(
     resume: bool = False,
     stages: Sequence[str] = (),
     init: str = "",
+    device: str | None = None,
     trackers: Callable[[], list[Tracker]] = list,
 ) -> bool:
     """Train the stages in order, each from those before it; leave `out/model`.
@@ -103,6 +104,7 @@ def train_joint_flow(
         recipe=lambda run: JointFlowRecipe(config, data, run),
         only=stages,
         init=init,
+        device=device,
         resume=resume,
         trackers=trackers,
     )

@@ -366,3 +366,13 @@ def test_texts_beside_the_videos_do_not_take_the_place_of_clips_to_hold_out(tmp_
     records = load_manifest(tmp_path / "out")
     assert sorted(record.split for record in records) == ["test", "test", "test", "train"]
     assert set(_skipped(tmp_path / "out").values()) == {"is no video by its name"}
+
+
+@pytest.mark.parametrize(
+    "rows", ['"' + "x" * 200_000 + '"', "a\0b.mkv", '"never closed', "a.mkv,b,c,d"]
+)
+def test_a_list_that_is_no_list_is_one_line(tmp_path, rows):
+    path = tmp_path / "list.csv"
+    path.write_text(f"path,label\n{rows}\n")
+    with pytest.raises(DataError, match="list"):
+        prepare_dataset(path, tmp_path / "out", SMALL)

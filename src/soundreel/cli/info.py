@@ -150,7 +150,7 @@ def _progress(folder: Path, total: int, prefix: str) -> dict[str, str]:
             if "/" in name and name[-3:-1] != "_q":
                 change = f"{log[0].get(name, math.nan):.4f} at first, {log[-1][name]:.4f} now"
                 lines[f"{prefix}{name}"] = change
-        lines[f"{prefix}speed"] = f"{log[-1]['samples_per_s']:.2f} samples per second"
+        lines[f"{prefix}speed"] = f"{log[-1].get('samples_per_s', math.nan):.2f} samples per second"
     if checkpoints:
         lines[f"{prefix}checkpoints"] = ", ".join(c.name for c in checkpoints)
     previews = sorted((folder / "previews").glob("*.png"))

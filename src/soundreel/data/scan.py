@@ -62,7 +62,10 @@ def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
             )
         sources = _scan_folder(origin, options, exclude.resolve())
     elif origin.suffix.lower() == ".csv" and origin.is_file():
-        sources = _scan_list(origin, options, exclude.resolve())
+        try:
+            sources = _scan_list(origin, options, exclude.resolve())
+        except csv.Error as error:
+            raise DataError(f"{origin}: cannot be read as CSV ({error})") from None
     elif origin.exists():
         raise DataError(f"{origin} is neither a folder nor a CSV list of videos")
     else:
@@ -156,7 +159,8 @@ def _rows(origin: Path, exclude: Path) -> Iterator[tuple[int, dict[str, str]]]:
             f"got {sorted(columns)}"
         )
     for row in reader:
-        if None in row or not (row["path"] or "").strip():
+        path = row["path"] or ""
+        if None in row or not path.strip() or "\0" in path:
             raise DataError(
                 f"{origin}, line {reader.line_num}: no path, or more columns than named"
             )

@@ -24,14 +24,23 @@ class JsonLines:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Lines of a run's log; a last line cut off by a crash is left out."""
+    """Return the lines of a run's log, up to the first that a crash or damage has spoilt."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            numbers = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not _is_log_line(numbers):
+            break
+        lines.append(numbers)
     return lines
+
+
+def _is_log_line(numbers: object) -> bool:
+    is_whole = isinstance(numbers, dict) and "samples" in numbers
+    return is_whole and all(isinstance(value, int | float) for value in numbers.values())
 
 
 def tensorboard_tracker(folder: Path) -> Tracker:

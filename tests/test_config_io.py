@@ -185,7 +185,7 @@ def test_a_file_changes_only_what_it_names(tmp_path):
         ("train: {learning_rate: fast}", r"train\.learning_rate.*got 'fast'"),
         ("train: {global_batch_size: 6, micro_batch_size: 4}", "multiple of micro_batch_size 4"),
         ("clip: {num_frames: 8}", "unet.num_frames 16 must equal clip.num_frames 8"),
-        ("diffusion: {schedule: cosine}", r"diffusion\.schedule"),
+        ("diffusion: {schedule: sigmoid}", r"diffusion\.schedule"),
         ("train: {total_samples: 1.5}", r"train\.total_samples: expected an integer, got 1\.5"),
         ("[1, 2]", "expected a mapping"),
         ("a: [", "cannot be read as YAML"),

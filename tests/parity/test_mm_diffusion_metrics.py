@@ -114,8 +114,11 @@ def test_video_metric_preprocessing_equals_the_reference(parity_folder):
         outputs = [k for k in tensors if k.startswith(f"{name}_out_res")]
         for output in outputs:
             resolution = int(output.rsplit("res", 1)[1])
-            got = reference_video_input(tensors[f"{name}_in"], resolution)
-            assert_close(got, tensors[output], 1e-6)
+            frames = tensors[f"{name}_in"]
+            got = reference_video_input(frames, resolution)
+            # Interpolation weights are as exact as float32 positions within the picture.
+            largest = max(frames.shape[-2:])
+            assert_close(got, tensors[output], torch.finfo(torch.float32).eps * largest)
 
 
 def test_i3d_equals_the_reference_with_formula_weights(parity_folder):

@@ -14,6 +14,7 @@ from soundreel.films import Films
 from soundreel.media.combine import GivenTrack, picture_length
 from soundreel.media.film_writer import FilmWriter
 from soundreel.protocols import Upscaler
+from soundreel.types import ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def check_film(wish: FilmWish, pipeline: Any) -> Films:
     Raises:
         SoundreelError: the model makes no such film, or its length is missing or too short.
     """
-    if not isinstance(pipeline, Films):
+    if not hasattr(pipeline, "film_maker"):
         raise SoundreelError("this model makes single windows; leave --duration and --after out")
     for name in ("video", "audio", "after"):
         if getattr(wish, name) is not None and name not in pipeline.conditions:
@@ -81,17 +82,8 @@ def write_film(
         advance: `advance(done, total)` in frames; a total of 0 is not known.
     """
     spec = pipeline.clip
-    clock = FilmClock(spec)
-    picture = sound = num_samples = None
-    total = 0 if wish.duration is None else clock.num_frames(wish.duration)
-    given = wish.video or wish.audio
-    if given is not None and not wish.is_model_size:
-        track = GivenTrack(given, wish.start, wish.duration)
-        picture, sound = (track, None) if wish.video is not None else (None, track)
-    if wish.video is not None:
-        length = wish.duration or picture_length(wish.video) - wish.start
-        total = ceil(length * spec.frame_rate)
-        num_samples = None if wish.is_model_size else round(length * spec.sample_rate)
+    total, num_samples = _lengths(wish, spec)
+    picture, sound = _given_tracks(wish)
     pieces = pipeline.stream(
         seed=seed,
         duration_s=wish.duration,
@@ -120,3 +112,21 @@ def write_film(
             advance(done, max(total, done))
     assert first is not None, "a film has at least one piece"
     return first
+
+
+def _lengths(wish: FilmWish, spec: ClipSpec) -> tuple[int, int | None]:
+    """Return the frames of a film (0: not known), and the samples of sound that it must have."""
+    if wish.video is None:
+        return (0 if wish.duration is None else FilmClock(spec).num_frames(wish.duration)), None
+    length = wish.duration or picture_length(wish.video) - wish.start
+    num_samples = None if wish.is_model_size else round(length * spec.sample_rate)
+    return ceil(length * spec.frame_rate), num_samples
+
+
+def _given_tracks(wish: FilmWish) -> tuple[GivenTrack | None, GivenTrack | None]:
+    """Return the picture and the sound that are taken from a file as they are."""
+    given = wish.video or wish.audio
+    if given is None or wish.is_model_size:
+        return None, None
+    track = GivenTrack(given, wish.start, wish.duration)
+    return (track, None) if wish.video is not None else (None, track)

@@ -20,7 +20,11 @@ from soundreel.types import ClipSpec
 
 
 def scenes() -> JointFlowConfig:
-    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz."""
+    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz.
+
+    All stages compute in float32: bands of spectra and principal components are products of
+    matrices, which automatic mixed precision would round to bfloat16.
+    """
     return JointFlowConfig(
         video=VideoStage(
             train=TrainConfig(
@@ -33,6 +37,7 @@ def scenes() -> JointFlowConfig:
                 decay_samples=14_000,
                 ema_decay=0.995,
                 max_grad_norm=1.0,
+                precision="float32",
                 log_every=400,
                 save_every=2_000,
                 preview_every=0,
@@ -49,6 +54,7 @@ def scenes() -> JointFlowConfig:
                 decay_samples=14_000,
                 ema_decay=0.995,
                 max_grad_norm=1.0,
+                precision="float32",
                 log_every=400,
                 save_every=2_000,
                 preview_every=0,
@@ -65,6 +71,7 @@ def scenes() -> JointFlowConfig:
                 decay_samples=240_000,
                 ema_decay=0.999,
                 max_grad_norm=1.0,
+                precision="float32",
                 log_every=1_600,
                 save_every=8_000,
                 preview_every=16_000,
@@ -132,6 +139,7 @@ def tiny() -> JointFlowConfig:
         learning_rate=2e-3,
         ema_decay=0.9,
         max_grad_norm=1.0,
+        precision="float32",
         log_every=16,
         save_every=32,
         preview_every=0,

@@ -61,7 +61,7 @@ def resolve_precision(device: torch.device, precision: str) -> str:
 
 @functools.cache
 def _product_s(device: str, dtype: torch.dtype) -> float:
-    """Seconds that one product of square matrices takes, the best of three."""
+    """Return seconds that one product of square matrices takes, the best of three."""
     matrix = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
 
     def once() -> float:

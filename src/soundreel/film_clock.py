@@ -50,23 +50,23 @@ class FilmClock:
 
     @property
     def hop(self) -> int:
-        """Frames that each further window adds."""
+        """Return frames that each further window adds."""
         return self.clip.num_frames - self.overlap
 
     def start(self, window: int) -> int:
-        """First frame of a window."""
+        """Return first frame of a window."""
         return self.origin + window * self.hop
 
     def sample(self, frame: int) -> int:
-        """First sample of a frame of the film."""
+        """Return first sample of a frame of the film."""
         return self.clip.frame_to_sample(frame)
 
     def num_windows(self, num_frames: int) -> int:
-        """How many windows make the film's first `num_frames` frames final."""
+        """Return how many windows make the film's first `num_frames` frames final."""
         return max(0, -(-(num_frames - self.origin) // self.hop))
 
     def num_frames(self, duration: Seconds) -> int:
-        """Frames of so many seconds, to the nearest.
+        """Return frames of so many seconds, to the nearest.
 
         Raises:
             SoundreelError: that is no frame.

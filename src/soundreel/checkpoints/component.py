@@ -55,7 +55,7 @@ class StoredComponent:
 
     @property
     def weights(self) -> Path:
-        """The weights file."""
+        """Return the weights file."""
         return self.folder / WEIGHTS_FILE
 
     def configuration(self, config_type: type[Config]) -> Config:

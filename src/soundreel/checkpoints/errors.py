@@ -8,6 +8,6 @@ class CheckpointError(SoundreelError):
 
 
 def listed(names: list[str], limit: int = 8) -> str:
-    """`a, b, c and 5 more`: the first `limit` names, then how many were left out."""
+    """Return `a, b, c and 5 more`: the first `limit` names, then how many were left out."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -13,7 +13,7 @@ from soundreel.checkpoints.errors import CheckpointError, listed
 
 
 def read_tensors(path: Path, wrappers: tuple[str, ...] = ("state_dict",)) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a PyTorch checkpoint, by name, on the CPU.
+    """Return the tensors of a `.safetensors` file or of a PyTorch checkpoint, by name, on the CPU.
 
     Args:
         wrappers: keys under which a checkpoint may hold its state dict instead of being one.
@@ -57,7 +57,7 @@ def _flat(path: Path, loaded: Any, wrappers: tuple[str, ...]) -> dict[str, Tenso
 
 
 def _essence(error: Exception) -> str:
-    """The first sentence of torch's long advice, which recommends what we must not do."""
+    """Return the first sentence of torch's long advice, which recommends what we must not do."""
     text = str(error).strip()
     for line in text.splitlines():
         if "GLOBAL" in line or "Unsupported" in line:

@@ -26,7 +26,7 @@ LEVELS = 127
 
 
 def pack_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as integers with scales, the rest in half precision.
+    """Pack matrices as integers with scales, the rest in half precision.
 
     Raises:
         SoundreelError: a weight is not finite, or a name that packing needs is taken.

@@ -68,7 +68,7 @@ class TextEncoder:
 
     @property
     def dim(self) -> int:
-        """Width of a token's state."""
+        """Return width of a token's state."""
         config: Any = self.network.config
         return int(config.hidden_size)
 
@@ -79,7 +79,8 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "caption token dim"]:
-        """States of every caption's tokens, float32; words beyond the last token are cut off."""
+        """Return states of every caption's tokens, float32; words beyond the last token are cut
+        off."""
         tokens = self._tokenizer(
             list(captions),
             padding="max_length",
@@ -97,7 +98,7 @@ class TextEncoder:
 
 
 def load_text_encoder(config: TextConfig) -> TextEncoder:
-    """The text encoder of a local folder, on the CPU.
+    """Return the text encoder of a local folder, on the CPU.
 
     Raises:
         CheckpointError: `transformers` is absent, or the folder holds no such encoder, one that is
@@ -147,7 +148,7 @@ def load_text_encoder(config: TextConfig) -> TextEncoder:
 
 
 def text_encoder_sha256(folder: str | Path) -> str:
-    """One number for all files that `load_text_encoder` reads.
+    """Return one number for all files that `load_text_encoder` reads.
 
     Raises:
         CheckpointError: there is no such folder.
@@ -194,7 +195,7 @@ def _transformers() -> ModuleType:
 
 @contextmanager
 def _quiet(transformers: ModuleType) -> Generator[None]:
-    """Without the library's bars and its report of the image half of a CLIP model."""
+    """Silence the library's bars and its report of the image half of a CLIP model."""
     logging = transformers.utils.logging
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

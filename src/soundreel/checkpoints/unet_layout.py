@@ -29,7 +29,8 @@ class UNetLayout:
     level_stages: tuple[tuple[str, ...], ...]
 
     def factors_with(self, state: Mapping[str, Tensor], suffix: str) -> tuple[int, ...]:
-        """Downsampling factors of the levels whose first stage has a parameter of that ending."""
+        """Return downsampling factors of the levels whose first stage has a parameter of that
+        ending."""
         return tuple(
             2**level
             for level, stages in enumerate(self.level_stages)
@@ -37,7 +38,7 @@ class UNetLayout:
         )
 
     def mult_at(self, factor: int) -> int:
-        """Entry of `channel_mult` for the level with a downsampling factor."""
+        """Return entry of `channel_mult` for the level with a downsampling factor."""
         return self.channel_mult[factor.bit_length() - 1]
 
 
@@ -93,7 +94,7 @@ def _tensor(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:
 
 
 def _residual_blocks(state: Mapping[str, Tensor], side: str) -> dict[int, list[int]]:
-    """Stage number -> places of its residual blocks."""
+    """Return stage number -> places of its residual blocks."""
     pattern = re.compile(rf"{side}\.(\d+)\.(\d+)\.emb_layers\.1\.weight")
     blocks: dict[int, list[int]] = {}
     for key in state:

@@ -96,7 +96,7 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
 
 
 def _free_wishes(pipeline: Pipeline) -> list[Wish]:
-    """Clips from noise: of as many classes as there are, or of none."""
+    """Show clips from noise: of as many classes as there are, or of none."""
     names = pipeline.class_names
     shown = [name for name in FIRST_KINDS if name in names] or list(names[:SHOWN])
     note = "Pictures and sound made together"
@@ -113,7 +113,7 @@ def _free_wishes(pipeline: Pipeline) -> list[Wish]:
 
 
 def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
-    """Sound for a video and pictures for a sound, if there is anything to give."""
+    """Show sound for a video and pictures for a sound, if there is anything to give."""
     spec, names = pipeline.clip, pipeline.class_names
     if arguments.given is not None:
         clip = Clip.load(
@@ -148,7 +148,7 @@ def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
 
 
 def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:
-    """A rendered scene that no training set holds, of the model's size."""
+    """Return a rendered scene that no training set holds, of the model's size."""
     options = options_for(spec, kinds=(kind,))
     scene = render_clip(options, UNSEEN_SEED + seed, 0)
     return Clip(

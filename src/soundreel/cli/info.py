@@ -48,7 +48,7 @@ def info(
 
 
 def show(lines: dict[str, str]) -> None:
-    """A table on a terminal, `name: value` lines elsewhere."""
+    """Write a table on a terminal, `name: value` lines elsewhere."""
     if not sys.stdout.isatty():
         for name, value in lines.items():
             write(f"{name}: {value}")
@@ -102,7 +102,7 @@ def _verify(path: Path) -> str:
 
 
 def describe_model(folder: Path) -> dict[str, str]:
-    """Clips, settings, and each network with its size and configuration.
+    """Return clips, settings, and each network with its size and configuration.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged.
@@ -119,7 +119,8 @@ def describe_model(folder: Path) -> dict[str, str]:
 
 
 def describe_run(folder: Path) -> dict[str, str]:
-    """How far a run is, stage by stage, its first and last losses, and where its results are.
+    """Return how far a run is, stage by stage, its first and last losses, and where its results
+    are.
 
     Raises:
         CheckpointError: its configuration is damaged.
@@ -139,7 +140,7 @@ def describe_run(folder: Path) -> dict[str, str]:
 
 
 def _progress(folder: Path, total: int, prefix: str) -> dict[str, str]:
-    """One stage of a run."""
+    """Return one stage of a run."""
     checkpoints = list_checkpoints(folder / "checkpoints")
     log = read_log(folder / RUN_LOG)
     seen = max([int(line["samples"]) for line in log] + [int(c.name) for c in checkpoints] + [0])
@@ -203,7 +204,7 @@ def _clip_lines(index: ModelIndex) -> dict[str, str]:
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
-    """Nested settings as dotted names."""
+    """Return nested settings as dotted names."""
     lines = {}
     for name, value in values.items():
         if isinstance(value, dict):

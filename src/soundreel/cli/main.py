@@ -32,7 +32,7 @@ OWN_PARSERS = ("train", "generate", "upscale", "import")
 
 
 def main() -> None:
-    """Entry point of the `soundreel` command."""
+    """Run the `soundreel` command."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -27,7 +27,7 @@ _SUMMARIES = {
 
 
 def _recipe(name: str, options: PrepareOptions) -> Any:
-    """The type of the options, given on the command line on top of a recipe."""
+    """Return the type of the options, given on the command line on top of a recipe."""
     subcommand = tyro.conf.subcommand(
         name=name, default=options, description=_SUMMARIES[name], prefix_name=False
     )

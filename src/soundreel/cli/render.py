@@ -103,7 +103,7 @@ def render(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> int
 
 
 def parse_frame_rate(text: str) -> Fraction:
-    """Frames per second from text such as 25, 29.97 or 30000/1001.
+    """Return frames per second from text such as 25, 29.97 or 30000/1001.
 
     Raises:
         SoundreelError: it is no positive number.
@@ -118,7 +118,7 @@ def parse_frame_rate(text: str) -> Fraction:
 
 
 def _write(dest: Path, clip: RenderedClip, file_format: str) -> None:
-    """The clip, then its truth: a clip without truth is unfinished and rendered again."""
+    """Write the clip, then its truth: a clip without truth is unfinished and rendered again."""
     media_path, truth_path = _paths(dest, clip.options, clip.index, file_format)
     media_path.parent.mkdir(parents=True, exist_ok=True)
     options = clip.options

@@ -23,7 +23,8 @@ Encode = Callable[[Sequence[str]], Float[Tensor, "caption token dim"]]
 
 
 def class_captions(root: Path) -> dict[str, str]:
-    """The class name of every clip that has one, by the clip's key; underscores become spaces.
+    """Return the class name of every clip that has one, by the clip's key; underscores become
+    spaces.
 
     Raises:
         DataError: no clip of the data set has a class.
@@ -43,7 +44,8 @@ def class_captions(root: Path) -> dict[str, str]:
 
 
 def read_captions(path: Path, root: Path) -> dict[str, str]:
-    """Captions of a CSV file with the columns `source` and `caption`, by the key of the clip.
+    """Return captions of a CSV file with the columns `source` and `caption`, by the key of the
+    clip.
 
     Args:
         path: `source` is the video a clip was cut from, as the manifest names it.
@@ -94,7 +96,7 @@ class CaptionStates:
         self._states = safe_open(folder / "states.safetensors", "pt").get_slice("states")
 
     def of(self, keys: Sequence[str]) -> Float[Tensor, "clip token dim"]:
-        """States of these clips' captions, float32, on the CPU."""
+        """Return states of these clips' captions, float32, on the CPU."""
         _, num_tokens, dim = self._states.get_shape()
         rows = torch.zeros(len(keys), num_tokens, dim)
         for place, key in enumerate(keys):
@@ -103,7 +105,7 @@ class CaptionStates:
         return rows
 
     def of_caption(self, caption: str) -> Float[Tensor, "token dim"]:
-        """States of one of `distinct`, float32, on the CPU."""
+        """Return states of one of `distinct`, float32, on the CPU."""
         return self._states[self._row[caption]].float()
 
 

@@ -102,7 +102,7 @@ class PreparedDataset(Dataset):
         return self._window(*self._locate(index), flip=False)
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
-        """The window with its random part: first the start (if random), then the flip."""
+        """Return the window with its random part: first the start (if random), then the flip."""
         clip, start_frame = self._locate(index)
         if self._stride == "random":
             num_starts = self._num_starts(self.records[clip].num_frames)
@@ -111,7 +111,7 @@ class PreparedDataset(Dataset):
         return self._window(clip, start_frame, flip=flip)
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Position of the clip among the records, and first frame of the window."""
+        """Return position of the clip among the records, and first frame of the window."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} windows")
         clip = bisect_right(self._ends, index)

@@ -45,7 +45,8 @@ class DecodedClips:
         self._cache: dict[int, _Decoded] = {}
 
     def cut(self, clip: int, frames: tuple[int, int], samples: tuple[int, int]) -> AV:
-        """Frames and samples from the first up to, not including, the second number of each pair.
+        """Return frames and samples from the first up to, not including, the second number of
+        each pair.
 
         Returns:
             unbatched `frame channel height width` and `channel sample`, float32 in [-1, 1].

@@ -7,7 +7,7 @@ from soundreel.data.manifest import DatasetInfo, load_manifest
 
 
 def describe(root: Path) -> dict[str, str]:
-    """What a prepared data set holds, as names and values ready to be shown.
+    """Return what a prepared data set holds, as names and values ready to be shown.
 
     Raises:
         DataError: if `root` holds no complete prepared data set.

@@ -142,7 +142,7 @@ def _entry(content: dict[str, Any], where: str) -> SourceEntry:
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What two headers differ in, option by option."""
+    """Return what two headers differ in, option by option."""
     defaults = json.loads(json.dumps(asdict(PrepareOptions())))  # of options younger than a journal
     flat = [{**defaults, **header, **_options(header)} for header in (found, wanted)]
     return [

@@ -83,12 +83,12 @@ class LatentAxesConfig:
             )
 
     def for_count(self, count: int) -> "LatentAxesConfig":
-        """With no more axes than so many latents span."""
+        """Return it with no more axes than so many latents span."""
         return replace(self, num_axes=min(self.num_axes, max(count - 1, 1)))
 
     @property
     def parts(self) -> dict[str, tuple["LatentPart", ...]]:
-        """What of z_v and z_a has axes of its own."""
+        """Return what of z_v and z_a has axes of its own."""
         latents, count = self.latents, self.num_frames
         video_channels = latents.video_channels // count
         size, level = latents.video_size, count / 2 if count > 1 else 1.0
@@ -130,7 +130,7 @@ class LatentPart:
 
     @property
     def variance(self) -> float:
-        """Mean over the kept axes, once they are standardised."""
+        """Return mean over the kept axes, once they are standardised."""
         return self.level * self.elements / self.kept
 
 
@@ -154,7 +154,7 @@ class PerceptualAxes(nn.Module):
 
     @classmethod
     def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
-        """Axes and scales from `latent_moments`."""
+        """Return axes and scales from `latent_moments`."""
         axes = cls(config)
         for name, parts in config.parts.items():
             mean = axes.get_buffer(f"{name}_mean")
@@ -178,7 +178,7 @@ class PerceptualAxes(nn.Module):
         return axes
 
     def standardize(self, latents: AV) -> AV:
-        """As the generator sees them; `... channel height width`."""
+        """Return as the generator sees them; `... channel height width`."""
         for name in latents.present:
             mean = self.get_buffer(f"{name}_mean").to(latents[name])
             centred = latents[name] - mean
@@ -191,7 +191,7 @@ class PerceptualAxes(nn.Module):
         return latents
 
     def noise(self, white: AV, signal_share: float = 0.0) -> AV:
-        """Noise for latents along these axes, from white noise of their shape.
+        """Return noise for latents along these axes, from white noise of their shape.
 
         Equally strong along all kept axes of a part, and nothing outside of them, where no latent
         is: a network would only have to carry it through. As strong as the part's latents on
@@ -216,14 +216,14 @@ class PerceptualAxes(nn.Module):
         return white
 
     def restore(self, latents: AV) -> AV:
-        """Inverse of `standardize`, but for what lies outside the kept axes."""
+        """Return inverse of `standardize`, but for what lies outside the kept axes."""
         for name in latents.present:
             scaled = self._along_axes(latents[name], name, lambda part: self._of(part, "scale"))
             latents = latents.replace(name, scaled + self.get_buffer(f"{name}_mean").to(scaled))
         return latents
 
     def project(self, latents: AV) -> AV:
-        """What of the latents lies along the kept axes, at their own scale."""
+        """Return what of the latents lies along the kept axes, at their own scale."""
         return self.restore(self.standardize(latents))
 
     def _of(self, part: LatentPart, kind: str) -> Tensor:
@@ -246,7 +246,7 @@ class PerceptualAxes(nn.Module):
 
 
 def in_full_precision(x: Tensor) -> torch.autocast:
-    """Without mixed precision: the last axes are far below the first."""
+    """Work without mixed precision: the last axes are far below the first."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -283,7 +283,7 @@ class ActivityAxis(nn.Module):
     def forward(
         self, latent: Float[Tensor, "*axes channel height width"]
     ) -> Float[Tensor, "*axes channel height width"]:
-        """What is added to standardised latents.
+        """Return what is added to standardised latents.
 
         Args:
             latent: at its own scale, its mean over the data set taken away.
@@ -302,7 +302,7 @@ class ActivityAxis(nn.Module):
     def noise(
         self, white: Float[Tensor, "*axes channel height width"], signal_share: float
     ) -> Float[Tensor, "*axes channel height width"]:
-        """As strong as along an axis of movement; see `PerceptualAxes.noise`."""
+        """Weigh as strongly as along an axis of movement; see `PerceptualAxes.noise`."""
         still = white.shape[-3] - self.part.count * self.part.shape[0]
         rows = white[..., still:, :, :].flatten(-3).unflatten(-1, (self.part.count, -1))
         variance = (1 - signal_share) * self.part.variance + signal_share * self.spread**2
@@ -319,7 +319,8 @@ class ActivityAxis(nn.Module):
 def leading_axes(
     covariance: Float[Tensor, "element element"], count: int
 ) -> tuple[Float[Tensor, " axis"], Float[Tensor, "element axis"]]:
-    """The largest eigenvalues and their vectors, by power iterations of a few more than those.
+    """Return the largest eigenvalues and their vectors, by power iterations of a few more than
+    those.
 
     A full decomposition of the default model's 8,192 elements takes minutes.
     """
@@ -331,7 +332,7 @@ def leading_axes(
 
 
 def latent_moments(latents: Iterable[AV]) -> LatentMoments:
-    """Mean and covariance of all elements, of batches `batch channel height width`.
+    """Return mean and covariance of all elements, of batches `batch channel height width`.
 
     Raises:
         SoundreelError: fewer than two latents.
@@ -356,5 +357,5 @@ def latent_moments(latents: Iterable[AV]) -> LatentMoments:
 
 
 def shape_of(latents: LatentSpec, modality: str) -> tuple[int, int, int]:
-    """Channel, height, width of z_v or z_a."""
+    """Return channel, height, width of z_v or z_a."""
     return latents.video_shape if modality == "video" else latents.audio_shape

@@ -76,7 +76,7 @@ class PerceptualStats(nn.Module):
 
     @classmethod
     def measured(cls, latents: LatentSpec, batches: Iterable[AV]) -> "PerceptualStats":
-        """Statistics of `batch channel height width` latents over batch and positions.
+        """Return statistics of `batch channel height width` latents over batch and positions.
 
         Raises:
             SoundreelError: a channel never changes, so that it cannot be standardised.
@@ -107,12 +107,12 @@ class PerceptualStats(nn.Module):
         return self._map(latents, lambda x, mean, std: (x - mean) / std)
 
     def noise(self, white: AV, signal_share: float = 0.0) -> AV:
-        """Noise for standardised latents: white, whatever share of it is theirs."""
+        """Return noise for standardised latents: white, whatever share of it is theirs."""
         del signal_share
         return white
 
     def restore(self, latents: AV) -> AV:
-        """Inverse of `standardize`."""
+        """Return inverse of `standardize`."""
         return self._map(latents, lambda x, mean, std: x * std + mean)
 
     def _map(self, latents: AV, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> AV:
@@ -247,7 +247,7 @@ class LatentDataset(Dataset):
         self._shards: dict[int, LatentShard] = {}
 
     def _axes(self, config: LatentAxesConfig) -> PerceptualAxes:
-        """Measured once."""
+        """Return the mean and the spread, measured once."""
         about = json.dumps(config_to_json(config), sort_keys=True).encode()
         path = self._folder / f"axes-{hashlib.sha256(about).hexdigest()[:16]}.safetensors"
         if not path.is_file():
@@ -258,7 +258,7 @@ class LatentDataset(Dataset):
         return axes
 
     def moments(self) -> LatentMoments:
-        """Mean and covariance of all latents as they are cached; computed once."""
+        """Return mean and covariance of all latents as they are cached; computed once."""
         path = self._folder / "moments.safetensors"
         if not path.is_file():
             num_shards = -(-len(self) // self.info.shard_rows)
@@ -294,7 +294,7 @@ class LatentDataset(Dataset):
         return [place for number in range(count) for place in self._shard(number).places()]
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
-        """As `dataset[index]`: the loader's interface, which nothing random needs here."""
+        """Return as `dataset[index]`: the loader's interface, which nothing random needs here."""
         del generator
         return self[index]
 

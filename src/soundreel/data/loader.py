@@ -48,7 +48,7 @@ class Batch:
 
 
 def sample_generator(seed: int, *numbers: int) -> torch.Generator:
-    """A CPU generator that depends on the seed and the numbers alone."""
+    """Return a CPU generator that depends on the seed and the numbers alone."""
     state = np.random.SeedSequence((seed, *numbers)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
@@ -111,7 +111,7 @@ class Loader:
         )
 
     def _plan(self) -> Iterator[list[tuple[int, int]]]:
-        """(item, sample number) of every sample of every batch of this rank."""
+        """Yield (item, sample number) of every sample of every batch of this rank."""
         part = self._global_batch_size // self._world_size
         first = self._start_sample + self._rank * part
         while True:

@@ -90,7 +90,7 @@ class DatasetInfo:
     format_version: int = FORMAT_VERSION
 
     def spec(self, num_frames: int) -> ClipSpec:
-        """The spec of windows of `num_frames` frames of this data set."""
+        """Return the spec of windows of `num_frames` frames of this data set."""
         return ClipSpec(
             num_frames=num_frames,
             height=self.height,

@@ -134,12 +134,12 @@ class PrepareOptions:
 
     @property
     def rate(self) -> Fraction:
-        """`frame_rate` as an exact number."""
+        """Return `frame_rate` as an exact number."""
         return Fraction(self.frame_rate)
 
     @property
     def clip_num_frames(self) -> int:
-        """Frames of a full clip: as many as fit in `clip_duration_s`."""
+        """Return frames of a full clip: as many as fit in `clip_duration_s`."""
         return int(Fraction(str(self.clip_duration_s)) * self.rate)
 
 

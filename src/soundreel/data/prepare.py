@@ -111,7 +111,7 @@ def prepare_dataset(
 
 @contextmanager
 def _claimed(root: Path) -> Iterator[None]:
-    """The destination, made if absent, for this process alone; a kill gives it free.
+    """Hold the destination, made if absent, for this process alone; a kill gives it free.
 
     Raises:
         DataError: it is a file, or holds other files.
@@ -137,7 +137,7 @@ def _clear(root: Path, overwrite: bool) -> None:
 
 
 def _is_complete(root: Path, journal: Journal) -> bool:
-    """Whether dataset.json was written after the last line of the journal."""
+    """Return whether dataset.json was written after the last line of the journal."""
     if not (root / DATASET_FILE).exists():
         return False
     return DatasetInfo.load(root).counts["scanned"] == len(journal.entries)

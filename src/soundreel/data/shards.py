@@ -23,7 +23,7 @@ def shard_name(split: str, index: int) -> str:
 
 
 def padded(num_bytes: int) -> int:
-    """Bytes that a member's content occupies in a tar file."""
+    """Return bytes that a member's content occupies in a tar file."""
     return -(-num_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def convert_all(
     sources: Sequence[Source], options: PrepareOptions, spool: Path, num_workers: int
 ) -> Generator[Conversion, None, None]:
-    """What came of each source, in their order.
+    """Return what came of each source, in their order.
 
     Args:
         spool: folder for clips that are not in a shard yet; made if absent.
@@ -50,7 +50,7 @@ def convert_all(
 def _convert_in_pool(
     waiting: deque[Source], options: PrepareOptions, spool: Path, num_workers: int
 ) -> Generator[Conversion, None, deque[Source]]:
-    """Results until all is done or the pool breaks; returns what was under way then."""
+    """Yield results until all is done or the pool breaks; returns what was under way then."""
     under_way: deque[tuple[Source, Future[Conversion]]] = deque()
     with worker_pool(num_workers) as pool:
         try:
@@ -70,7 +70,7 @@ def _convert_in_pool(
 
 
 def worker_pool(num_workers: int) -> ProcessPoolExecutor:
-    """Worker processes that die at Ctrl-C, without a word; this process reports it."""
+    """Return worker processes that die at Ctrl-C, without a word; this process reports it."""
     return ProcessPoolExecutor(
         num_workers,
         mp_context=get_context("spawn"),
@@ -82,7 +82,7 @@ def worker_pool(num_workers: int) -> ProcessPoolExecutor:
 def _convert_one_by_one(
     waiting: deque[Source], options: PrepareOptions, spool: Path
 ) -> Iterator[Conversion]:
-    """Results of a single worker, up to and including the source that makes it crash."""
+    """Yield results of a single worker, up to and including the source that makes it crash."""
     with worker_pool(1) as pool:
         while waiting:
             source = waiting.popleft()

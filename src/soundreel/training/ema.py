@@ -25,12 +25,12 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """average = decay * average + (1 - decay) * parameter."""
+        """Update: average = decay * average + (1 - decay) * parameter."""
         current = [p.detach() for p in self._parameters.values()]
         self._average(list(self.averages.values()), current, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A state dict the network can load: averaged parameters and the current buffers."""
+        """Return a state dict the network can load: averaged parameters and the current buffers."""
         return {**self.averages, **{name: b.detach() for name, b in self._buffers.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

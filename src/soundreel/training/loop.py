@@ -102,7 +102,7 @@ class TrainConfig:
             raise SoundreelError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
     def grad_accum_steps(self, world_size: int = 1) -> int:
-        """Micro-batches per step and process.
+        """Return micro-batches per step and process.
 
         Raises:
             SoundreelError: the global batch does not divide among the processes.

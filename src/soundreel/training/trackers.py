@@ -44,7 +44,7 @@ def _is_log_line(numbers: object) -> bool:
 
 
 def tensorboard_tracker(folder: Path) -> Tracker:
-    """Scalars for TensorBoard (the `tensorboard` extra).
+    """Return a writer of scalars for TensorBoard (the `tensorboard` extra).
 
     Raises:
         ImportError: if TensorBoard is not installed.

@@ -67,7 +67,7 @@ class AudioCodecConfig:
 
     @property
     def mel(self) -> MelConfig:
-        """The bands that the encoder sees, up to half the sample rate."""
+        """Return the bands that the encoder sees, up to half the sample rate."""
         return MelConfig(
             filterbank_sample_rate=self.sample_rate,
             fft_size=self.fft_size,

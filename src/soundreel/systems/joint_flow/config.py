@@ -139,7 +139,7 @@ class JointFlowConfig:
 
     @property
     def num_groups(self) -> int:
-        """Groups of latents whose windows cover a clip."""
+        """Return groups of latents whose windows cover a clip."""
         return self.clip.num_frames // HOP + 1
 
     def transformer_config(self, num_classes: int) -> JointTransformerConfig:

@@ -29,7 +29,7 @@ class FilmMaker:
 
     @property
     def window(self) -> int:
-        """Groups that are sampled at once."""
+        """Return groups that are sampled at once."""
         return self.clip.num_frames // HOP + 1
 
     def film(

@@ -36,7 +36,7 @@ class Film:
 
     @property
     def num_groups(self) -> int | None:
-        """Groups whose windows cover the frames."""
+        """Return groups whose windows cover the frames."""
         return None if self.num_frames is None else -(-self.num_frames // HOP) + 1
 
     def num_windows(self, window: int) -> int:

@@ -114,18 +114,18 @@ class JointFlowPipeline:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that `label` may ask for."""
+        """Return names of the classes that `label` may ask for."""
         return self.settings.class_names
 
     @property
     def conditions(self) -> frozenset[str]:
-        """What can be given to `generate`."""
+        """Return what can be given to `generate`."""
         label = ("label",) if self.class_names else ()
         return frozenset(("video", "audio", "after", *label))
 
     @property
     def options(self) -> JointFlowOptions:
-        """The model's own sampling defaults."""
+        """Return the model's own sampling defaults."""
         return self.settings.sampling
 
     @property

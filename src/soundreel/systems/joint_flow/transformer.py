@@ -107,12 +107,12 @@ class JointTransformer(nn.Module):
 
     @property
     def deviation(self) -> AV:
-        """Standard deviation of the latents, `token dim` each."""
+        """Return standard deviation of the latents, `token dim` each."""
         return AV(*(self.get_buffer(f"{m}_deviation") for m in MODALITIES))
 
     @property
     def correlation(self) -> AV:
-        """Correlation of latents from one group to the next, `token dim` each."""
+        """Return correlation of latents from one group to the next, `token dim` each."""
         return AV(*(self.get_buffer(f"{m}_correlation") for m in MODALITIES))
 
     def scaled(self, latents: AV) -> AV:

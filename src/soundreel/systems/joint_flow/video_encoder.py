@@ -55,22 +55,22 @@ class VideoEncoderConfig:
 
     @property
     def token_dim(self) -> int:
-        """Numbers of a token: two by two patches, or the layout of the whole picture."""
+        """Return numbers of a token: two by two patches, or the layout of the whole picture."""
         return 4 * self.detail_dim
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of detail tokens."""
+        """Return rows and columns of detail tokens."""
         return self.height // (2 * self.patch_size), self.width // (2 * self.patch_size)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a group: those of detail, then that of the layout."""
+        """Return tokens of a group: those of detail, then that of the layout."""
         return self.grid[0] * self.grid[1] + 1
 
     @property
     def layout_shape(self) -> tuple[int, int]:
-        """Rows and columns of the layout's cells."""
+        """Return rows and columns of the layout's cells."""
         return self.height // self.layout_cell, self.width // self.layout_cell
 
 
@@ -97,7 +97,7 @@ class VideoEncoder(nn.Module):
 
     @property
     def deviation(self) -> Float[Tensor, "token dim"]:
-        """Standard deviation of every number of a group's latents."""
+        """Return standard deviation of every number of a group's latents."""
         detail = self.get_buffer("detail_deviation").repeat(4)
         layout = self.get_buffer("layout_deviation")
         return torch.stack([detail] * (self.config.num_tokens - 1) + [layout])

@@ -24,7 +24,8 @@ from soundreel.types import AV
 def sinusoidal_embedding(
     timestep: Tensor, dim: int, max_period: float = 10_000.0
 ) -> Float[Tensor, "batch dim"]:
-    """Sinusoids of the step, cosines first; an odd `dim` ends in one zero. Always float32."""
+    """Return sinusoids of the step, cosines first; an odd `dim` ends in one zero. Always
+    float32."""
     half = dim // 2
     exponent = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
     angle = timestep.float()[:, None] * torch.exp(-torch.log(torch.tensor(max_period)) * exponent)
@@ -115,7 +116,7 @@ def resample_audio(x: Float[Tensor, "b s c"], direction: str | None) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """Softmax attention of `b q (head d)` over `b k (head d)`; a head is a range of channels."""
+    """Attend with `b q (head d)` over `b k (head d)`; a head is a range of channels."""
     q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=num_heads) for x in (query, key, value))
     return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
 
@@ -284,7 +285,8 @@ class CrossModalAttention(nn.Module):
 def cyclic_windows(
     tokens: Float[Tensor, "batch token channel"], num_frames: int, window: int, shift: int
 ) -> Float[Tensor, "batch frame key channel"]:
-    """For each frame i the tokens `((i + shift) * a + r) mod T`, r < window * a, a = floor(T / F).
+    """Return for each frame i the tokens `((i + shift) * a + r) mod T`, r < window * a, a =
+    floor(T / F).
 
     Whole segments are rolled and stacked, which copies contiguous memory forwards and backwards;
     only a token count that the frames do not divide needs an index.

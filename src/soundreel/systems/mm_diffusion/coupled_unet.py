@@ -100,7 +100,7 @@ class CoupledUNetConfig:
 
     @property
     def _crossed(self) -> set[int]:
-        """Downsampling factors with cross-modal attention, the middle's included."""
+        """Return downsampling factors with cross-modal attention, the middle's included."""
         middle = {2 ** (len(self.channel_mult) - 1)} if self.middle_cross_attention else set()
         return set(self.cross_attention_factors) | middle
 
@@ -257,7 +257,8 @@ class CoupledUNet(nn.Module):
 
     @property
     def shift_ranges(self) -> list[int]:
-        """Largest shift of each shifted cross-modal block, in call order (not the middle's)."""
+        """Return largest shift of each shifted cross-modal block, in call order (not the
+        middle's)."""
         entries = [*self.input_blocks, *self.output_blocks]
         return [
             self.config.num_frames - block.window if self.config.shift_windows else 0
@@ -267,7 +268,7 @@ class CoupledUNet(nn.Module):
         ]
 
     def draw_window_shifts(self, generator: torch.Generator) -> list[int]:
-        """One shift per block, uniform over 0..frames - window inclusive (section 3.3)."""
+        """Return one shift per block, uniform over 0..frames - window inclusive (section 3.3)."""
         return [
             int(torch.randint(largest + 1, (), generator=generator))
             for largest in self.shift_ranges
@@ -279,7 +280,7 @@ class CoupledUNet(nn.Module):
         timestep: Int[Tensor, " batch"],
         window_shifts: Sequence[int] | None = None,
     ) -> AV:
-        """Network output of the shapes of `xt` (twice the channels with `learned_variance`).
+        """Return network output of the shapes of `xt` (twice the channels with `learned_variance`).
 
         Args:
             xt: noisy frames and waveform.
@@ -311,7 +312,8 @@ class CoupledUNet(nn.Module):
         )
 
     def _run(self, entry: nn.Module, h: AV, embedding: Tensor, shifts: list[int] | None) -> AV:
-        """One entry of the network; `shifts` (in call order) is consumed, None means no shift."""
+        """Return one entry of the network; `shifts` (in call order) is consumed, None means no
+        shift."""
         own = [
             shifts.pop(0) if shifts is not None and isinstance(block, CrossModalAttention) else 0
             for block in entry.children()
@@ -369,6 +371,6 @@ def split_variance(output: AV) -> tuple[AV, AV]:
 
 
 def num_parameters(config: CoupledUNetConfig) -> int:
-    """Parameter count without allocating the network."""
+    """Return parameter count without allocating the network."""
     with torch.device("meta"):
         return sum(p.numel() for p in CoupledUNet(config).parameters())

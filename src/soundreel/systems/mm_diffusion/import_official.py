@@ -115,7 +115,8 @@ def import_mm_diffusion(
 def recognise(
     state: Mapping[str, Tensor], options: ImportOptions, where: str
 ) -> tuple[str, CoupledUNetConfig | SuperResolutionConfig, dict[str, Tensor]]:
-    """Which network an official state dict belongs to, its configuration, and our state dict.
+    """Return which network an official state dict belongs to, its configuration, and our state
+    dict.
 
     Raises:
         CheckpointError: neither network, or tensors missing or left over.
@@ -144,7 +145,7 @@ def recognise(
 def coupled_unet_config(
     state: Mapping[str, Tensor], options: ImportOptions, where: str
 ) -> CoupledUNetConfig:
-    """The base network's configuration from official names and shapes."""
+    """Return the base network's configuration from official names and shapes."""
     width = state["time_embed.0.weight"].shape[1]
     layout = unet_layout(state, width, "video_out_layers.0.GroupNorm.weight", where)
     audio_channels = state["input_blocks.0.0.audio_conv.audio_conv.weight"].shape[1]
@@ -181,7 +182,7 @@ def coupled_unet_config(
 def super_resolution_config(
     state: Mapping[str, Tensor], options: ImportOptions, where: str
 ) -> SuperResolutionConfig:
-    """The upsampler's configuration from official names and shapes."""
+    """Return the upsampler's configuration from official names and shapes."""
     width = state["time_embed.0.weight"].shape[1]
     layout = unet_layout(state, width, "out_layers.0.weight", where)
     image_channels = state["input_blocks.0.0.weight"].shape[1] // 2
@@ -200,7 +201,7 @@ def super_resolution_config(
 
 
 def _windows(count: int, middle_cross: bool, options: ImportOptions, where: str) -> tuple[int, ...]:
-    """The published code builds the middle cross-modal block exactly for windows 1, 4, 8."""
+    """Return the cross-modal windows; the published middle block tells whether they are 1, 4, 8."""
     if options.cross_attention_windows:
         return options.cross_attention_windows
     if middle_cross:
@@ -219,7 +220,7 @@ def _fitted(
     state: Mapping[str, Tensor],
     where: str,
 ) -> dict[str, Tensor]:
-    """The state in float32 and the network's order, after checking that it fits exactly."""
+    """Return the state in float32 and the network's order, after checking that it fits exactly."""
     with torch.device("meta"):
         own = network(config).state_dict()
     check_state(own, state, where)

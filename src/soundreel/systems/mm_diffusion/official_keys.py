@@ -58,7 +58,7 @@ _BLOCK = re.compile(r"((?:input_blocks\.\d+|output_blocks\.\d+|middle_blocks)\.\
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names and shapes for a `CoupledUNet` state dict."""
+    """Return official names and shapes for a `CoupledUNet` state dict."""
     official = {}
     for key, tensor in state.items():
         name, _, kind = key.rpartition(".")
@@ -72,7 +72,7 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names and shapes for an official state dict.
+    """Return our names and shapes for an official state dict.
 
     Names that no layer of a Coupled U-Net has are passed through unchanged, so that loading the
     result reports them as surplus instead of dropping them in silence.
@@ -88,7 +88,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_cross(key: str, state: Mapping[str, Tensor], marker: str) -> bool:
-    """Whether a key belongs to a cross-modal block, which also holds the joint qkv layer."""
+    """Return whether a key belongs to a cross-modal block, which also holds the joint qkv layer."""
     match = _BLOCK.match(key)
     return match is not None and f"{match[1]}.{marker}.weight" in state
 

@@ -122,17 +122,17 @@ class MMDiffusionPipeline(Films):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """No names: the model has no classes."""
+        """Return no names: the model has no classes."""
         return ()
 
     @property
     def conditions(self) -> frozenset[str]:
-        """What can be given to `generate`."""
+        """Return what can be given to `generate`."""
         return frozenset(("video", "audio", "after"))
 
     @property
     def options(self) -> MMDiffusionOptions:
-        """The model's own sampling defaults."""
+        """Return the model's own sampling defaults."""
         return MMDiffusionOptions(num_steps=self.settings.num_steps, sampler=self.settings.sampler)
 
     @property
@@ -145,7 +145,7 @@ class MMDiffusionPipeline(Films):
         return self
 
     def encode(self, clip: Clip) -> AV:
-        """The clip's first window as the network sees it, with a batch of one.
+        """Return the clip's first window as the network sees it, with a batch of one.
 
         A modality that the clip lacks is absent. Frames are cut to the centre square.
 
@@ -256,7 +256,7 @@ class MMDiffusionPipeline(Films):
         return AV(None, None).replace(given.modality, encoded.to(self.device))
 
     def denoiser(self) -> Denoiser:
-        """The network as samplers call it, for one sampling run.
+        """Return the network as samplers call it, for one sampling run.
 
         The window shifts come from a stream of their own that starts anew with each run and does
         not depend on the seed: so a clip is the same whatever batch it is drawn in.

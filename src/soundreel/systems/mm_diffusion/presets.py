@@ -9,7 +9,7 @@ from soundreel.types import ClipSpec
 
 
 def landscape() -> MMDiffusionConfig:
-    """The published model: 64x64 at 10 fps, 16 kHz; 128 clips a step for 100,000 steps.
+    """Return the published model: 64x64 at 10 fps, 16 kHz; 128 clips a step for 100,000 steps.
 
     Source:
         Ruan et al. 2023, supplement, Table 1.
@@ -18,17 +18,19 @@ def landscape() -> MMDiffusionConfig:
 
 
 def aist() -> MMDiffusionConfig:
-    """The published settings for AIST++ are those for Landscape."""
+    """Return the published settings for AIST++, which are those for Landscape."""
     return landscape()
 
 
 def audioset() -> MMDiffusionConfig:
-    """The published open-domain model: base width 256, all else unchanged (supplement, 3.1)."""
+    """Return the published open-domain model: base width 256, all else unchanged (supplement,
+    3.1)."""
     return MMDiffusionConfig(unet=CoupledUNetConfig(width=256))
 
 
 def small() -> MMDiffusionConfig:
-    """For two CPU cores: 32x32 frames, width 16, one block a level, attention from factor 4 on.
+    """Return a preset for two CPU cores: 32x32, width 16, one block a level, attention from
+    factor 4 on.
 
     At this size half the time goes into attention over many tokens in few channels, so the level
     below full resolution has none, and one head serves all channels.
@@ -62,7 +64,8 @@ def small() -> MMDiffusionConfig:
 
 
 def tiny() -> MMDiffusionConfig:
-    """Trains in a minute or two on two CPU cores; for tests and the first look.
+    """Return a preset that trains in a minute or two on two CPU cores; for tests and the first
+    look.
 
     It estimates the clean clip, not the noise: where there is much noise, a small error in the
     noise is a large one in the clip, and so short a training leaves nothing but that.

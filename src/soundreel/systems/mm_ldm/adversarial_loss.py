@@ -210,7 +210,7 @@ class AutoencoderObjectives:
         return TrainingLoss(total, means)
 
     def _decoded_triples(self, x0: AV) -> Float[Tensor, "batch slot channel height width"]:
-        """Images of the estimates: 3 per clip, with gradient."""
+        """Return images of the estimates: 3 per clip, with gradient."""
         latents = _triples(x0)
         rows = self._first_stage.decode(rearrange(latents, "b f c h w -> (b f) c h w"))
         return rearrange(rows.float(), "(b f) c h w -> b f c h w", b=len(latents))

@@ -135,11 +135,11 @@ class Posteriors:
         return AV(self.video.mean, self.audio.mean)
 
     def sample(self, noise: AV) -> AV:
-        """Latents drawn with the given standard normal noise."""
+        """Return latents drawn with the given standard normal noise."""
         return AV(self.video.sample(noise["video"]), self.audio.sample(noise["audio"]))
 
     def kl(self) -> AV:
-        """`batch` KL divergences from N(0, 1), summed over the latents' elements."""
+        """Return `batch` KL divergences from N(0, 1), summed over the latents' elements."""
         return AV(self.video.kl(), self.audio.kl())
 
 
@@ -243,7 +243,7 @@ class MultiModalAutoencoder(nn.Module):
         return posteriors, latent
 
     def encode(self, signals: AV) -> Posteriors:
-        """Distributions of z_v and z_a.
+        """Return distributions of z_v and z_a.
 
         Args:
             signals: first-stage latents of the key frames (video) and of the mel image (audio).
@@ -255,7 +255,8 @@ class MultiModalAutoencoder(nn.Module):
     def select_key_frames(
         self, video: Float[Tensor, "batch frame channel height width"]
     ) -> Float[Tensor, "batch key channel height width"]:
-        """The frames the video encoder sees; of a shorter clip those at the same shares of it."""
+        """Return the frames the video encoder sees; of a shorter clip those at the same shares
+        of it."""
         num_frames, whole = video.shape[1], self.config.num_frames
         if num_frames == whole:
             return video[:, list(self.config.key_frames)]
@@ -263,7 +264,7 @@ class MultiModalAutoencoder(nn.Module):
         return video[:, [index * (num_frames - 1) // last for index in self.config.key_frames]]
 
     def semantics(self, latent: AV) -> AV:
-        """Grids s_v and s_a. No gradient reaches the latents (MM-LDM, appendix 1.4)."""
+        """Return grids s_v and s_a. No gradient reaches the latents (MM-LDM, appendix 1.4)."""
         latent = latent.detach()
         return AV(self.video_projector(latent["video"]), self.audio_projector(latent["audio"]))
 
@@ -275,7 +276,7 @@ class MultiModalAutoencoder(nn.Module):
         label: Int[Tensor, " batch"] | None = None,
         semantic: AV | None = None,
     ) -> DecoderCondition:
-        """All that the decoder is told for given perceptual latents.
+        """Return all that the decoder is told for given perceptual latents.
 
         Args:
             frame_index: position of the frames to decode, in [0, 1).
@@ -288,7 +289,7 @@ class MultiModalAutoencoder(nn.Module):
         return self._condition(latent, own, label, frame_index, None)
 
     def null_latent(self, batch_size: int) -> AV:
-        """Latents of nothing: the encoders' means for all-zero inputs."""
+        """Return latents of nothing: the encoders' means for all-zero inputs."""
         video, audio = self.config.video_encoder, self.config.audio_encoder
         like = self.video_prompt.new_zeros
         num_keys = len(self.config.key_frames)
@@ -299,7 +300,7 @@ class MultiModalAutoencoder(nn.Module):
         return self.encode(zeros).mean.map(lambda x: x.expand(batch_size, -1, -1, -1))
 
     def null_condition(self, frame_index: Float[Tensor, "batch frame"]) -> DecoderCondition:
-        """The condition of classifier-free guidance's other branch.
+        """Return the condition of classifier-free guidance's other branch.
 
         Zero prompts, features and latents of nothing, and the learned null class; without one, the
         class is predicted from the latents of nothing, as in the release.
@@ -337,13 +338,13 @@ class MultiModalAutoencoder(nn.Module):
 
 
 def _masked(inputs: AutoencoderInputs) -> AV:
-    """The encoders' inputs, zero where the modality's condition is dropped."""
+    """Return the encoders' inputs, zero where the modality's condition is dropped."""
     signals = AV(inputs.key_frames, inputs.audio_image)
     return signals if inputs.keep is None else signals.map(_zero_dropped, inputs.keep)
 
 
 def _passed(latent: AV, passed: AV, keep: AV | None) -> AV:
-    """`passed` where the modality's condition is kept."""
+    """Return `passed` where the modality's condition is kept."""
     if keep is None:
         return passed
     return latent.map(lambda x, y, k: torch.where(k[:, None, None, None], y, x), passed, keep)

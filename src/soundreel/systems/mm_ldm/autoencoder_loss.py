@@ -143,7 +143,7 @@ def _draw_one(
 
 
 def add_noise_per_image(x0: AV, noise: AV, timestep: AV, schedule: Schedule) -> AV:
-    """x_t where every frame and every mel image has its own step.
+    """Return x_t where every frame and every mel image has its own step.
 
     Args:
         x0, noise: video `batch frame channel height width`, audio `batch channel height width`.
@@ -163,7 +163,7 @@ def autoencoder_loss(
     prediction_type: PredictionType,
     class_share: float | Float[Tensor, ""] = 1.0,
 ) -> AutoencoderLoss:
-    """Prediction errors, KL, class and contrastive losses.
+    """Return prediction errors, KL, class and contrastive losses.
 
     Args:
         label: true classes for the class head; -1 where unknown; None leaves the term out.

@@ -41,7 +41,7 @@ class RunLatents:
         self._windows = windows
 
     def source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
-        """Where the latents of stage 2 come from, and the data set to iterate over."""
+        """Return where the latents of stage 2 come from, and the data set to iterate over."""
         encoder = self._config.autoencoder.model.video_encoder
         if not self._config.autoencoder.cache_first_stage:
             shape = (encoder.image_channels, encoder.image_size, encoder.image_size)
@@ -74,7 +74,7 @@ class RunLatents:
         autoencoder: MultiModalAutoencoder,
         encode: Callable[[AV], AV],
     ) -> LatentDataset:
-        """z_v and z_a of every window, as the generator sees them.
+        """Return z_v and z_a of every window, as the generator sees them.
 
         Args:
             encode: from pixels, where no first-stage latents are cached.
@@ -101,11 +101,11 @@ class RunLatents:
             return self.scaled()
 
     def scaled(self) -> LatentDataset:
-        """The cached ones."""
+        """Return the cached ones."""
         return LatentDataset(self._out / "latents", axes=self._config.latent_axes)
 
     def raw(self) -> LatentDataset:
-        """The cached ones as they are."""
+        """Return the cached ones as they are."""
         return LatentDataset(self._out / "latents", standardize=False)
 
     def _fingerprint(self, *networks: nn.Module) -> str:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def with_text_encoder_hash(config: MMLDMConfig) -> MMLDMConfig:
-    """The configuration that also says which text encoder lies in the folder it names.
+    """Return the configuration that also says which text encoder lies in the folder it names.
 
     Raises:
         CheckpointError: there is no text encoder.
@@ -89,7 +89,7 @@ class RunCaptions:
             )
 
     def states(self, folder: Path, device: torch.device) -> CaptionStates:
-        """Token states, read from `folder` if they have been computed there before."""
+        """Return token states, read from `folder` if they have been computed there before."""
         fingerprint = f"{self._text.sha256} {self._text.num_tokens}"
         states = CaptionStates(
             self._captions, self._encoder.to(device), folder, fingerprint=fingerprint
@@ -99,7 +99,7 @@ class RunCaptions:
 
 
 def states_of_clips(states: CaptionStates) -> TextSource:
-    """The captions of a batch's clips, found by the clips' keys."""
+    """Return the captions of a batch's clips, found by the clips' keys."""
 
     def of(batch: TrainingBatch) -> Float[Tensor, "batch token context_dim"]:
         assert isinstance(batch, Batch), "only the loader's batches have keys"
@@ -111,7 +111,7 @@ def states_of_clips(states: CaptionStates) -> TextSource:
 def preview_wishes(
     config: MMLDMConfig, states: CaptionStates | None, info: DatasetInfo
 ) -> list[tuple[str, dict[str, Any]]]:
-    """What previews ask a conditional generator for: titles, and options of `generate`."""
+    """Return what previews ask a conditional generator for: titles, and options of `generate`."""
     num_classes = config.generator.model.num_classes
     if states is None and not num_classes:
         return []
@@ -157,12 +157,12 @@ def check_mismatched(config: MMLDMConfig, world_size: int) -> None:
 
 
 def framing_of(info: DatasetInfo) -> Literal["center", "letterbox"]:
-    """How the model fits clips it is given: as those it has learnt from were fitted."""
+    """Return how the model fits clips it is given: as those it has learnt from were fitted."""
     return "letterbox" if info.options.get("crop") == "letterbox" else "center"
 
 
 def load_vocoder(config: MMLDMConfig) -> Vocoder | None:
-    """The vocoder the configuration names; None without one.
+    """Return the vocoder the configuration names; None without one.
 
     Raises:
         CheckpointError: it cannot be read.

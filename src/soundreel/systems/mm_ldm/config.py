@@ -274,7 +274,7 @@ class MMLDMConfig:
 
     @property
     def latent_axes(self) -> LatentAxesConfig | None:
-        """How the generator's latents are scaled; None is per channel."""
+        """Return how the generator's latents are scaled; None is per channel."""
         run, latents = self.generator, self.generator.model.latents
         if not run.num_axes:
             return None
@@ -290,7 +290,7 @@ class MMLDMConfig:
         )
 
     def _holds_every_frame(self, frame_tokens: int) -> bool:
-        """Whether z_v is all cosine coefficients of its key frames."""
+        """Return whether z_v is all cosine coefficients of its key frames."""
         encoder = self.autoencoder.model.video_encoder
         count = encoder.stacked_frames
         return (

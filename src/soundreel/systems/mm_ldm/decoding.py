@@ -49,7 +49,7 @@ def starting_noise(
     noise: NoiseSource,
     config: DecodingConfig,
 ) -> AV:
-    """Noise that decoding starts from, on the autoencoder's device."""
+    """Return noise that decoding starts from, on the autoencoder's device."""
     video, audio = autoencoder.config.video_encoder, autoencoder.config.audio_encoder
     frames = 1 if config.shared_frame_noise else num_frames
     empty = autoencoder.video_prompt.new_empty
@@ -74,7 +74,7 @@ def decode(
     semantic: AV | None = None,
     callback: Callback | None = None,
 ) -> AV:
-    """First-stage latents of all frames and of the mel image.
+    """Return first-stage latents of all frames and of the mel image.
 
     Args:
         latent: perceptual latents z_v, z_a. Where one modality is known, its true latent.
@@ -117,7 +117,8 @@ def guided_denoiser(
     frame_index: Float[Tensor, "batch frame"],
     config: DecodingConfig,
 ) -> Denoiser:
-    """null + scale * (conditional - null) per modality; one pass less where both scales are 1."""
+    """Return null + scale * (conditional - null) per modality; one pass less where both scales
+    are 1."""
     scales = {"video": config.video_guidance_scale, "audio": config.audio_guidance_scale}
     conditional = _denoiser(autoencoder, condition)
     if all(scale == 1.0 for scale in scales.values()):

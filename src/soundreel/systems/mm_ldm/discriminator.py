@@ -69,7 +69,7 @@ class Discriminator(nn.Module):
     def forward(
         self, triple: Float[Tensor, "batch slot channel height width"]
     ) -> Float[Tensor, " batch"]:
-        """Logits of triples (audio image, first frame, last frame) in [-1, 1]."""
+        """Return logits of triples (audio image, first frame, last frame) in [-1, 1]."""
         size, channels = self.config.image_size, self.config.image_channels
         if tuple(triple.shape[1:]) != (SLOTS, channels, size, size):
             raise SoundreelError(
@@ -96,7 +96,7 @@ def discriminator_batch(
     *,
     mismatched: bool = False,
 ) -> tuple[Float[Tensor, "triple slot channel height width"], Float[Tensor, " triple"]]:
-    """What the discriminator sees in one step, and its labels.
+    """Return what the discriminator sees in one step, and its labels.
 
     The real triple is labelled 1. Labelled 0 are: all fake; fake with the real last frame; fake
     with the real first frame; fake with its frames in swapped order; and with `mismatched` the real
@@ -124,7 +124,7 @@ def discriminator_batch(
 def hinge_loss(
     logits: Float[Tensor, " triple"], labels: Float[Tensor, " triple"]
 ) -> Float[Tensor, ""]:
-    """Mean of relu(1 - logit) where the label is 1 and of relu(1 + logit) where it is 0.
+    """Return mean of relu(1 - logit) where the label is 1 and of relu(1 + logit) where it is 0.
 
     Source:
         Lim and Ye 2017, "Geometric GAN", equation 5.

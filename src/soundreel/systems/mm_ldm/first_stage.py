@@ -41,7 +41,8 @@ class FirstStage(Protocol):
 
 
 def clip_images(clips: AV, mel: MelImageConfig) -> AV:
-    """Frames as they are, and the sound as a mel image of the frames' size; channels are averaged.
+    """Return frames as they are, and the sound as a mel image of the frames' size; channels are
+    averaged.
 
     Args:
         clips: video `batch frame channel height width`, audio `batch channel sample`; either may

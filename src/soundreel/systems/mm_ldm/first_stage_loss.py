@@ -75,7 +75,7 @@ def draw_images(
     mel: MelImageConfig,
     config: FirstStageLossConfig,
 ) -> Float[Tensor, "image channel height width"]:
-    """`num_frames` random frames of every clip, then the mel images of all clips."""
+    """Return `num_frames` random frames of every clip, then the mel images of all clips."""
     video = batch.av["video"]
     frames = torch.stack(
         [
@@ -130,7 +130,7 @@ def kl_vae_of(network: nn.Module) -> KLVAE:
 def first_stage_loss(
     result: Reconstruction, config: FirstStageLossConfig, perceptual: PerceptualLoss | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Float[Tensor, " image"]]]:
-    """Reconstruction part (without KL), whole loss, and the terms per image.
+    """Return reconstruction part (without KL), whole loss, and the terms per image.
 
     Source:
         Rombach et al. 2022, appendix G; Zhang et al. 2018 for the perceptual term.

@@ -95,7 +95,7 @@ class Block(nn.Module):
 def latent_embedding(
     config: GeneratorConfig, modality: str, factor: int, has_condition: bool
 ) -> LatentEmbedding | FrameEmbedding:
-    """From `factor` latents of a modality beside one another to tokens."""
+    """Map `factor` latents of a modality beside one another to tokens."""
     if modality == "video" and config.frame_tokens:
         return FrameEmbedding(config, factor=factor, has_condition=has_condition)
     channels = factor * config.latent_channels(modality)
@@ -103,7 +103,7 @@ def latent_embedding(
 
 
 def latent_head(config: GeneratorConfig, modality: str) -> LatentHead | FrameHead:
-    """From a modality's tokens to the network's output for its latent."""
+    """Map a modality's tokens to the network's output for its latent."""
     if modality == "video" and config.frame_tokens:
         return FrameHead(config)
     channels = config.latent_channels(modality) * (2 if config.learned_variance else 1)
@@ -143,7 +143,7 @@ class TransformerTrunk(nn.Module):
     def attention_bias(
         self, num_context_tokens: int
     ) -> Float[Tensor, "head token other_token"] | None:
-        """Of all blocks, where heads look at moments."""
+        """Return the attention bias of all blocks; None where no head looks at moments."""
         if self.moment_bias is None:
             return None
         # Context is of the whole clip, as is the first token behind it, a start token.
@@ -157,7 +157,7 @@ class TransformerTrunk(nn.Module):
     def embed_tokens(
         self, xt: AV, condition: AV, context: Float[Tensor, "batch token context_dim"]
     ) -> Float[Tensor, "batch all_tokens dim"]:
-        """The sequence that enters the first block."""
+        """Return the sequence that enters the first block."""
         tokens = [
             self.embed[name](xt[name], getattr(condition, name))
             for name in SEQUENCE_ORDER
@@ -239,7 +239,8 @@ class Generator(nn.Module):
         kept: Bool[Tensor, " batch"],
         text: Float[Tensor, "batch token context_dim"] | None = None,
     ) -> Float[Tensor, "batch token context_dim"]:
-        """The learned prompt, or a text's token states in its place; zeros where it is not kept."""
+        """Return the learned prompt, or a text's token states in its place; zeros where it is
+        not kept."""
         states = self.prompt[None] if text is None else text
         return states * kept[:, None, None].to(states)
 
@@ -328,10 +329,10 @@ def _rename(key: str, *, to_published: bool) -> str:
 
 
 def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the published transformer under the names of `JointTransformer`."""
+    """Return weights of the published transformer under the names of `JointTransformer`."""
     return {_rename(key, to_published=False): value for key, value in state.items()}
 
 
 def to_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a `JointTransformer` under the published names."""
+    """Return weights of a `JointTransformer` under the published names."""
     return {_rename(key, to_published=True): value for key, value in state.items()}

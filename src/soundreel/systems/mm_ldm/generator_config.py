@@ -95,13 +95,13 @@ class GeneratorConfig:
         return self.video_patch_size if modality == "video" else self.audio_patch_size
 
     def patch_shape(self, modality: str) -> tuple[int, int]:
-        """Height and width of the piece of a latent that is one token."""
+        """Return height and width of the piece of a latent that is one token."""
         if modality == "audio" and self.audio_token_rows:
             return self.latents.audio_size // self.audio_token_rows, 1
         return self.patch_size(modality), self.patch_size(modality)
 
     def grid(self, modality: str) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Return rows and columns of patches."""
         height, width = self.patch_shape(modality)
         return self.latent_size(modality) // height, self.latent_size(modality) // width
 

@@ -102,7 +102,7 @@ def draw(latents: AV, schedule: Schedule, noise: PerSampleNoise) -> GeneratorDra
 def condition_masks(
     uniforms: Float[Tensor, "batch 3"], objective: GeneratorObjective
 ) -> ConditionMasks:
-    """From uniform draws to what each clip's network input holds."""
+    """Turn uniform draws into what each clip's network input holds."""
     context, audio, video = uniforms.unbind(dim=1)
     kept = context >= objective.context_drop
     audio_drawn = kept & (audio < objective.audio_condition)
@@ -113,7 +113,7 @@ def condition_masks(
 def class_dropped(
     uniforms: Float[Tensor, "batch 3"], masks: ConditionMasks, objective: GeneratorObjective
 ) -> Bool[Tensor, " batch"]:
-    """Which of the clips given a modality are not told their class.
+    """Return which of the clips given a modality are not told their class.
 
     The draw that gave the modality decides: below `known_class_drop` of its own threshold.
     """
@@ -125,7 +125,7 @@ def class_dropped(
 
 
 def known_latents(latents: AV, masks: ConditionMasks) -> AV:
-    """The condition: clean latents where they are given, zeros elsewhere."""
+    """Return the condition: clean latents where they are given, zeros elsewhere."""
     if len(latents.present) < 2:
         return AV(None, None)
     return AV(
@@ -146,7 +146,7 @@ def generator_loss(
     text: Float[Tensor, "batch token context_dim"] | None = None,
     previous: AV | None = None,
 ) -> LossTerms:
-    """Loss per clip: the mean squared errors of both modalities, added.
+    """Return loss per clip: the mean squared errors of both modalities, added.
 
     Args:
         network: a `Generator`, or what wraps one for parallel training.
@@ -196,7 +196,8 @@ def conditional_loss(
     text: Float[Tensor, "batch token context_dim"] | None = None,
     previous: AV | None = None,
 ) -> LossTerms:
-    """Loss per clip under conditions that are already chosen; `draws.uniforms` is not read."""
+    """Return loss per clip under conditions that are already chosen; `draws.uniforms` is not
+    read."""
 
     told = {} if previous is None else {"previous": previous}
 
@@ -230,7 +231,7 @@ def mm_ldm_generator_objective(
     colour: Callable[[AV], AV] | None = None,
     text: TextSource | None = None,
 ) -> Objective:
-    """The objective for the training loop; batches hold perceptual latents.
+    """Return the objective for the training loop; batches hold perceptual latents.
 
     Args:
         standardize: makes what the generator sees of them; None where they are so already.

@@ -66,7 +66,8 @@ class LongGeneratorConfig:
 
     @property
     def history(self) -> GeneratorConfig:
-        """The history encoder's own sizes: it has no classes, and no outputs but its taps."""
+        """Return the history encoder's own sizes: it has no classes, and no outputs but its
+        taps."""
         return replace(
             self.generator, depth=self.history_depth, num_classes=0, learned_variance=False
         )
@@ -94,7 +95,7 @@ class HistoryEncoder(TransformerTrunk):
         timestep: Num[Tensor, " batch"],
         context: Float[Tensor, "batch token context_dim"],
     ) -> list[Float[Tensor, "batch all_tokens dim"]]:
-        """One tap per block, over the whole sequence."""
+        """Return one tap per block, over the whole sequence."""
         time = self.embed_time(timestep)
         both = previous.map(lambda clean, noisy: torch.cat([clean, noisy], dim=1), xt)
         x = self.embed_tokens(both, NO_LATENTS, context)
@@ -153,7 +154,7 @@ class LongGenerator(nn.Module):
         )
 
     def history_tokens(self, previous: AV) -> Float[Tensor, "batch token context_dim"]:
-        """One context token per position of the previous latents, video first."""
+        """Return one context token per position of the previous latents, video first."""
         video, audio = (
             rearrange(previous[name], "b c h w -> b (h w) c") for name in ("video", "audio")
         )
@@ -169,7 +170,7 @@ def generator_of(network: nn.Module) -> Generator:
 
 
 def history_encoder_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the published condition encoder under the names of `HistoryEncoder`."""
+    """Return weights of the published condition encoder under the names of `HistoryEncoder`."""
     taps = {
         f"taps.{key.split('.')[1]}.weight": value
         for key, value in state.items()
@@ -184,7 +185,7 @@ def history_encoder_from_published(state: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def history_encoder_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a `HistoryEncoder` under the published names, without the unused heads."""
+    """Return weights of a `HistoryEncoder` under the published names, without the unused heads."""
     taps = {
         f"zero_layers.{key.split('.')[1]}.0.weight": value
         for key, value in state.items()

@@ -35,7 +35,8 @@ def import_hifigan(path: Path, config: VocoderConfig | None = None) -> Vocoder:
 
 
 def _only_generator(folder: Path) -> Path:
-    """The generator's file in a folder; published ones are called `g_STEPS` or `generator*`."""
+    """Return the generator's file in a folder; published ones are called `g_STEPS` or
+    `generator*`."""
     for pattern in ("*.safetensors", "g_*", "generator*"):
         found = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix != ".json")
         if len(found) > 1:
@@ -47,7 +48,7 @@ def _only_generator(folder: Path) -> Path:
 
 
 def _read_config(path: Path) -> VocoderConfig:
-    """The published `config.json` as ours; V1 if there is none."""
+    """Return the published `config.json` as ours; V1 if there is none."""
     if not path.is_file():
         return VocoderConfig()
     published = read_json(path, CheckpointError)

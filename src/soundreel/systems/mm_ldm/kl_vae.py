@@ -65,7 +65,7 @@ class KLVAEConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels per latent position, each way."""
+        """Return pixels per latent position, each way."""
         return 2 ** (len(self.channel_mult) - 1)
 
 
@@ -96,12 +96,12 @@ class KLVAE(nn.Module):
         image: Float[Tensor, "batch channel height width"],
         noise: Float[Tensor, "batch latent_channel latent_height latent_width"],
     ) -> tuple[Float[Tensor, "batch channel height width"], DiagonalGaussian]:
-        """A training pass: reconstruction through a drawn latent, and the posterior."""
+        """Return a training pass: reconstruction through a drawn latent, and the posterior."""
         posterior = self.posterior(image)
         return self.decode(self.config.latent_scale * posterior.sample(noise)), posterior
 
     def posterior(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
-        """Distribution of the unscaled latent of images in [-1, 1].
+        """Return distribution of the unscaled latent of images in [-1, 1].
 
         Raises:
             SoundreelError: if height or width is not a multiple of the factor.
@@ -122,7 +122,7 @@ class KLVAE(nn.Module):
         image: Float[Tensor, "batch channel height width"],
         noise: Float[Tensor, "batch latent_channel latent_height latent_width"] | None = None,
     ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]:
-        """Scaled latent: drawn with the given noise, or the mean without."""
+        """Return scaled latent: drawn with the given noise, or the mean without."""
         posterior = self.posterior(image)
         latent = posterior.mean if noise is None else posterior.sample(noise)
         return self.config.latent_scale * latent
@@ -130,7 +130,7 @@ class KLVAE(nn.Module):
     def decode(
         self, latent: Float[Tensor, "batch latent_channel latent_height latent_width"]
     ) -> Float[Tensor, "batch channel height width"]:
-        """Image of a scaled latent, about in [-1, 1] but not clamped."""
+        """Return image of a scaled latent, about in [-1, 1] but not clamped."""
         latent = channels_last(latent / self.config.latent_scale)
         image = self.decoder(self.from_latent(latent))
         return image if self.shortcut is None else image + self.shortcut.to_image(latent)
@@ -142,7 +142,8 @@ class KLVAE(nn.Module):
         *,
         chunk: int = 16,
     ) -> Float[Tensor, "batch frame latent_channel latent_height latent_width"]:
-        """`encode` frame by frame, at most `chunk` images at a time so that memory is bounded."""
+        """Return `encode` frame by frame, at most `chunk` images at a time so that memory is
+        bounded."""
         images = rearrange(video, "b f c h w -> (b f) c h w").split(chunk)
         parts = len(images) * [None]
         if noise is not None:
@@ -156,7 +157,7 @@ class KLVAE(nn.Module):
         *,
         chunk: int = 16,
     ) -> Float[Tensor, "batch frame channel height width"]:
-        """`decode` frame by frame, at most `chunk` images at a time."""
+        """Return `decode` frame by frame, at most `chunk` images at a time."""
         rows = rearrange(latent, "b f c h w -> (b f) c h w").split(chunk)
         images = torch.cat([self.decode(part) for part in rows])
         return rearrange(images, "(b f) c h w -> b f c h w", b=latent.shape[0])
@@ -184,7 +185,8 @@ class PatchShortcut(nn.Module):
 def _patch_basis(
     num_colours: int, factor: int, count: int
 ) -> tuple[Float[Tensor, "count colour row column"], Float[Tensor, " count"]]:
-    """Orthonormal patches, the most telling first, and the usual size of their coefficients."""
+    """Return orthonormal patches, the most telling first, and the usual size of their
+    coefficients."""
     waves = _cosines(factor)
     colours = _cosines(num_colours)
     # A colour difference weighs about as much as brightness two steps of frequency higher.
@@ -201,7 +203,7 @@ def _patch_basis(
 
 
 def _cosines(count: int) -> Float[Tensor, "frequency place"]:
-    """The orthonormal cosine transform of so many values."""
+    """Return the orthonormal cosine transform of so many values."""
     places = (torch.arange(count) + 0.5) / count
     waves = torch.cos(torch.pi * torch.arange(count)[:, None] * places)
     return waves / waves.norm(dim=1, keepdim=True)
@@ -248,7 +250,7 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """The weight at which the gradients of two losses can be compared."""
+        """Return the weight at which the gradients of two losses can be compared."""
         return self.conv_out.weight
 
     def forward(self, latent: Float[Tensor, "batch channel height width"]) -> Tensor:

@@ -21,7 +21,7 @@ from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 def position_table(
     width: int, rows: Num[Tensor, " row"], columns: Num[Tensor, " column"]
 ) -> Float[Tensor, "1 token dim"]:
-    """Sinusoids of the place in a grid: first half of the width the column, second the row.
+    """Return sinusoids of the place in a grid: first half of the width the column, second the row.
 
     Each half is [sin, cos] at the frequencies 10000^(-k / (width / 4)).
     """
@@ -35,7 +35,8 @@ def position_table(
 
 
 def token_moments(config: GeneratorConfig) -> dict[str, Float[Tensor, " _token"]]:
-    """Middle of each token's moment in columns of z_a, from 0; nan for tokens of the whole clip.
+    """Return middle of each token's moment in columns of z_a, from 0; nan for tokens of the
+    whole clip.
 
     In the order of the sequence, start tokens included.
     """
@@ -52,7 +53,7 @@ def token_moments(config: GeneratorConfig) -> dict[str, Float[Tensor, " _token"]
 def moment_bias(
     moments: Float[Tensor, " token"], num_heads: int, moment_heads: int
 ) -> Float[Tensor, "head token other_token"]:
-    """What is added to attention logits: the first heads look away from other moments.
+    """Return what is added to attention logits: the first heads look away from other moments.
 
     Head i subtracts `4 / 2^i` per column of z_a between two tokens, and from tokens of the whole
     clip as much as from those a column away. The other heads, and tokens of the whole clip, look
@@ -66,7 +67,8 @@ def moment_bias(
 
 
 def linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer that starts Xavier-uniform with zero bias, as all of the published network."""
+    """Return a linear layer that starts Xavier-uniform with zero bias, as all of the published
+    network."""
     layer = nn.Linear(in_dim, out_dim)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -74,7 +76,7 @@ def linear(in_dim: int, out_dim: int) -> nn.Linear:
 
 
 def modulation(width: int, num_outputs: int) -> nn.Sequential:
-    """From the time embedding to shifts, scales and gates; zero at the start (adaLN-Zero)."""
+    """Map the time embedding to shifts, scales and gates; zero at the start (adaLN-Zero)."""
     return nn.Sequential(nn.SiLU(), zero_parameters(nn.Linear(width, num_outputs * width)))
 
 

@@ -7,7 +7,8 @@ from soundreel.systems.mm_ldm.presets import aist, small, tiny
 
 
 def long() -> MMLDMConfig:
-    """The published settings for AIST++: 14 blocks, 40 epochs; Landscape is likewise possible.
+    """Return the published settings for AIST++: 14 blocks, 40 epochs; Landscape is likewise
+    possible.
 
     Source:
         MM-LDM, appendix 1.6; depth, rate, batch and epochs from its release.
@@ -25,14 +26,15 @@ def long() -> MMLDMConfig:
 
 
 def long_small() -> MMLDMConfig:
-    """As `small`; windows share two of their sixteen frames, so that borders can be faded."""
+    """Return `small` for long video; windows share two of their sixteen frames, so that borders
+    can be faded."""
     base = small()
     train = replace(base.generator.train, total_samples=80_000, learning_rate=2e-4)
     return replace(base, long=LongRun(enabled=True, history_depth=4, overlap=2, train=train))
 
 
 def long_tiny() -> MMLDMConfig:
-    """As `tiny`; windows share half of their frames."""
+    """Return `tiny` for long video; windows share half of their frames."""
     base = tiny()
     return replace(
         base,

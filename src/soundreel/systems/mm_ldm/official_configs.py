@@ -20,7 +20,7 @@ Encoder = TypeVar("Encoder", bound=PerceptualEncoderConfig)
 
 
 def kl_vae_config(published: Published) -> KLVAEConfig:
-    """From the `ddconfig` of a latent diffusion first stage, flat or nested."""
+    """Return from the `ddconfig` of a latent diffusion first stage, flat or nested."""
     sizes = published.get("ddconfig", published)
     if sizes.get("attn_resolutions"):
         raise SoundreelError(
@@ -72,7 +72,7 @@ def projector_config(published: Published) -> ProjectorConfig:
 
 
 def signal_decoder_config(published: Published) -> SignalDecoderConfig:
-    """The release's decoder: z is flattened into the embedding; every map starts at zero."""
+    """Return the release's decoder: z is flattened into the embedding; every map starts at zero."""
     return SignalDecoderConfig(
         image_channels=published["in_channels"],
         image_size=published["image_size"],
@@ -110,7 +110,7 @@ def discriminator_config(published: Published) -> DiscriminatorConfig:
 def autoencoder_config(
     published: Published, *, num_frames: int, key_frames: tuple[int, ...], num_prompt_tokens: int
 ) -> AutoencoderConfig:
-    """The whole autoencoder from a dictionary of its parts' dictionaries."""
+    """Return the whole autoencoder from a dictionary of its parts' dictionaries."""
     decoder = signal_decoder_config(published["signal_decoder"])
     return AutoencoderConfig(
         video_encoder=encoder_config(

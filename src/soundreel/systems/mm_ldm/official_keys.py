@@ -104,7 +104,8 @@ TRANSFORMER: Rules = (
 
 
 def signal_decoder_rules(config: SignalDecoderConfig) -> Rules:
-    """Rules for the shared decoder; without its own conditions they are those of Stable Diffusion.
+    """Return rules for the shared decoder; without its own conditions they are those of Stable
+    Diffusion.
 
     The position of an upsampling layer in its block depends on whether a transformer precedes it.
     """
@@ -155,14 +156,14 @@ KL_VAE_COMPVIS: Rules = (
 
 
 def official_key(key: str, rules: Rules) -> str:
-    """The published name of one of our parameters."""
+    """Return the published name of one of our parameters."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def key_table(module: nn.Module, rules: Rules) -> dict[str, str]:
-    """Our name to published name, for every entry of the module's state.
+    """Return our name to published name, for every entry of the module's state.
 
     Raises:
         SoundreelError: if two of our names would share a published one.
@@ -176,7 +177,7 @@ def key_table(module: nn.Module, rules: Rules) -> dict[str, str]:
 def from_official(
     module: nn.Module, state: Mapping[str, Tensor], rules: Rules, skip: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Published tensors under our names and in our shapes, ready for `load_state_dict`.
+    """Return published tensors under our names and in our shapes, ready for `load_state_dict`.
 
     Args:
         skip: names of ours that the file is not expected to hold.
@@ -206,7 +207,8 @@ def from_official(
 def to_official(
     module: nn.Module, rules: Rules, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Tensor]:
-    """The module's state under published names, with unit axes added where `shapes` has them."""
+    """Return the module's state under published names, with unit axes added where `shapes` has
+    them."""
     state = module.state_dict()
     published = {theirs: state[ours] for ours, theirs in key_table(module, rules).items()}
     if shapes is None:

@@ -12,13 +12,13 @@ CONTEXT_MAPS = ("decoder.video_context", "decoder.audio_context")
 
 
 def semantic_shares(model: MultiModalAutoencoder, share: float) -> dict[str, float]:
-    """The share of the learning rate that projectors and heads learn at, by name."""
+    """Return the share of the learning rate that projectors and heads learn at, by name."""
     present = {name for name, _ in model.named_children()}
     return {name: share for name in SEMANTIC_PARTS if name in present}
 
 
 def decoder_phase_parts(model: MultiModalAutoencoder, *, on_axes: bool) -> list[nn.Module]:
-    """What learns while the latents stay as they are.
+    """Return what learns while the latents stay as they are.
 
     The decoder, projectors and heads; on the generator's axes also what tells the decoder of a
     latent, because there it has to say more than the latent's linear estimate.

@@ -61,7 +61,7 @@ class PatchDiscriminator(nn.Module):
 def hinge_discriminator_loss(
     real: Float[Tensor, "*shape"], fake: Float[Tensor, "*shape"]
 ) -> Float[Tensor, ""]:
-    """Half the sum of mean relu(1 - real) and mean relu(1 + fake).
+    """Return half the sum of mean relu(1 - real) and mean relu(1 + fake).
 
     Source:
         Lim and Ye 2017; the half as in VQGAN (Esser et al. 2021).

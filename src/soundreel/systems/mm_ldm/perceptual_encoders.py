@@ -68,7 +68,7 @@ class PerceptualEncoderConfig:
 
     @property
     def factor(self) -> int:
-        """Positions of the first-stage latent per position of the perceptual latent."""
+        """Return positions of the first-stage latent per position of the perceptual latent."""
         return 2 ** (len(self.channel_mult) - 1)
 
     @property
@@ -164,7 +164,7 @@ class VideoEncoder(nn.Module):
     def forward(
         self, key_frames: Float[Tensor, "batch frame channel height width"]
     ) -> DiagonalGaussian:
-        """Posterior of z_v given the first-stage latents of the key frames.
+        """Return posterior of z_v given the first-stage latents of the key frames.
 
         Raises:
             SoundreelError: latents of another size, or not as many frames as `stacked_frames`.
@@ -184,7 +184,7 @@ class VideoEncoder(nn.Module):
         latent: Float[Tensor, "batch channel height width"],
         frame_index: Float[Tensor, "batch frame"],
     ) -> list[Tensor]:
-        """Residual features of the frames at the given indices in [0, 1).
+        """Return residual features of the frames at the given indices in [0, 1).
 
         Returns:
             One map per decoder block, `(batch frame) channel height width`.
@@ -199,7 +199,7 @@ class VideoEncoder(nn.Module):
         latent: Float[Tensor, "batch channel height width"],
         frame_index: Float[Tensor, "batch frame"],
     ) -> Float[Tensor, "row image_channel image_height image_width"] | None:
-        """The linear map's first-stage latents of those frames, if there is one."""
+        """Return the linear map's first-stage latents of those frames, if there is one."""
         if self.readout is None:
             return None
         rows = repeat(latent, "b c h w -> (b f) c h w", f=frame_index.shape[1])
@@ -231,7 +231,7 @@ class AudioEncoder(nn.Module):
             start_at_stack(self.mean_head, self.logvar_head)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
-        """Posterior of z_a given the first-stage latent of the mel image."""
+        """Return posterior of z_a given the first-stage latent of the mel image."""
         check_image(image, self.config, "audio image")
         content = repeat(self.content, "c h w -> b c h w", b=image.shape[0])
         h = self.trunk(torch.cat([content.to(image.dtype), image], dim=1))
@@ -241,13 +241,13 @@ class AudioEncoder(nn.Module):
         return DiagonalGaussian.from_parameters(mean, logvar)
 
     def features(self, latent: Float[Tensor, "batch channel height width"]) -> list[Tensor]:
-        """One residual feature per decoder block, `batch channel height width`."""
+        """Return one residual feature per decoder block, `batch channel height width`."""
         return self.pyramid(latent, None)
 
     def estimate(
         self, latent: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch image_channel image_height image_width"] | None:
-        """The linear map's first-stage latent of the mel image, if there is one."""
+        """Return the linear map's first-stage latent of the mel image, if there is one."""
         return None if self.readout is None else self.readout(latent, latent.new_zeros(len(latent)))
 
 
@@ -368,7 +368,7 @@ class LinearReadout(nn.Module):
         latent: Float[Tensor, "row channel height width"],
         frame_index: Float[Tensor, " row"],
     ) -> Float[Tensor, "row image_channel image_height image_width"]:
-        """Of one frame a row, at its place in the clip, in [0, 1)."""
+        """Embed one frame a row, at its place in the clip, in [0, 1)."""
         images, rows = self.conv.weight.shape[:2]
         frequency = torch.arange(rows, device=latent.device) // images
         size = torch.where(frequency > 0, (2 / self.count) ** 0.5 / MOVEMENT_GAIN, 1.0)

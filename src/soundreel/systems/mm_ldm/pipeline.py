@@ -91,12 +91,13 @@ class MMLDMPipeline(Films):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that `label` may ask for; none for a model without classes."""
+        """Return names of the classes that `label` may ask for; none for a model without
+        classes."""
         return class_names(self.settings, self.generator, self.autoencoder)
 
     @property
     def conditions(self) -> frozenset[str]:
-        """What can be given to `generate`."""
+        """Return what can be given to `generate`."""
         learned = {
             "label": bool(self.class_names),
             "text": bool(self.settings.text.sha256),
@@ -106,7 +107,7 @@ class MMLDMPipeline(Films):
 
     @property
     def options(self) -> MMLDMOptions:
-        """The model's own sampling defaults."""
+        """Return the model's own sampling defaults."""
         return MMLDMOptions.of(self.settings)
 
     @property
@@ -129,7 +130,8 @@ class MMLDMPipeline(Films):
         save_mm_ldm(self, folder)
 
     def encode(self, clip: Clip) -> AV:
-        """Latents of the clip's first window, as the generator sees them, with a batch of one.
+        """Return latents of the clip's first window, as the generator sees them, with a batch
+        of one.
 
         Raises:
             SoundreelError: the clip is shorter than a window.
@@ -210,12 +212,13 @@ class MMLDMPipeline(Films):
         return AV(video, None if audio is None else self._to_waveform(audio))
 
     def decode(self, latents: AV, *, seed: int = 0) -> list[Clip]:
-        """Clips of standardised latents of both modalities; row i is decoded with `seed + i`."""
+        """Return clips of standardised latents of both modalities; row i is decoded with `seed
+        + i`."""
         noise = PerSampleNoise(range(seed, seed + latents.batch_size))
         return self._clips(self.decode_av(latents, noise))
 
     def reconstruct(self, clip: Clip, *, seed: int = 0) -> Clip:
-        """The clip's first window through encoder and decoder.
+        """Send the clip's first window through encoder and decoder.
 
         Raises:
             SoundreelError: the clip lacks a modality, or is shorter than a window.
@@ -303,7 +306,7 @@ class MMLDMPipeline(Films):
     def _batch(
         self, request: Request, seeds: Sequence[int], advance: Callable[[], None]
     ) -> list[Clip]:
-        """One clip for each seed."""
+        """Return one clip for each seed."""
         noise, batch_size = PerSampleNoise(seeds), len(seeds)
         label = None
         if request.label is not None:
@@ -361,7 +364,7 @@ class MMLDMPipeline(Films):
     def _token_states(
         self, text: str | Float[Tensor, "token context_dim"] | None, folder: str | None
     ) -> Float[Tensor, "token context_dim"] | None:
-        """States for the generator; None is its learned prompt, and zeros are no caption."""
+        """Return states for the generator; None is its learned prompt, and zeros are no caption."""
         config = self.settings.text
         if text is None and config.sha256 and self.generator is not None:
             width = self.generator.config.context_dim
@@ -377,7 +380,7 @@ class MMLDMPipeline(Films):
         return self.text_encoder.to(self.device)([text])[0]
 
     def _to_waveform(self, image: Float[Tensor, "batch 3 height width"]) -> Tensor:
-        """Mel image to `batch 1 sample`, on the CPU."""
+        """Convert a mel image to `batch 1 sample`, on the CPU."""
         log_mel = decode_mel_image(image, self.settings.mel_image)
         if self.vocoder is None:
             waveform = log_mel_to_waveform(log_mel, self.settings.mel_image.mel)

@@ -39,7 +39,7 @@ LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10
 
 
 def landscape() -> MMLDMConfig:
-    """The published model: 256x256 at 10 fps, 44.1 kHz, 9 classes.
+    """Return the published model: 256x256 at 10 fps, 44.1 kHz, 9 classes.
 
     Source:
         MM-LDM, appendix 1.4 and Table 1; batch sizes, weights and rates from its release.
@@ -48,12 +48,13 @@ def landscape() -> MMLDMConfig:
 
 
 def aist() -> MMLDMConfig:
-    """The published settings for AIST++: as Landscape, with 60 pieces of music as classes."""
+    """Return the published settings for AIST++: as Landscape, with 60 pieces of music as
+    classes."""
     return _published(num_classes=60, kl_weight=1e-9, stage_epochs=10.0, generator_epochs=100.0)
 
 
 def audioset() -> MMLDMConfig:
-    """The published open-domain settings: 4 fps, 4 s, no classes, no adversary.
+    """Return the published open-domain settings: 4 fps, 4 s, no classes, no adversary.
 
     The source gives five days on two A800 cards (appendix 1.5: two for the autoencoder, three for
     the generator), not epochs or steps. Its rates are not published; the budget here is as many
@@ -123,7 +124,7 @@ def _published(
 
 
 def small() -> MMLDMConfig:
-    """For two CPU cores or any GPU: 64x64 at 10 fps, 16 kHz, all 16 frames as key frames.
+    """Return a preset for two CPU cores: 64x64 at 10 fps, 16 kHz, all frames as key frames.
 
     An own first stage comes first, with a linear shortcut and twice the published channels: a small
     network of four keeps neither a mouth's movement nor the lines of a mel image. z_v holds eight
@@ -256,7 +257,7 @@ def small() -> MMLDMConfig:
 
 
 def scenes() -> MMLDMConfig:
-    """As `small`, with the kinds of rendered scenes as classes.
+    """Return `small` with the kinds of rendered scenes as classes.
 
     Generator and signal decoder are told the class. The mel bands reach up to half the sample rate:
     crackles above 5.8 kHz tell fireworks from thunder. z_v holds all sixteen coefficients over
@@ -324,7 +325,7 @@ def scenes() -> MMLDMConfig:
 
 
 def tiny() -> MMLDMConfig:
-    """All stages in a minute or two on two CPU cores; for tests and the first look."""
+    """Return a preset whose stages take a minute or two on two CPU cores, for a first look."""
     clip = ClipSpec(num_frames=8, height=32, width=32, sample_rate=16_000)
     decoder = SignalDecoderConfig(
         image_size=8,
@@ -410,7 +411,8 @@ def _small_autoencoder(
     key_frames: tuple[int, ...],
     num_frames: int = 16,
 ) -> AutoencoderConfig:
-    """z_v of the first stage's size, z_a of that or half of it; v-prediction; spread indices."""
+    """Return z_v of the first stage's size, z_a of that or half of it; v-prediction; spread
+    indices."""
     features = decoder.feature_blocks
     halved = decoder.audio_latent_shape[1] < decoder.image_size
     video_channels, audio_channels = decoder.video_latent_shape[0], decoder.audio_latent_shape[0]

@@ -37,7 +37,7 @@ class Previews:
 
     @torch.no_grad()
     def first_stage(self, network: KLVAE, samples: int, folder: Path) -> None:
-        """Frames and mel images through encoder and decoder, sound by Griffin-Lim."""
+        """Send frames and mel images through encoder and decoder, sound by Griffin-Lim."""
         device = next(network.parameters()).device
         images = clip_images(self._real, self._config.mel_image).to(device)
         video = network.decode_frames(network.encode_frames(images["video"])).float().cpu()
@@ -51,7 +51,7 @@ class Previews:
         self._pairs(made, folder, samples, "reconstruction", extra)
 
     def autoencoder(self, pipeline: MMLDMPipeline, folder: Path, samples: int) -> None:
-        """Clips through both encoders and the signal decoder."""
+        """Send clips through both encoders and the signal decoder."""
         noise = PerSampleNoise(range(self._real.batch_size))
         made = pipeline.decode_av(pipeline.encode_av(self._real), noise)
         self._pairs(made, folder, samples, "reconstruction", {})
@@ -63,7 +63,7 @@ class Previews:
         samples: int,
         wishes: Sequence[tuple[str, dict[str, Any]]],
     ) -> None:
-        """Joint samples, sound for a held-out clip's frames, and frames for its sound.
+        """Show joint samples, sound for a held-out clip's frames, and frames for its sound.
 
         Args:
             wishes: title and options of `generate` for each sample; none are unconditional ones.
@@ -88,7 +88,7 @@ class Previews:
     def _pairs(
         self, made: AV, folder: Path, samples: int, what: str, extra: dict[str, float]
     ) -> None:
-        """Real clips beside made ones, and how far apart they are as a line of JSON."""
+        """Show real clips beside made ones, and how far apart they are as a line of JSON."""
         spec, mel = self._config.clip, self._config.mel_image
         numbers = {
             "samples": float(samples),
@@ -116,7 +116,7 @@ class Previews:
             file.write(json.dumps(numbers) + "\n")
 
     def _sheet(self, clips: list[Clip], titles: list[str], folder: Path, samples: int) -> None:
-        """One picture, and each clip that was made as an MP4."""
+        """Write one picture, and each clip that was made as an MP4."""
         target = folder / "previews"
         target.mkdir(parents=True, exist_ok=True)
         for index, clip in enumerate(clips):

@@ -43,7 +43,7 @@ class SamplingConfig:
             raise SoundreelError(f"num_steps must be positive, got {self.num_steps}")
 
     def num_passes(self, known: AV) -> int:
-        """Of all steps, where the latents of `known` are given."""
+        """Return how often all steps are gone through, where the latents of `known` are given."""
         return 1 if self.second_pass == "none" or known.present else 2
 
 
@@ -61,7 +61,7 @@ def sample_latents(
     text: Float[Tensor, "token context_dim"] | None = None,
     callback: Callback | None = None,
 ) -> AV:
-    """Standardised latents of a batch of clips.
+    """Return standardised latents of a batch of clips.
 
     Args:
         xt: standard normal noise, the start.

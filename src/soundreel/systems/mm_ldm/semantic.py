@@ -69,7 +69,8 @@ class Projector(nn.Module):
     def pooled(
         self, latent: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch dim"]:
-        """One vector per clip: the released form, with the mean before the last convolution."""
+        """Return one vector per clip: the released form, with the mean before the last
+        convolution."""
         return self.out(self._before_last(latent).mean(dim=(2, 3), keepdim=True)).flatten(1)
 
     def _before_last(self, latent: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ class ClassHead(nn.Module):
         self.out = nn.Linear(semantic_dim, num_classes)
 
     def forward(self, semantic: AV) -> Float[Tensor, "batch class_"]:
-        """Logits; audio tokens stand before video tokens."""
+        """Return logits; audio tokens stand before video tokens."""
         audio = self.map_audio(channels_last(semantic["audio"])).flatten(2)
         video = self.map_video(channels_last(semantic["video"])).flatten(2)
         tokens = torch.cat([audio, video], dim=2).transpose(1, 2)  # b t c
@@ -100,7 +101,7 @@ class ClassHead(nn.Module):
         return self.out(functional.silu(h).mean(dim=2))
 
     def predict(self, semantic: AV) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """Most likely class and its probability."""
+        """Return most likely class and its probability."""
         confidence, label = self(semantic).softmax(dim=1).max(dim=1)
         return label, confidence
 
@@ -136,7 +137,7 @@ class ContrastiveHead(nn.Module):
         self.temperature_a2v = nn.Parameter(torch.full((1,), 0.07))
 
     def forward(self, semantic: AV) -> AV:
-        """`batch dim` features of length one."""
+        """Return `batch dim` features of length one."""
         video = self.map_video(channels_last(semantic["video"])).mean(dim=(2, 3))
         audio = self.map_audio(channels_last(semantic["audio"])).mean(dim=(2, 3))
         return AV(
@@ -173,7 +174,7 @@ class ContrastiveHead(nn.Module):
         return Contrast(loss=loss.detach(), slopes=AV(video, audio), slopes_t=tuple(slopes_t))
 
     def info_nce(self, own: AV, everyone: AV, *, first_row: int) -> Float[Tensor, ""]:
-        """Mean cross-entropy of finding a clip's other modality among everyone's, both ways.
+        """Return mean cross-entropy of finding a clip's other modality among everyone's, both ways.
 
         Args:
             everyone: features of the global batch, in which `own` starts at `first_row`.

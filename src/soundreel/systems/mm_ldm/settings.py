@@ -133,11 +133,11 @@ class Request:
 
     @property
     def wanted(self) -> list[str]:
-        """Modalities that are to be decoded."""
+        """Return modalities that are to be decoded."""
         return [name for name in ("video", "audio") if name not in self.known.present]
 
     def num_steps(self, chain: Schedule, num_frames: int) -> int:
-        """Steps of generator and signal decoder for one batch of clips."""
+        """Count steps of generator and signal decoder for one batch of clips."""
         drawn, decoded = (
             len(respace(chain, f"compvis{config.num_steps}"))
             for config in (self.sampling, self.decoding)
@@ -148,7 +148,7 @@ class Request:
 
 
 def step_counter(total: int, progress: Progress | None) -> Callable[[], None]:
-    """Something to call after each step, whoever takes it."""
+    """Return something to call after each step, whoever takes it."""
     done = 0
 
     def advance() -> None:
@@ -161,7 +161,7 @@ def step_counter(total: int, progress: Progress | None) -> Callable[[], None]:
 
 
 def fit_clip(clip: Clip, spec: ClipSpec, framing: Literal["center", "letterbox"]) -> Clip:
-    """The clip at the model's rates and size, mono where the model is.
+    """Return the clip at the model's rates and size, mono where the model is.
 
     Raises:
         SoundreelError: the clip is shorter than one frame.
@@ -256,7 +256,7 @@ def check_parts(
 
 
 def vocoder_mismatches(vocoder: VocoderConfig, mel: MelConfig) -> list[str]:
-    """Where a vocoder was made for other spectrograms than these, in words.
+    """Return where a vocoder was made for other spectrograms than these, in words.
 
     The clip's own sample rate may differ from the vocoder's: a column is a hop of samples for both,
     so what the vocoder makes is right when it is played at the clip's rate.

@@ -75,7 +75,7 @@ class SignalDecoderConfig:
 
     @property
     def feature_blocks(self) -> list[tuple[int, int]]:
-        """Channels and down-factor of every block of the downsampling half, in order."""
+        """Return channels and down-factor of every block of the downsampling half, in order."""
         blocks = [(self.width, 1)]
         for level, mult in enumerate(self.channel_mult):
             if level:
@@ -150,7 +150,7 @@ class SignalDecoder(nn.Module):
         self.shortcut = LinearShortcut(config) if config.linear_shortcut else None
 
     def forward(self, xt: AV, timestep: AV, condition: DecoderCondition) -> AV:
-        """Network output for the modalities present in `xt`.
+        """Return network output for the modalities present in `xt`.
 
         Args:
             xt: noisy first-stage latents, video `batch frame channel height width`, audio `batch
@@ -197,7 +197,7 @@ class SignalDecoder(nn.Module):
         present: tuple[str, ...],
         condition: DecoderCondition,
     ) -> Float[Tensor, "row dim"]:
-        """Timestep embedding plus the map of the row's own perceptual latent."""
+        """Return timestep embedding plus the map of the row's own perceptual latent."""
         contents = []
         for modality in reversed(present):  # audio rows first
             latent = condition.latent[modality]
@@ -210,7 +210,8 @@ class SignalDecoder(nn.Module):
     def context(
         self, present: tuple[str, ...], condition: DecoderCondition
     ) -> Float[Tensor, "source token dim"]:
-        """Per modality and clip: its prompt, the class token, the other modality's semantics."""
+        """Return per modality and clip: its prompt, the class token, the other modality's
+        semantics."""
         contexts = []
         for modality in reversed(present):
             other = "audio" if modality == "video" else "video"
@@ -291,7 +292,7 @@ class LinearShortcut(nn.Module):
         estimate: Float[Tensor, "row channel height width"],
         embedding: Float[Tensor, "row dim"],
     ) -> Float[Tensor, "row channel height width"]:
-        """What is added to the output."""
+        """Return what is added to the output."""
         weights = self.weights(functional.silu(embedding)).to(x.dtype)[:, :, None, None]
         of_image, of_estimate = weights.chunk(2, dim=1)
         return of_image * x + of_estimate * estimate

@@ -124,7 +124,7 @@ class CachedSource:
 
     @torch.no_grad()
     def images(self, batch: TrainingBatch, frames: Int[Tensor, "batch frame"]) -> AV:
-        """What the first stage makes of the latents' means, which no decoder can surpass."""
+        """Return what the first stage makes of the latents' means, which no decoder can surpass."""
         latents = self.means(batch.av)
         return AV(
             self._first_stage.decode_frames(pick_frames(latents["video"], frames)),
@@ -132,7 +132,8 @@ class CachedSource:
         )
 
     def means(self, cached: AV) -> AV:
-        """Scaled means: video `batch frame channel height width`, audio without the frame axis."""
+        """Return scaled means: video `batch frame channel height width`, audio without the
+        frame axis."""
         mean = self._moments(cached).map(lambda x: x.chunk(2, dim=-3)[0])
         return mean * self._first_stage.config.latent_scale
 
@@ -144,7 +145,7 @@ class CachedSource:
 
 @torch.no_grad()
 def first_stage_moments(clips: AV, first_stage: KLVAE, mel: MelImageConfig) -> AV:
-    """Posterior mean and log-variance of every frame and of the mel image.
+    """Return posterior mean and log-variance of every frame and of the mel image.
 
     Returns:
         video `batch (frame channel) height width`, audio `batch channel height width`, where the
@@ -162,7 +163,7 @@ def first_stage_moments(clips: AV, first_stage: KLVAE, mel: MelImageConfig) -> A
 
 @torch.no_grad()
 def latents_of_moments(moments: AV, first_stage: KLVAE, autoencoder: MultiModalAutoencoder) -> AV:
-    """Means of z_v and z_a from `first_stage_moments`, without the pictures themselves."""
+    """Return means of z_v and z_a from `first_stage_moments`, without the pictures themselves."""
     means = CachedSource(first_stage).means(moments)
     key_frames = autoencoder.select_key_frames(means["video"])
     return autoencoder.encode(AV(key_frames, means["audio"])).mean
@@ -176,7 +177,7 @@ def _moments(
 
 
 def moments_spec(first_stage: KLVAE, num_frames: int, image_size: int) -> LatentSpec:
-    """Shapes of `first_stage_moments`."""
+    """Return shapes of `first_stage_moments`."""
     channels = 2 * first_stage.config.latent_channels
     size = image_size // first_stage.config.factor
     return LatentSpec(
@@ -190,6 +191,6 @@ def moments_spec(first_stage: KLVAE, num_frames: int, image_size: int) -> Latent
 def pick_frames(
     video: Float[Tensor, "batch frame channel height width"], frames: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen channel height width"]:
-    """The chosen frames of each clip."""
+    """Return the chosen frames of each clip."""
     clip = torch.arange(len(video), device=video.device)[:, None]
     return video[clip, frames.to(video.device, non_blocking=True)]

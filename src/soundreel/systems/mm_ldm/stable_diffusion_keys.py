@@ -13,7 +13,8 @@ RESIDUAL: Rules = (
 
 
 def kl_vae_diffusers_rules(num_levels: int) -> Rules:
-    """Rules for a KL-VAE in the layout of diffusers, which counts the decoder's levels upwards."""
+    """Return rules for a KL-VAE in the layout of diffusers, which counts the decoder's levels
+    upwards."""
     ups = [
         (rf"^decoder\.levels\.{level}\.", f"decoder.up_blocks.{num_levels - 1 - level}.")
         for level in range(num_levels)
@@ -38,7 +39,7 @@ def kl_vae_diffusers_rules(num_levels: int) -> Rules:
 
 
 def unet_diffusers_rules(config: SignalDecoderConfig) -> Rules:
-    """Rules for the part of the signal decoder that is Stable Diffusion's U-Net.
+    """Return rules for the part of the signal decoder that is Stable Diffusion's U-Net.
 
     diffusers numbers blocks per level, the decoder's levels in the order they run.
     """

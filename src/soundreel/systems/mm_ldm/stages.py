@@ -288,7 +288,7 @@ class MMLDMRecipe(Recipe):
         save_mm_ldm(pipeline, self._run.out / "model")
 
     def first_stage(self) -> FirstStageNetwork:
-        """The finished first stage, frozen."""
+        """Return the finished first stage, frozen."""
         run = self._config.first_stage
         if run.kind == "taef2":
             folder = Path(run.weights)
@@ -305,11 +305,11 @@ class MMLDMRecipe(Recipe):
         return to_channels_last(network.eval().requires_grad_(False)).to(self._run.device)
 
     def autoencoder(self) -> MultiModalAutoencoder:
-        """The finished autoencoder of the last phase that was run, frozen."""
+        """Return the finished autoencoder of the last phase that was run, frozen."""
         return self._autoencoder(self._autoencoder_stages()[-1]).requires_grad_(False)
 
     def _autoencoder_stages(self) -> list[str]:
-        """The phases of stage 2 that this run has, in order."""
+        """Return the phases of stage 2 that this run has, in order."""
         config = self._config
         later = {"adversarial": config.adversarial.enabled, "decoder": config.decoder.enabled}
         return ["autoencoder", *(name for name, enabled in later.items() if enabled)]

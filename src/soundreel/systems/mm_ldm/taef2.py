@@ -69,7 +69,7 @@ class TAEF2(nn.Module):
 
     @classmethod
     def from_files(cls, encoder: Path | str, decoder: Path | str) -> "TAEF2":
-        """The network with the published weights.
+        """Return the network with the published weights.
 
         Raises:
             SoundreelError: if a file cannot be read or holds another network.
@@ -88,14 +88,14 @@ class TAEF2(nn.Module):
         image: Float[Tensor, "batch channel height width"],
         noise: Float[Tensor, "batch latent_channel latent_height latent_width"] | None = None,
     ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]:
-        """Latent of images; there is no posterior, so `noise` changes nothing."""
+        """Return latent of images; there is no posterior, so `noise` changes nothing."""
         del noise
         return self.config.latent_scale * self.encoder(channels_last((image + 1) / 2))
 
     def decode(
         self, latent: Float[Tensor, "batch latent_channel latent_height latent_width"]
     ) -> Float[Tensor, "batch channel height width"]:
-        """Image of a latent, about in [-1, 1]."""
+        """Return image of a latent, about in [-1, 1]."""
         return 2 * self.decoder(channels_last(latent / self.config.latent_scale)) - 1
 
     def encode_frames(
@@ -105,7 +105,7 @@ class TAEF2(nn.Module):
         *,
         chunk: int = 16,
     ) -> Float[Tensor, "batch frame latent_channel latent_height latent_width"]:
-        """`encode` frame by frame, at most `chunk` images at a time."""
+        """Return `encode` frame by frame, at most `chunk` images at a time."""
         del noise
         rows = rearrange(video, "b f c h w -> (b f) c h w").split(chunk)
         latent = torch.cat([self.encode(part) for part in rows])
@@ -117,7 +117,7 @@ class TAEF2(nn.Module):
         *,
         chunk: int = 16,
     ) -> Float[Tensor, "batch frame channel height width"]:
-        """`decode` frame by frame, at most `chunk` images at a time."""
+        """Return `decode` frame by frame, at most `chunk` images at a time."""
         rows = rearrange(latent, "b f c h w -> (b f) c h w").split(chunk)
         images = torch.cat([self.decode(part) for part in rows])
         return rearrange(images, "(b f) c h w -> b f c h w", b=latent.shape[0])

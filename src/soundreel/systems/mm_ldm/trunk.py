@@ -55,7 +55,7 @@ class TrunkConfig:
 
     @property
     def factor(self) -> int:
-        """Input positions per output position, each way."""
+        """Return input positions per output position, each way."""
         return 2 ** (len(self.channel_mult) - 1)
 
 
@@ -112,7 +112,7 @@ class TrunkBlock(nn.Module):
 def attend(
     attention: nn.Module, x: Float[Tensor, "row channel height width"], num_frames: int, kind: str
 ) -> Float[Tensor, "row channel height width"]:
-    """Attention within frames ("spatial"), along them ("temporal") or over all ("joint")."""
+    """Attend within frames ("spatial"), along them ("temporal") or over all ("joint")."""
     if kind == "spatial":
         return attention(x)
     height = x.shape[2]

@@ -56,7 +56,7 @@ class VocoderConfig:
 
     @property
     def hop_length(self) -> int:
-        """Samples per spectrogram column."""
+        """Return samples per spectrogram column."""
         hop = 1
         for rate in self.upsample_rates:
             hop *= rate
@@ -122,7 +122,8 @@ class Vocoder(nn.Module):
 
 
 def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a published checkpoint as plain tensors: w = g * v / |v| for every `g, v` pair.
+    """Return weights of a published checkpoint as plain tensors: w = g * v / |v| for every `g,
+    v` pair.
 
     Accepts both spellings of weight norm (`weight_g`, `weight_v` and PyTorch's
     `parametrizations.weight.original0`, `original1`); entries without a pair pass unchanged.
@@ -145,7 +146,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vocoder_from_state(state: Mapping[str, Tensor], config: VocoderConfig | None = None) -> Vocoder:
-    """A vocoder in evaluation mode with the weights of a published or converted checkpoint.
+    """Return a vocoder in evaluation mode with the weights of a published or converted checkpoint.
 
     Args:
         state: the generator's state dictionary, with or without weight norm.

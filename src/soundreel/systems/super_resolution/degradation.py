@@ -74,7 +74,8 @@ class ImagePairs:
 def reduce_images(
     images: Float[Tensor, "batch channel height width"], config: DegradationConfig
 ) -> Float[Tensor, "batch channel low_height low_width"]:
-    """The images with their shorter side at `low_res_size`, on whole grey levels in [-1, 1]."""
+    """Return the images with their shorter side at `low_res_size`, on whole grey levels in [-1,
+    1]."""
     height, width = images.shape[2:]
     factor, rest = divmod(min(height, width), config.low_res_size)
     if rest or not factor or max(height, width) % factor:
@@ -96,7 +97,7 @@ def degrade(
     config: DegradationConfig,
     generator: torch.Generator,
 ) -> Float[Tensor, "channel height width"]:
-    """Noise and JPEG, each by chance.
+    """Add noise and JPEG damage, each by chance.
 
     Every call draws the same amount of randomness whatever is applied.
 
@@ -119,7 +120,7 @@ def degrade(
 def image_pairs(
     batches: Iterable[Batch], config: DegradationConfig, *, seed: int
 ) -> Iterator[ImagePairs]:
-    """Training pairs from batches of one-frame windows.
+    """Yield training pairs from batches of one-frame windows.
 
     The damage of a sample depends on the seed and its number among the samples seen, so that a
     resumed run repeats an uninterrupted one.

@@ -98,7 +98,7 @@ class SuperResolutionConfig:
 
     @property
     def scale(self) -> int:
-        """How many times larger each side becomes."""
+        """Return how many times larger each side becomes."""
         return self.size // self.low_res_size
 
     def heads(self, channels: int) -> int:
@@ -252,7 +252,8 @@ class SuperResolutionUNet(nn.Module):
         low_res: Float[Tensor, "batch channel low_height low_width"],
         timestep: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch out_channel height width"]:
-        """Noise estimate and, with learned variance, its interpolation output along the channels.
+        """Return noise estimate and, with learned variance, its interpolation output along the
+        channels.
 
         Args:
             noisy: x_t, the large image.
@@ -283,7 +284,8 @@ def to_residual(
     low_res: Float[Tensor, "batch channel low_height low_width"],
     scale: float,
 ) -> Float[Tensor, "batch channel height width"]:
-    """What the network diffuses: the image, or its scaled difference from bicubic enlargement."""
+    """Return what the network diffuses: the image, or its scaled difference from bicubic
+    enlargement."""
     return (image - _bicubic(low_res, image)) * scale if scale else image
 
 
@@ -292,7 +294,7 @@ def from_residual(
     low_res: Float[Tensor, "batch channel low_height low_width"],
     scale: float,
 ) -> Float[Tensor, "batch channel height width"]:
-    """Inverse of `to_residual`; images that were differences are limited to [-1, 1]."""
+    """Return inverse of `to_residual`; images that were differences are limited to [-1, 1]."""
     if not scale:
         return residual
     return (residual / scale + _bicubic(low_res, residual)).clamp(-1, 1)
@@ -308,7 +310,7 @@ def super_resolution_denoiser(
     *,
     learned_variance: bool = True,
 ) -> Denoiser:
-    """The network with its small images filled in, as losses and samplers want it.
+    """Return the network with its small images filled in, as losses and samplers want it.
 
     The denoiser works on `AV(video=images, audio=None)` with images `batch channel height width`.
     """

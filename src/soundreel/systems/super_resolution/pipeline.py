@@ -96,12 +96,12 @@ class SuperResolutionPipeline:
 
     @property
     def options(self) -> UpscaleConfig:
-        """The sampling defaults."""
+        """Return the sampling defaults."""
         return UpscaleConfig()
 
     @property
     def small_size(self) -> int:
-        """Pixels along each side of the pictures that it was trained to enlarge."""
+        """Return pixels along each side of the pictures that it was trained to enlarge."""
         return self.network.config.low_res_size
 
     @property
@@ -115,7 +115,7 @@ class SuperResolutionPipeline:
 
     @property
     def scale(self) -> int:
-        """How many times larger each side becomes."""
+        """Return how many times larger each side becomes."""
         return self.network.config.scale
 
     def upscale_clip(
@@ -151,7 +151,7 @@ class SuperResolutionPipeline:
         config: UpscaleConfig | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "frame 3 large_height large_width"]:
-        """Frames of one clip, `scale` times as high and as wide, in [-1, 1].
+        """Return frames of one clip, `scale` times as high and as wide, in [-1, 1].
 
         Args:
             low_res: the small frames; a base model's output may go in as it is, values beyond

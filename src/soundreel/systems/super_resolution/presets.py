@@ -8,7 +8,7 @@ from soundreel.training.loop import TrainConfig
 
 
 def super_resolution() -> SuperResolutionRunConfig:
-    """The published 64-to-256 network: 48 frames a step for 270,000 steps.
+    """Return the published 64-to-256 network: 48 frames a step for 270,000 steps.
 
     The supplement states a dropout of 0.1 and flips; the published code uses neither. Flips are on
     here, dropout is not.
@@ -32,7 +32,8 @@ def super_resolution() -> SuperResolutionRunConfig:
 
 
 def small() -> SuperResolutionRunConfig:
-    """32 to 128 pixels, 3.0 M parameters, 5.1 GFLOP per frame and step; for two CPU cores.
+    """Return a preset for 32 to 128 pixels, 3.0 M parameters, 5.1 GFLOP per frame and step; for
+    two CPU cores.
 
     It makes the difference from bicubic enlargement and estimates v. The published network makes
     the picture itself and estimates its noise: then all of a short training goes into what

@@ -178,7 +178,8 @@ def _frames(config: SuperResolutionRunConfig, data: Path, split: str) -> Prepare
 
 
 def _held_out_frames(config: SuperResolutionRunConfig, data: Path) -> Tensor:
-    """Frames spread over the validation split, or over the training split if there is none."""
+    """Return frames spread over the validation split, or over the training split if there is
+    none."""
     has_valid = DatasetInfo.load(data).counts.get("split/valid", 0) > 0
     dataset = _frames(config, data, "valid" if has_valid else config.data.split)
     places = torch.linspace(0, len(dataset) - 1, config.preview.count).long().tolist()

@@ -10,7 +10,7 @@ engines have little else.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -251,32 +251,32 @@ def block_changes(pictures: Iterable[Picture]) -> Float[np.ndarray, "interval bl
     if first is None:
         raise SyncError("sync needs at least two pictures, got none")
     step = max(1, PICTURE_BYTES_AT_ONCE // first.nbytes)
-    rows, last = [], _grey(first[None])
+    rows, last = [], first
     while batch := list(islice(rest, step)):
         if any(picture.shape != first.shape for picture in batch):
             raise SyncError("the size of the pictures changes; cut the video there")
-        grey = np.concatenate([last, _grey(np.stack(batch))])
-        rows.append(_block_means(np.abs(np.diff(grey, axis=0))))
-        last = grey[-1:]
+        rows.append(_block_means(np.stack([last, *batch])))
+        last = batch[-1]
     if not rows:
         raise SyncError("sync needs at least two pictures, got one")
     return np.concatenate(rows)
 
 
-def _grey(frames: Frames) -> Float32[np.ndarray, "frame height width"]:
-    return frames @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+def _block_means(frames: Frames) -> Float[np.ndarray, "interval block"]:
+    """Average the change over blocks, a row of them at a time, to hold few numbers.
 
-
-def _block_means(
-    change: Float32[np.ndarray, "interval height width"],
-) -> Float[np.ndarray, "interval block"]:
-    """Average over blocks, which may differ by a pixel where sizes are no multiples of 8."""
-    for axis in (1, 2):
-        edges = np.linspace(0, change.shape[axis], min(NUM_BLOCKS, change.shape[axis]) + 1)
-        starts = np.round(edges).astype(int)
-        sizes = np.diff(starts).reshape((-1, 1) if axis == 1 else (-1,))
-        change = np.add.reduceat(change, starts[:-1], axis=axis) / sizes
-    return change.reshape(len(change), -1)
+    Blocks may differ by a pixel where sizes are no multiples of 8.
+    """
+    rows, columns = (
+        np.round(np.linspace(0, size, min(NUM_BLOCKS, size) + 1)).astype(int)
+        for size in frames.shape[1:3]
+    )
+    means = []
+    for top, bottom in pairwise(rows):
+        grey = frames[:, top:bottom] @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+        change = np.abs(np.diff(grey, axis=0)).mean(axis=1)
+        means.append(np.add.reduceat(change, columns[:-1], axis=1) / np.diff(columns))
+    return np.concatenate(means, axis=1)
 
 
 def _bands(size: int, sample_rate: int) -> Float[np.ndarray, "bin band"]:

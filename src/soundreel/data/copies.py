@@ -22,6 +22,7 @@ from soundreel.data.scan import Source
 from soundreel.data.workers import worker_pool
 from soundreel.errors import SoundreelError
 from soundreel.media.decode import read_frames
+from soundreel.media.errors import printable
 from soundreel.media.framing import Framing
 from soundreel.media.probe import probe
 
@@ -70,9 +71,9 @@ def group_copies(
             log.warning(
                 "%d files stay in one split with another; the first: %s is %s %s",
                 len(pairs),
-                pairs[0][1],
+                printable(pairs[0][1]),
                 words,
-                pairs[0][0],
+                printable(pairs[0][0]),
             )
     names = union.names(set(known.values()))
     return [replace(source, group=names.get(source.group, source.group)) for source in sources]

@@ -39,8 +39,9 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _is_log_line(numbers: object) -> bool:
-    is_whole = isinstance(numbers, dict) and "samples" in numbers
-    return is_whole and all(isinstance(value, int | float) for value in numbers.values())
+    if not isinstance(numbers, dict) or "samples" not in numbers:
+        return False
+    return all(isinstance(value, int | float) for value in numbers.values())
 
 
 def tensorboard_tracker(folder: Path) -> Tracker:

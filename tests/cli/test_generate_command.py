@@ -2,13 +2,16 @@
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from soundreel.cli.film import FilmWish, check_film
 from soundreel.cli.main import run
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 
 
@@ -195,3 +198,21 @@ def test_a_film_goes_on_from_a_clip(generate, tmp_path):
     assert generate("sound", *words) == 0
     sound = Clip.load(tmp_path / "sound" / "clip-0000.mkv")
     assert (sound.frames is None, sound.num_samples) == (True, 9_600)
+
+
+def test_a_model_with_films_of_its_own_is_asked_for_whole_clips():
+    class Pipeline:
+        conditions = frozenset(("video", "after"))
+
+    def wish(**changes):
+        nothing = dict.fromkeys(("video", "audio", "after", "duration"))
+        words = {"start": Fraction(0), "is_model_size": False, "words": {"modality": "both"}}
+        return FilmWish(**{**nothing, **words, **changes})
+
+    asked = wish(video=Path("talk.mp4"), duration=Fraction(3))
+    assert check_film(asked, Pipeline()) is None
+    assert asked.whole == {"video": Path("talk.mp4"), "duration_s": 3}
+    with pytest.raises(SoundreelError, match="cannot be given audio"):
+        check_film(wish(audio=Path("song.wav")), Pipeline())
+    with pytest.raises(SoundreelError, match="no --start"):
+        check_film(wish(video=Path("talk.mp4"), start=Fraction(1)), Pipeline())

@@ -42,20 +42,29 @@ class FilmWish:
         given = (self.video, self.audio, self.after, self.duration)
         return any(source is not None for source in given)
 
+    @property
+    def whole(self) -> dict[str, Any]:
+        """Return what is asked for as arguments of `generate`, for whole clips in memory."""
+        asked = {name: getattr(self, name) for name in ("video", "audio", "after")}
+        asked["duration_s"] = self.duration
+        return {name: value for name, value in asked.items() if value is not None}
 
-def check_film(wish: FilmWish, pipeline: Any) -> Films:
-    """Return the pipeline as one that makes films.
+
+def check_film(wish: FilmWish, pipeline: Any) -> Films | None:
+    """Return the pipeline as one that makes films of windows; None for one that has its own way.
 
     Raises:
         SoundreelError: the model makes no such film, or its length is missing or too short.
     """
-    if not hasattr(pipeline, "film_maker"):
-        raise SoundreelError("this model makes single windows; leave --duration and --after out")
     for name in ("video", "audio", "after"):
         if getattr(wish, name) is not None and name not in pipeline.conditions:
             raise SoundreelError(f"this model cannot be given {name}; leave it out")
     if wish.duration is None and wish.after is not None:
         raise SoundreelError("--after goes on for ever: give the length of the film (--duration)")
+    if not hasattr(pipeline, "film_maker"):
+        if wish.start or wish.words["modality"] != "both":
+            raise SoundreelError("this model has no --start and no --modality; leave them out")
+        return None
     if wish.duration is not None:
         FilmClock(pipeline.clip).num_frames(wish.duration)  # too short a film stops here
     request = {name: value for name, value in wish.words.items() if name != "join"}

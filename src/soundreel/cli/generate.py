@@ -94,6 +94,8 @@ def generate(words: list[str]) -> int:
     request = _request(arguments, pipeline)
     wish = _film_wish(arguments, request)
     films = check_film(wish, pipeline) if wish.is_asked else None
+    if films is None:
+        request |= wish.whole
     upscaler = None
     if arguments.upscale is not None:
         upscaler = load_upscaler(arguments.upscale, device=arguments.device)

@@ -1,5 +1,6 @@
 """Data-parallel training under `torchrun`: every process takes its part of each global batch."""
 
+import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -84,10 +85,12 @@ class Parallel:
         """Wait until every process has come here, then leave the group.
 
         Without leaving, a thread of gloo's may still hold the last tensor when the interpreter
-        ends; the process then aborts, and a finished run is reported as failed.
+        ends; the process then aborts, and a finished run is reported as failed. So do wrapped
+        networks that are no longer used but, being cycles, not yet collected: they hold the group.
         """
         self.barrier()
         if self.joined:
+            gc.collect()
             dist.destroy_process_group()
 
 

@@ -132,12 +132,9 @@ def class_names(pipeline: Pipeline) -> tuple[str, ...]:
     Raises:
         ValueError: the model's classes are no rendered scenes.
     """
-    if not isinstance(pipeline, MMLDMPipeline) or pipeline.generator is None:
-        return ()
-    names, num_classes = pipeline.settings.class_names, pipeline.generator.config.num_classes
-    if num_classes and (len(names) != num_classes or not set(names) <= set(KINDS)):
-        raise ValueError(f"the model's classes are no rendered scenes: {', '.join(names)}")
-    return names if num_classes else ()
+    if not set(pipeline.class_names) <= set(KINDS):
+        raise ValueError(f"no rendered scenes among the classes {', '.join(pipeline.class_names)}")
+    return pipeline.class_names
 
 
 def from_folder(folder: Path, count: int, duration_s: float) -> list[SceneClip]:

@@ -28,10 +28,13 @@ MAX_PARTNERS = 12
 # Of lightning the picture's event is the flash, the sound's the thunder, late by design.
 EVENT_KINDS = tuple(kind for kind in DISCRETE_KINDS if kind != "lightning")
 
-# The thresholds tell true from shuffled pairs of rendered clips best (16 frames, 10 a second; seeds
-# that are used for nothing else). The detectors' defaults find several onsets in one firework.
-MOTION_THRESHOLD = 5.0
-ONSET_THRESHOLD = 10.0
+# Motion and onset threshold of the detectors by height and frame rate: those that tell true from
+# shuffled pairs of rendered clips best (`fit_event_thresholds.py`). The detectors' defaults find
+# several onsets in one firework.
+THRESHOLDS = {
+    (64, 10): (5.0, 10.0),
+    (128, 16): (8.0, 20.0),
+}
 
 EventRows = Float[np.ndarray, "clip 6"]
 """A clip a row: events matched, matched with sounds of other clips (mean), seen, heard; sync score
@@ -68,20 +71,39 @@ def confusions(true: Sequence[str], found: Sequence[str]) -> list[tuple[str, str
     return sorted(((a, b, n) for (a, b), n in counts.items()), key=lambda entry: -entry[2])
 
 
-def event_rows(
-    clips: Sequence[Clip],
-    motion_threshold: float = MOTION_THRESHOLD,
-    onset_threshold: float = ONSET_THRESHOLD,
-) -> EventRows:
+def partners_of(own: int, count: int) -> list[int]:
+    """A clip itself, then up to 12 others, whose sounds its picture is paired with by chance."""
+    return [(own + turn) % count for turn in range(min(count, MAX_PARTNERS + 1))]
+
+
+def thresholds_of(clip: Clip) -> tuple[float, float]:
+    """Motion and onset threshold for clips of this size and rate.
+
+    Raises:
+        ValueError: none have been fitted.
+    """
+    if clip.frames is None or clip.waveform is None:
+        raise ValueError("events need picture and sound")
+    height, rate = clip.frames.shape[1], float(clip.frame_rate)
+    if (height, rate) not in THRESHOLDS:
+        raise ValueError(
+            f"no thresholds for {height} pixels at {rate:g} frames a second; fit them:"
+            f" fit_event_thresholds.py --size {height} --frame-rate {clip.frame_rate}"
+        )
+    return THRESHOLDS[height, rate]
+
+
+def event_rows(clips: Sequence[Clip]) -> EventRows:
     """How well sound and picture of clips of one kind fit in time, and how well by chance.
 
     Chance pairs each picture with the sounds of up to 12 other clips.
 
     Raises:
-        ValueError: fewer than two clips.
+        ValueError: fewer than two clips, or no thresholds for their size and rate.
     """
     if len(clips) < 2:
         raise ValueError("shuffled pairs need at least two clips of a kind")
+    motion_threshold, onset_threshold = thresholds_of(clips[0])
     seen, heard, motions, sounds = [], [], [], []
     for clip in clips:
         if clip.frames is None or clip.waveform is None:
@@ -92,8 +114,7 @@ def event_rows(
         sounds.append(sound_curves(clip.waveform, clip.sample_rate))
     rows = []
     for own, clip in enumerate(clips):
-        turns = range(min(len(clips), MAX_PARTNERS + 1))  # the first is the clip itself
-        partners = [(own + turn) % len(clips) for turn in turns]
+        partners = partners_of(own, len(clips))
         matched = [match_events(seen[own], heard[k], TOLERANCE_S).num_matched for k in partners]
         scores = [sync_of_curves(motions[own], sounds[k], clip.frame_rate).score for k in partners]
         counts = [len(seen[own]), len(heard[own])]

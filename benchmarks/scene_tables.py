@@ -7,8 +7,6 @@ from scene_clips import SceneClip
 from scene_copies import Nearest
 from scene_statistics import (
     EVENT_KINDS,
-    MOTION_THRESHOLD,
-    ONSET_THRESHOLD,
     TOLERANCE_S,
     EventRows,
     agreement,
@@ -20,6 +18,7 @@ from scene_statistics import (
     median_ratio,
     near_share,
     sync_statistics,
+    thresholds_of,
 )
 
 from soundreel.data.scenes.render import KINDS
@@ -107,7 +106,7 @@ def sync_table(sets: Sets, seen: Kinds, rng: np.random.Generator) -> Numbers:
         "\n\n| kind | clips | generated | shuffled | held-out renders | events | events, renders |"
         "\n| --- | --- | --- | --- | --- | --- | --- |"
     )
-    thresholds = {"motion": MOTION_THRESHOLD, "onset": ONSET_THRESHOLD}
+    thresholds = dict(zip(("motion", "onset"), thresholds_of(sets["other"][0].clip), strict=True))
     numbers: Numbers = {"tolerance_s": TOLERANCE_S, "thresholds": thresholds, "by kind": {}}
     for kind, own in rows["generated"].items():
         if kind not in rows["other"]:

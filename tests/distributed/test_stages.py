@@ -19,40 +19,32 @@ from soundreel.config import DataConfig
 from soundreel.config_io import ConfigError, config_from_json, config_to_json, save_json
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
+from soundreel.systems import system
+from soundreel.systems.joint_flow import presets
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
-from soundreel.systems.mm_diffusion.training import train_mm_diffusion
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.presets import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.degradation import DegradationConfig
 from soundreel.systems.super_resolution.network import SuperResolutionConfig
-from soundreel.systems.super_resolution.training import train_super_resolution
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log
 from soundreel.types import ClipSpec
 
 SIZE = 32
+NUM_FRAMES = 16
 SCRIPT = """
 import sys
 from pathlib import Path
 from soundreel.config_io import load_json
-from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
-from soundreel.systems.mm_diffusion.training import train_mm_diffusion
-from soundreel.systems.mm_ldm.config import MMLDMConfig
-from soundreel.systems.mm_ldm.training import train_mm_ldm
-from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
-from soundreel.systems.super_resolution.training import train_super_resolution
+from soundreel.systems import system
 
-systems = {
-    "mm-diffusion": (MMDiffusionConfig, train_mm_diffusion),
-    "mm-ldm": (MMLDMConfig, train_mm_ldm),
-    "super-resolution": (SuperResolutionRunConfig, train_super_resolution),
-}
-kind, train = systems[sys.argv[1]]
+own = system(sys.argv[1])
 config, data, out, *stages = map(Path, sys.argv[2:])
-assert train(load_json(kind, config), data, out, stages=[str(stage) for stage in stages])
+settings = load_json(own.config_type, config)
+assert own.train(settings, data, out, stages=[str(stage) for stage in stages])
 """
 TRAIN = TrainConfig(
     total_samples=8,
@@ -72,11 +64,11 @@ def data(tmp_path_factory):
     """Squares that move while their tones rise, in two classes."""
     folder = tmp_path_factory.mktemp("videos")
     for number in range(4):
-        frames = np.zeros((10, SIZE, SIZE, 3), dtype=np.uint8)
-        for index in range(10):
-            left = 2 * index + number
+        frames = np.zeros((NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+        for index in range(NUM_FRAMES):
+            left = index + number
             frames[index, 8:20, left : left + 8] = (200, 60 * number, 90)
-        times = np.arange(16_000) / 16_000
+        times = np.arange(1_600 * NUM_FRAMES) / 16_000
         tone = 0.4 * np.sin(2 * np.pi * (200 + 150 * number + 400 * times) * times)
         target = folder / f"class{number % 2}" / f"{number}.mkv"
         target.parent.mkdir(exist_ok=True)
@@ -145,21 +137,34 @@ def mm_ldm(train):
     )
 
 
+def joint_flow(train):
+    base = presets.tiny()
+    return replace(
+        base,
+        video=replace(base.video, train=train, fit_clips=4),
+        audio=replace(base.audio, train=train),
+        transformer=replace(base.transformer, train=train),
+    )
+
+
 SYSTEMS = {
-    "mm-diffusion": (mm_diffusion, train_mm_diffusion, {"unet": ""}),
-    "super-resolution": (super_resolution, train_super_resolution, {"super_resolution": ""}),
+    "mm-diffusion": (mm_diffusion, {"unet": ""}),
+    "mm-diffusion-sr": (super_resolution, {"super_resolution": ""}),
     "mm-ldm": (
         mm_ldm,
-        train_mm_ldm,
         {
             name: name
             for name in ("first_stage", "autoencoder", "adversarial", "decoder", "generator")
         },
     ),
+    "joint-flow": (
+        joint_flow,
+        {name: name for name in ("video_codec", "audio_codec", "transformer")},
+    ),
 }
 
 
-def torchrun(system, config, data, out, stages=()):
+def torchrun(name, config, data, out, stages=()):
     """Train on two processes."""
     save_json(config, out.with_suffix(".json"))
     script = out.with_suffix(".py")
@@ -167,7 +172,7 @@ def torchrun(system, config, data, out, stages=()):
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", script, system, out.with_suffix(".json"), data, out),
+            *("--nproc-per-node=2", script, name, out.with_suffix(".json"), data, out),
             *stages,
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -195,12 +200,12 @@ def largest_difference(one, two):
     return worst
 
 
-def compare(system, train, data, tmp_path, stages=()):
+def compare(name, train, data, tmp_path, stages=()):
     """Return by stage the largest difference of losses, and of averaged weights."""
-    make, run, folders = SYSTEMS[system]
+    make, folders = SYSTEMS[name]
     config = make(train)
-    assert run(config, data, tmp_path / "one", stages=stages)
-    done = torchrun(system, config, data, tmp_path / "two", stages)
+    assert system(name).train(config, data, tmp_path / "one", stages=stages)
+    done = torchrun(name, config, data, tmp_path / "two", stages)
     assert done.returncode == 0, done.stderr
     found = {}
     for stage, folder in folders.items():
@@ -208,17 +213,17 @@ def compare(system, train, data, tmp_path, stages=()):
             continue
         one, two = tmp_path / "one" / folder, tmp_path / "two" / folder
         last = f"checkpoints/{train.total_samples:09d}/"
-        (name,) = {p.name for p in (one / last).glob("*.ema.safetensors")}
-        first, second = load_file(one / last / name), load_file(two / last / name)
+        (file,) = {p.name for p in (one / last).glob("*.ema.safetensors")}
+        first, second = load_file(one / last / file), load_file(two / last / file)
         assert first.keys() == second.keys()
         weights = max(float((first[key] - second[key]).abs().max()) for key in first)
         found[stage] = (largest_difference(losses(one, ""), losses(two, "")), weights)
     return found
 
 
-@pytest.mark.parametrize("system", ["mm-diffusion", "super-resolution"])
-def test_two_processes_lose_what_one_loses(system, data, tmp_path):
-    for stage, (loss, weights) in compare(system, TRAIN, data, tmp_path).items():
+@pytest.mark.parametrize("name", ["mm-diffusion", "mm-diffusion-sr", "joint-flow"])
+def test_two_processes_lose_what_one_loses(name, data, tmp_path):
+    for stage, (loss, weights) in compare(name, TRAIN, data, tmp_path).items():
         assert loss <= 1e-5, stage
         assert weights <= 2e-4, stage
 
@@ -231,16 +236,16 @@ def test_two_processes_compare_the_clips_of_the_whole_batch(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_twenty_steps_of_every_stage(system, data, tmp_path):
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_twenty_steps_of_every_stage(name, data, tmp_path):
     """Prints the table of the documentation with `-s`.
 
     At a rate of 1e-3 single-precision rounding grows to 1e-2 of the contrastive loss, whose
     features are compared at a temperature of 0.07.
     """
     train = replace(TRAIN, total_samples=80, learning_rate=1e-4)
-    for stage, (loss, weights) in compare(system, train, data, tmp_path).items():
-        print(f"| {system} | {stage} | {loss:.1e} | {weights:.1e} |")
+    for stage, (loss, weights) in compare(name, train, data, tmp_path).items():
+        print(f"| {name} | {stage} | {loss:.1e} | {weights:.1e} |")
         assert loss <= 1e-5, stage
 
 

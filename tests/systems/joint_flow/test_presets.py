@@ -14,8 +14,8 @@ from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 
 COUNTS = {
     presets.tiny: (18_804, 92_586, 82_464),
-    presets.scenes: (3_677_664, 9_373_722, 10_640_384),
-    presets.small: (3_677_664, 9_373_722, 21_500_480),
+    presets.scenes: (3_677_664, 5_990_682, 10_640_384),
+    presets.small: (3_677_664, 5_990_682, 21_500_480),
     presets.large: (26_626_496, 46_207_390, 518_739_968),
 }
 """Parameters of video decoder, audio codec and transformer (for eleven classes)."""

@@ -42,8 +42,8 @@ class AudioCodecConfig:
     fft_size: int = 1000
     num_mels: int = 100
     latent_dim: int = 48
-    encoder_width: int = 320
-    decoder_width: int = 384
+    encoder_width: int = 224
+    decoder_width: int = 320
     encoder_depth: tuple[int, int] = (2, 2)
     decoder_depth: tuple[int, int] = (2, 4)
     expansion: int = 3

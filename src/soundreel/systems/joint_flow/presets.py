@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
-from soundreel.config import DataConfig, PreviewConfig
+from soundreel.config import PreviewConfig
 from soundreel.systems.joint_flow.audio_codec import AudioCodecConfig
 from soundreel.systems.joint_flow.audio_objective import AudioLossConfig
 from soundreel.systems.joint_flow.config import (
@@ -18,46 +18,42 @@ from soundreel.systems.joint_flow.video_encoder import VideoEncoderConfig
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
 
+CODEC_TRAIN = TrainConfig(
+    weight_decay=1e-3,
+    ema_decay=0.995,
+    max_grad_norm=1.0,
+    precision="float32",
+    log_every=400,
+    save_every=2_000,
+    preview_every=0,
+)
+"""Codecs compute in float32: bands of spectra and principal components are products of matrices,
+which automatic mixed precision would round to bfloat16."""
+
 
 def scenes() -> JointFlowConfig:
-    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz.
-
-    All stages compute in float32: bands of spectra and principal components are products of
-    matrices, which automatic mixed precision would round to bfloat16.
-    """
+    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz."""
     return JointFlowConfig(
         video=VideoStage(
-            train=TrainConfig(
-                total_samples=24_000,
+            train=replace(
+                CODEC_TRAIN,
+                total_samples=12_000,
                 global_batch_size=4,
                 micro_batch_size=4,
                 learning_rate=1e-3,
-                weight_decay=1e-3,
                 warmup_samples=400,
-                decay_samples=14_000,
-                ema_decay=0.995,
-                max_grad_norm=1.0,
-                precision="float32",
-                log_every=400,
-                save_every=2_000,
-                preview_every=0,
+                decay_samples=7_200,
             )
         ),
         audio=AudioStage(
-            train=TrainConfig(
+            train=replace(
+                CODEC_TRAIN,
                 total_samples=24_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
-                weight_decay=1e-3,
                 warmup_samples=800,
-                decay_samples=14_000,
-                ema_decay=0.995,
-                max_grad_norm=1.0,
-                precision="float32",
-                log_every=400,
-                save_every=2_000,
-                preview_every=0,
+                decay_samples=14_400,
             )
         ),
         transformer=TransformerStage(
@@ -71,7 +67,6 @@ def scenes() -> JointFlowConfig:
                 decay_samples=240_000,
                 ema_decay=0.999,
                 max_grad_norm=1.0,
-                precision="float32",
                 log_every=1_600,
                 save_every=8_000,
                 preview_every=16_000,
@@ -83,15 +78,14 @@ def scenes() -> JointFlowConfig:
 def small() -> JointFlowConfig:
     """Return settings for a folder of one's own clips, on one GPU or a patient CPU."""
     base = scenes()
-    return replace(
-        base,
-        transformer=replace(base.transformer, sizes=TransformerSizes(width=320, depth=8)),
-    )
+    sizes = TransformerSizes(width=320, depth=8)
+    return replace(base, transformer=replace(base.transformer, sizes=sizes))
 
 
 def large() -> JointFlowConfig:
     """Return the settings of a large model: 256 px, 16 frames/s, 4 s, 24 kHz; for GPUs."""
     base = scenes()
+    codec_samples = {"total_samples": 400_000, "decay_samples": 160_000}
     return replace(
         base,
         clip=ClipSpec(
@@ -100,7 +94,7 @@ def large() -> JointFlowConfig:
         video=VideoStage(
             encoder=VideoEncoderConfig(height=256, width=256, layout_cell=16, detail_dim=64),
             decoder=VideoDecoderConfig(widths=(512, 256, 128), depths=(4, 4, 4)),
-            train=replace(base.video.train, total_samples=400_000, decay_samples=160_000),
+            train=replace(base.video.train, **codec_samples),
         ),
         audio=AudioStage(
             codec=AudioCodecConfig(
@@ -114,7 +108,7 @@ def large() -> JointFlowConfig:
                 encoder_depth=(4, 4),
                 decoder_depth=(4, 8),
             ),
-            train=replace(base.audio.train, total_samples=400_000, decay_samples=160_000),
+            train=replace(base.audio.train, **codec_samples),
         ),
         transformer=TransformerStage(
             sizes=TransformerSizes(width=1024, depth=20, num_heads=16),
@@ -132,17 +126,16 @@ def large() -> JointFlowConfig:
 
 def tiny() -> JointFlowConfig:
     """Return settings that train all stages within a minute on two CPU cores; for tests."""
-    train = TrainConfig(
+    train = replace(
+        CODEC_TRAIN,
         total_samples=64,
         global_batch_size=4,
         micro_batch_size=4,
         learning_rate=2e-3,
+        weight_decay=0.0,
         ema_decay=0.9,
-        max_grad_norm=1.0,
-        precision="float32",
         log_every=16,
         save_every=32,
-        preview_every=0,
     )
     return JointFlowConfig(
         clip=ClipSpec(num_frames=8, height=32, width=32, frame_rate=Fraction(10)),
@@ -178,6 +171,5 @@ def tiny() -> JointFlowConfig:
             train=replace(train, total_samples=128, preview_every=128),
             watch_clips=32,
         ),
-        data=DataConfig(stride=4),
         preview=PreviewConfig(count=1, num_steps=2),
     )

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import zero_parameters
+from soundreel.nn.linear import Linear
 from soundreel.nn.norms import group_norm
 
 
@@ -30,8 +31,8 @@ class SelfAttention(nn.Module):
             )
         self.num_heads = channels // head_width
         self.norm = group_norm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = zero_parameters(nn.Linear(channels, channels))
+        self.qkv = Linear(channels, 3 * channels)
+        self.out = zero_parameters(Linear(channels, channels))
 
     def forward(
         self, x: Float[Tensor, "row channel *position"]

@@ -8,6 +8,8 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundreel.nn.linear import Linear
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -44,8 +46,8 @@ class TwoLayerMLP(nn.Module):
         super().__init__()
         if zero_init not in ("none", "last", "both"):
             raise ValueError(f"zero_init is 'none', 'last' or 'both', got {zero_init!r}")
-        self.first = nn.Linear(in_dim, hidden_dim)
-        self.last = nn.Linear(hidden_dim, out_dim)
+        self.first = Linear(in_dim, hidden_dim)
+        self.last = Linear(hidden_dim, out_dim)
         if zero_init in ("last", "both"):
             zero_parameters(self.last)
         if zero_init == "both":

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from soundreel.errors import SoundreelError
+from soundreel.nn.linear import Linear
 from soundreel.nn.norms import token_group_norm
 from soundreel.types import AV
 
@@ -130,8 +131,8 @@ class SelfAttention(nn.Module):
             raise SoundreelError(f"{channels} channels do not divide into {num_heads} heads")
         self.num_heads = num_heads
         self.norm = TokenGroupNorm(channels, num_groups)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = zero_init(nn.Linear(channels, channels))
+        self.qkv = Linear(channels, 3 * channels)
+        self.out = zero_init(Linear(channels, channels))
 
     def forward(self, x: Float[Tensor, "row token channel"]) -> Tensor:
         query, key, value = self.qkv(self.norm(x)).chunk(3, dim=-1)
@@ -177,14 +178,14 @@ class ResidualBlock(nn.Module):
         self.video_conv_in = VideoConv(c_in, c_out, config.video_conv)
         self.audio_norm_in = TokenGroupNorm(c_in, groups)
         self.audio_conv_in = AudioConv(c_in, c_out, config.dilation)
-        self.embedding = nn.Linear(config.embedding_dim, c_out * (1 + config.scale_shift_norm))
+        self.embedding = Linear(config.embedding_dim, c_out * (1 + config.scale_shift_norm))
         self.video_norm_out = TokenGroupNorm(c_out, groups)
-        self.video_out = zero_init(nn.Linear(c_out, c_out))
+        self.video_out = zero_init(Linear(c_out, c_out))
         self.audio_norm_out = TokenGroupNorm(c_out, groups)
-        self.audio_out = zero_init(nn.Linear(c_out, c_out))
+        self.audio_out = zero_init(Linear(c_out, c_out))
         changes = c_in != c_out
-        self.video_skip = nn.Linear(c_in, c_out) if changes else nn.Identity()
-        self.audio_skip = nn.Linear(c_in, c_out) if changes else nn.Identity()
+        self.video_skip = Linear(c_in, c_out) if changes else nn.Identity()
+        self.audio_skip = Linear(c_in, c_out) if changes else nn.Identity()
         attention = (c_out, config.num_heads, groups)
         self.spatial_attention = SelfAttention(*attention) if config.video_attention else None
         self.temporal_attention = SelfAttention(*attention) if config.video_attention else None
@@ -240,10 +241,10 @@ class CrossModalAttention(nn.Module):
         self.window, self.num_heads = window, num_heads
         self.video_norm = TokenGroupNorm(channels, num_groups)
         self.audio_norm = TokenGroupNorm(channels, num_groups)
-        self.video_qkv = nn.Linear(channels, 3 * channels)
-        self.audio_qkv = nn.Linear(channels, 3 * channels)
-        self.video_out = zero_init(nn.Linear(channels, channels))
-        self.audio_out = zero_init(nn.Linear(channels, channels))
+        self.video_qkv = Linear(channels, 3 * channels)
+        self.audio_qkv = Linear(channels, 3 * channels)
+        self.video_out = zero_init(Linear(channels, channels))
+        self.audio_out = zero_init(Linear(channels, channels))
 
     def forward(self, x: AV, window_shift: int) -> AV:
         video, audio = x["video"], x["audio"]

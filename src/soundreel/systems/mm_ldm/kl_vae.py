@@ -17,6 +17,7 @@ from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.gaussian import DiagonalGaussian
 from soundreel.nn.layout import channels_last, run
+from soundreel.nn.linear import Linear
 from soundreel.nn.norms import group_norm
 from soundreel.nn.residual import ResidualBlock, Upsample
 
@@ -298,10 +299,10 @@ class ImageAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = group_norm(channels, eps=EPS)
-        self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
-        self.value = nn.Linear(channels, channels)
-        self.out = nn.Linear(channels, channels)
+        self.query = Linear(channels, channels)
+        self.key = Linear(channels, channels)
+        self.value = Linear(channels, channels)
+        self.out = Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
         tokens = rearrange(self.norm(x), "b c h w -> b 1 (h w) c")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.nn.embeddings import zero_parameters
+from soundreel.nn.linear import Linear
 from soundreel.nn.waves import cosine_waves
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 
@@ -69,7 +70,7 @@ def moment_bias(
 def linear(in_dim: int, out_dim: int) -> nn.Linear:
     """Return a linear layer that starts Xavier-uniform with zero bias, as all of the published
     network."""
-    layer = nn.Linear(in_dim, out_dim)
+    layer = Linear(in_dim, out_dim)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -77,7 +78,7 @@ def linear(in_dim: int, out_dim: int) -> nn.Linear:
 
 def modulation(width: int, num_outputs: int) -> nn.Sequential:
     """Map the time embedding to shifts, scales and gates; zero at the start (adaLN-Zero)."""
-    return nn.Sequential(nn.SiLU(), zero_parameters(nn.Linear(width, num_outputs * width)))
+    return nn.Sequential(nn.SiLU(), zero_parameters(Linear(width, num_outputs * width)))
 
 
 def modulate(
@@ -149,7 +150,7 @@ class LatentHead(nn.Module):
         self.rows, _ = config.grid(modality)
         height, width = self.patch_shape
         self.modulation = modulation(config.width, 2)
-        self.output = zero_parameters(nn.Linear(config.width, channels * height * width))
+        self.output = zero_parameters(Linear(config.width, channels * height * width))
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], time: Float[Tensor, "batch dim"]
@@ -177,7 +178,7 @@ class FrameEmbedding(nn.Module):
         )
         elements = factor * channels * size**2
         self.changes = linear(elements, config.width)
-        self.condition_changes = nn.Linear(elements, config.width) if has_condition else None
+        self.condition_changes = Linear(elements, config.width) if has_condition else None
         self.register_buffer("waves", cosine_waves(self.count), persistent=False)
         # Columns of z_a and frames at one moment have one position.
         moments = token_moments(config)["video"][-self.count :]
@@ -229,7 +230,7 @@ class FrameHead(nn.Module):
         self.shape = (latents.video_channels // count, latents.video_size, latents.video_size)
         self.mean = LatentHead(config, "video", channels=self.shape[0])
         self.modulation = modulation(config.width, 2)
-        self.output = zero_parameters(nn.Linear(config.width, math.prod(self.shape)))
+        self.output = zero_parameters(Linear(config.width, math.prod(self.shape)))
         self.register_buffer("waves", cosine_waves(count), persistent=False)
 
     def forward(

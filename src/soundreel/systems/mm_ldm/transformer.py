@@ -12,6 +12,7 @@ from soundreel.errors import SoundreelError
 from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import zero_parameters
 from soundreel.nn.layout import channels_last
+from soundreel.nn.linear import Linear
 from soundreel.nn.norms import group_norm
 
 
@@ -30,11 +31,11 @@ class SpatialTransformer(nn.Module):
                 "choose a width divisible by num_heads"
             )
         self.norm = group_norm(channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)
+        self.proj_in = Linear(channels, channels)
         self.layers = nn.ModuleList(
             TransformerLayer(channels, num_heads, context_dim) for _ in range(depth)
         )
-        self.proj_out = zero_parameters(nn.Linear(channels, channels))
+        self.proj_out = zero_parameters(Linear(channels, channels))
 
     def forward(
         self,
@@ -83,10 +84,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, context_dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(context_dim, dim, bias=False)
-        self.value = nn.Linear(context_dim, dim, bias=False)
-        self.out = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim, bias=False)
+        self.key = Linear(context_dim, dim, bias=False)
+        self.value = Linear(context_dim, dim, bias=False)
+        self.out = Linear(dim, dim)
 
     def forward(
         self,
@@ -113,8 +114,8 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, 8 * dim)
-        self.contract = nn.Linear(4 * dim, dim)
+        self.expand = Linear(dim, 8 * dim)
+        self.contract = Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "row token dim"]) -> Float[Tensor, "row token dim"]:
         value, gate = self.expand(x).chunk(2, dim=-1)

@@ -22,6 +22,7 @@ from soundreel.diffusion.process import PredictionType
 from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import sinusoidal_embedding, zero_parameters
 from soundreel.nn.layout import channels_last, run, to_channels_last
+from soundreel.nn.linear import linear
 from soundreel.types import AV
 
 
@@ -171,13 +172,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
         tokens = rearrange(self.norm(x), "b c h w -> b (h w) c")
         # Stored as convolutions of width 1, computed as products, which need no copy of the tokens.
-        qkv = functional.linear(tokens, self.qkv.weight[..., 0], self.qkv.bias)
+        qkv = linear(tokens, self.qkv.weight[..., 0], self.qkv.bias)
         query, key, value = rearrange(
             qkv, "b t (head three d) -> three b head t d", head=self.num_heads, three=3
         )
         mixed = functional.scaled_dot_product_attention(query, key, value)
         mixed = rearrange(mixed, "b head t d -> b t (head d)")
-        out = functional.linear(mixed, self.proj_out.weight[..., 0], self.proj_out.bias)
+        out = linear(mixed, self.proj_out.weight[..., 0], self.proj_out.bias)
         return x + rearrange(out, "b (h w) c -> b c h w", h=x.shape[2])
 
 

@@ -98,7 +98,7 @@ def passed(
         yield f"of it the first {kept} coefficients over time", shown(fewer)
     moments = LatentDataset(latents, standardize=False).moments()
     assert isinstance(stats.config, LatentAxesConfig)
-    clip_axes = replace(stats.config, num_frames=1, movement_axes=0, activity=0.0)
+    clip_axes = replace(stats.config, num_frames=1, movement_axes=0, motion_energy=0.0)
     for count in (256, 512):
         axes = PerceptualAxes.measured(replace(clip_axes, num_axes=count), moments)
         yield f"of it {count} axes of whole clips", shown(axes.project(z)["video"])

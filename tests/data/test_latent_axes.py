@@ -15,7 +15,7 @@ from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=2, audio_channels=2, audio_size=2)
-CONFIG = LatentAxesConfig(latents=LATENTS, num_axes=12, evening=0.5)
+CONFIG = LatentAxesConfig(latents=LATENTS, num_axes=12, whitening=0.5)
 
 
 def steep_latents(count: int = 400) -> AV:
@@ -50,13 +50,13 @@ def test_moments_do_not_depend_on_the_batches():
     assert torch.allclose(whole["audio_covariance"], torch.cov(rows.T, correction=0), atol=1e-9)
 
 
-@pytest.mark.parametrize("evening", [0.0, 0.5, 1.0])
-def test_evening_is_the_power_that_is_taken_from_the_variances(evening):
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_evening_is_the_power_that_is_taken_from_the_variances(whitening):
     latents = steep_latents()
-    scaled = measured(latents, evening=evening).standardize(latents)
+    scaled = measured(latents, whitening=whitening).standardize(latents)
     before, after = variances(latents, "video"), variances(scaled, "video")
     slope = torch.diff(after.log())[:6] / torch.diff(before.log())[:6]
-    assert torch.allclose(slope, torch.full_like(slope, 1 - evening), atol=2e-2)
+    assert torch.allclose(slope, torch.full_like(slope, 1 - whitening), atol=2e-2)
     assert torch.allclose(after.sum() / 12, torch.ones((), dtype=after.dtype), atol=1e-2)
 
 
@@ -81,9 +81,9 @@ def test_mixed_precision_does_not_reach_the_axes():
     assert torch.equal(scaled, axes.standardize(latents)["video"])
 
 
-def test_mixed_precision_does_not_reach_the_axis_of_activity():
+def test_mixed_precision_does_not_reach_the_axis_of_motion_energy():
     latents = flashing_latents(20)
-    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), latent_moments([latents]))
+    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), latent_moments([latents]))
     with torch.autocast("cpu", torch.bfloat16):
         scaled, noise = axes.standardize(latents)["video"], axes.noise(latents)["video"]
     assert torch.equal(scaled, axes.standardize(latents)["video"])
@@ -100,9 +100,9 @@ def test_one_modality_alone_is_scaled_as_with_the_other():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.floats(0, 1))
-def test_standardised_latents_stay_as_they_are_when_scaled_back_and_forth(num_axes, evening):
+def test_standardised_latents_stay_as_they_are_when_scaled_back_and_forth(num_axes, whitening):
     latents = steep_latents(60)
-    axes = measured(latents, num_axes=num_axes, evening=evening)
+    axes = measured(latents, num_axes=num_axes, whitening=whitening)
     scaled = axes.standardize(latents)
     again = axes.standardize(axes.restore(scaled))
     assert torch.allclose(again["video"], scaled["video"], atol=1e-2)
@@ -111,10 +111,10 @@ def test_standardised_latents_stay_as_they_are_when_scaled_back_and_forth(num_ax
 def test_axes_along_which_nothing_changes_are_not_stretched():
     latents = steep_latents()
     latents.video[:, 0] = 1.0
-    scaled = measured(latents, evening=1.0).standardize(latents)
+    scaled = measured(latents, whitening=1.0).standardize(latents)
     assert bool(torch.isfinite(scaled["video"]).all())
     other = latents["video"] + 1e-5
-    moved = measured(latents, evening=1.0).standardize(AV(other, None))["video"]
+    moved = measured(latents, whitening=1.0).standardize(AV(other, None))["video"]
     assert float((moved - scaled["video"]).abs().max()) < 0.1
 
 
@@ -185,7 +185,7 @@ def test_the_mean_picture_counts_as_much_as_all_changes():
     assert float(outside.abs().max()) < 1e-4
 
 
-def activity_of(axes: PerceptualAxes, standardised: AV) -> torch.Tensor:
+def motion_energy_of(axes: PerceptualAxes, standardised: AV) -> torch.Tensor:
     """Along the axis of activity, a number a frame, without the mean."""
     assert axes.activity is not None
     rows = standardised["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
@@ -193,14 +193,14 @@ def activity_of(axes: PerceptualAxes, standardised: AV) -> torch.Tensor:
     return along @ cosine_waves(FRAMES).T
 
 
-def test_activity_says_when_something_changes_whatever_it_is():
+def test_motion_energy_says_when_something_changes_whatever_it_is():
     latents = flashing_latents()
     moments = latent_moments([latents])
-    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), moments)
+    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), moments)
     frames = latents["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
     frames = torch.einsum("tk,bke->bte", cosine_waves(FRAMES), frames)
     when = frames.norm(dim=2).argmax(dim=1)
-    seen = activity_of(axes, axes.standardize(latents))
+    seen = motion_energy_of(axes, axes.standardize(latents))
     within = (when > 1) & (when < FRAMES - 1)
     # A flash is a change twice: into its frame, and out of it.
     top = seen.topk(2, dim=1).indices.sort(dim=1).values
@@ -212,9 +212,9 @@ def test_activity_says_when_something_changes_whatever_it_is():
     assert float(difference[:, :2].abs().max()) == 0
 
 
-def test_noise_reaches_the_axis_of_activity_as_those_of_movement():
+def test_noise_reaches_the_axis_of_motion_energy_as_those_of_movement():
     latents = flashing_latents()
-    axes = PerceptualAxes.measured(replace(MOVING, activity=2.0), latent_moments([latents]))
+    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), latent_moments([latents]))
     generator = torch.Generator().manual_seed(1)
     white = latents.map(lambda x: torch.randn(x.shape, generator=generator))
     rows = axes.noise(white)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
@@ -228,10 +228,12 @@ def test_noise_reaches_the_axis_of_activity_as_those_of_movement():
 
 
 def test_axes_of_movement_need_coefficients_over_time():
-    with pytest.raises(ValueError, match="activity is 0, or a positive factor beside movement"):
-        replace(CONFIG, activity=1.0)
+    with pytest.raises(
+        ValueError, match="motion_energy is 0, or a positive factor beside movement"
+    ):
+        replace(CONFIG, motion_energy=1.0)
     with pytest.raises(ValueError, match="set movement_axes below 8, got 8"):
-        replace(MOVING, activity=1.0, movement_axes=8)
+        replace(MOVING, motion_energy=1.0, movement_axes=8)
     with pytest.raises(ValueError, match="belong together, got 8 and 0"):
         replace(MOVING, movement_axes=0)
     with pytest.raises(ValueError, match="belong together, got 1 and 2"):
@@ -256,8 +258,8 @@ def test_leading_axes_are_those_of_a_full_decomposition():
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="num_axes must be positive, got 0"):
         replace(CONFIG, num_axes=0)
-    with pytest.raises(ValueError, match=r"evening lies within \[0, 1\], got 2"):
-        replace(CONFIG, evening=2.0)
+    with pytest.raises(ValueError, match=r"whitening lies within \[0, 1\], got 2"):
+        replace(CONFIG, whitening=2.0)
     with pytest.raises(ValueError, match="at least two"):
         latent_moments([steep_latents(1)])
 

@@ -77,7 +77,7 @@ def test_standardised_latents_have_zero_mean_and_unit_variance_per_channel(tmp_p
 
 def test_principal_axes_have_unit_variance_and_are_measured_once(tmp_path):
     make(tmp_path)
-    axes = LatentAxesConfig(latents=LATENTS, num_axes=64, evening=0.0)
+    axes = LatentAxesConfig(latents=LATENTS, num_axes=64, whitening=0.0)
     dataset = LatentDataset(tmp_path, axes=axes)
     assert dataset.stats.config.num_axes == len(dataset) - 1  # no more than the latents span
     latents = torch.stack([dataset[i].av["video"] for i in range(7)])

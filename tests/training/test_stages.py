@@ -87,7 +87,7 @@ class ToyRecipe(Recipe):
             data=ToyWindows(),
             train=train,
             preview=self.preview,
-            leave=lambda network, samples: WidthConfig(),
+            finish=lambda network, samples: WidthConfig(),
         )
 
     def save_model(self):

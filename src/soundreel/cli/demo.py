@@ -49,7 +49,7 @@ class DemoArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class Example:
     """A clip to make: what for, and what `generate` is told."""
 
     title: str
@@ -66,21 +66,23 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     precision: dict[str, Any] = {}
     if arguments.precision is not None:
         precision["precision"] = arguments.precision
-    wishes = _free_wishes(pipeline) + _given_wishes(pipeline, arguments)
+    examples = _unconditional(pipeline) + _conditional(pipeline, arguments)
     clear_earlier(out, EARLIER, overwrite=arguments.overwrite)
     with progress_bar("sampling") as advance:
         clips = []
-        for number, wish in enumerate(wishes):
-            clips += pipeline.generate(seed=arguments.seed + number, **wish.request, **precision)
-            advance(number + 1, len(wishes))
+        for number, example in enumerate(examples):
+            clips += pipeline.generate(seed=arguments.seed + number, **example.request, **precision)
+            advance(number + 1, len(examples))
     out.mkdir(parents=True, exist_ok=True)
     exhibits = []
-    for number, (wish, clip) in enumerate(zip(wishes, clips, strict=True), start=1):
-        name = f"{number:02d}-{wish.title.replace(' ', '-')}"
+    for number, (example, clip) in enumerate(zip(examples, clips, strict=True), start=1):
+        name = f"{number:02d}-{example.title.replace(' ', '-')}"
         clip.save(out / f"{name}.mp4")
         write_contact_sheet(out / f"{name}.png", clip, width=900)
         exhibits.append(
-            Exhibit(title=wish.title, note=wish.note, video=f"{name}.mp4", sheet=f"{name}.png")
+            Exhibit(
+                title=example.title, note=example.note, video=f"{name}.mp4", sheet=f"{name}.png"
+            )
         )
     spec = pipeline.clip
     page = write_gallery(
@@ -95,15 +97,15 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     return 0
 
 
-def _free_wishes(pipeline: Pipeline) -> list[Wish]:
+def _unconditional(pipeline: Pipeline) -> list[Example]:
     """Show clips from noise: of as many classes as there are, or of none."""
     names = pipeline.class_names
     shown = [name for name in FIRST_KINDS if name in names] or list(names[:SHOWN])
     note = "Pictures and sound made together"
     if not shown:
-        return [Wish(title=f"clip {n}", note=f"{note}.") for n in range(1, SHOWN + 1)]
+        return [Example(title=f"clip {n}", note=f"{note}.") for n in range(1, SHOWN + 1)]
     return [
-        Wish(
+        Example(
             title=name.replace("_", " "),
             note=f"{note}, from the class.",
             request={"label": names.index(name)},
@@ -112,7 +114,7 @@ def _free_wishes(pipeline: Pipeline) -> list[Wish]:
     ]
 
 
-def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
+def _conditional(pipeline: Pipeline, arguments: DemoArguments) -> list[Example]:
     """Show sound for a video and pictures for a sound, if there is anything to give."""
     spec, names = pipeline.clip, pipeline.class_names
     if arguments.given is not None:
@@ -132,19 +134,19 @@ def _given_wishes(pipeline: Pipeline, arguments: DemoArguments) -> list[Wish]:
         heard = _scene(GIVEN_AUDIO, spec, arguments.seed)
     else:
         return []
-    wishes = [
-        Wish(
+    examples = [
+        Example(
             title="sound for a video",
             note=f"Given: the pictures, {source}. Made: the sound.",
             request={"video": replace(seen, waveform=None)},
         ),
-        Wish(
+        Example(
             title="pictures for a sound",
             note=f"Given: the sound, {source}. Made: the pictures.",
             request={"audio": replace(heard, frames=None)},
         ),
     ]
-    return [wish for wish in wishes if wish.request.keys() <= pipeline.conditions]
+    return [example for example in examples if example.request.keys() <= pipeline.conditions]
 
 
 def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:

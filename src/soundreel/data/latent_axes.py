@@ -1,4 +1,4 @@
-"""Perceptual latents along the principal axes of a data set's, their spread evened out.
+"""Perceptual latents along the principal axes of a data set's, their spread made more equal.
 
 Neighbouring positions of z_v say nearly the same, so a few axes of the space hold nearly all of its
 variance: hundreds of times the noise's along the first, thousandths of it along those that hold a
@@ -12,8 +12,9 @@ axis can say outright how much each frame changes. That is what a sound tells of
 whatever it shows, and a network would have to find it as the size of many numbers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,8 +30,8 @@ LatentMoments = dict[str, Tensor]
 
 SPARE_AXES = 64
 POWER_ITERATIONS = 6
-ACTIVITY_FLOOR = 0.03  # of a place's mean energy: changes below it are none
-ACTIVITY_SPREAD = 0.6  # of the logarithm, over frames of rendered scenes
+MOTION_ENERGY_FLOOR = 0.03  # of a place's mean energy: changes below it are none
+MOTION_ENERGY_SPREAD = 0.6  # of the logarithm, over frames of rendered scenes
 FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched further
 
 
@@ -40,45 +41,51 @@ class LatentAxesConfig:
 
     Attributes:
         num_axes: principal axes that are kept, at most a latent's elements.
-        evening: what is done about the axes' unequal spread. With variance v along an axis, what
-            the generator sees has v^(1 - evening): 0 leaves it, 1 makes all axes equal.
+        whitening: what is done about the axes' unequal spread. With variance v along an axis, what
+            the generator sees has v^(1 - whitening): 0 leaves it, 1 makes all axes equal.
         num_frames: cosine coefficients over time that z_v holds (see `TemporalStack`), if its
             changes have axes of their own; 1: all of z_v has one set of axes.
         movement_axes: those axes, of a single frame's changes. `num_axes` are then of the mean over
             the frames alone, which counts as much as all changes together.
-        activity: standard deviation of a further axis that holds how much each frame changes, as a
-            multiple of the movement axes' own; 0: no such axis.
+        motion_energy: standard deviation of a further axis that holds how much each frame changes,
+            as a multiple of the movement axes' own; 0: no such axis.
     """
+
+    old_keys: ClassVar[Mapping[str, str | None]] = {
+        "evening": "whitening",
+        "activity": "motion_energy",
+    }
 
     latents: LatentSpec
     num_axes: int
-    evening: float = 0.5
+    whitening: float = 0.5
     num_frames: int = 1
     movement_axes: int = 0
-    activity: float = 0.0
+    motion_energy: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_axes < 1:
             raise SoundreelError(f"num_axes must be positive, got {self.num_axes}")
-        if not 0 <= self.evening <= 1:
-            raise SoundreelError(f"evening lies within [0, 1], got {self.evening}")
+        if not 0 <= self.whitening <= 1:
+            raise SoundreelError(f"whitening lies within [0, 1], got {self.whitening}")
         if (self.num_frames > 1) != (self.movement_axes > 0):
             raise SoundreelError(
                 "num_frames above 1 and movement_axes above 0 belong together, got "
                 f"{self.num_frames} and {self.movement_axes}"
             )
-        if self.activity < 0 or (self.activity and not self.movement_axes):
+        if self.motion_energy < 0 or (self.motion_energy and not self.movement_axes):
             raise SoundreelError(
-                f"activity is 0, or a positive factor beside movement_axes, got {self.activity}"
+                "motion_energy is 0, or a positive factor beside movement_axes, got "
+                f"{self.motion_energy}"
             )
         if self.num_frames < 1 or self.latents.video_channels % self.num_frames:
             raise SoundreelError(
                 f"{self.latents.video_channels} channels of z_v are not divisible among "
                 f"num_frames={self.num_frames} coefficients"
             )
-        if self.activity and self.parts["video"][1].kept == self.parts["video"][1].elements:
+        if self.motion_energy and self.parts["video"][1].kept == self.parts["video"][1].elements:
             raise SoundreelError(
-                f"activity needs a direction that movement leaves: set movement_axes below "
+                f"motion_energy needs a direction that movement leaves: set movement_axes below "
                 f"{self.parts['video'][1].elements}, got {self.movement_axes}"
             )
 
@@ -135,7 +142,7 @@ class LatentPart:
 
 
 class PerceptualAxes(nn.Module):
-    """z_v and z_a with the spread along their principal axes evened out, in their own shape.
+    """z_v and z_a with the spread along their principal axes whitened out, in their own shape.
 
     Rotated to the axes, scaled and rotated back, so that what a position says stays near it. What
     lies outside the kept axes is left out. Unit variance on average over the elements.
@@ -150,7 +157,8 @@ class PerceptualAxes(nn.Module):
                 self.register_buffer(f"{part.name}_axes", torch.eye(part.kept, part.elements))
                 self.register_buffer(f"{part.name}_scale", torch.ones(part.kept))
                 self.register_buffer(f"{part.name}_spread", torch.ones(part.kept))
-        self.activity = ActivityAxis(config) if config.activity else None
+        # Its name in stored weights.
+        self.activity = MotionEnergyAxis(config) if config.motion_energy else None
 
     @classmethod
     def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
@@ -170,11 +178,13 @@ class PerceptualAxes(nn.Module):
                 if axes.activity is not None and part.name == "movement":
                     axes.activity.place(directions, variance)
                 variance = variance.clamp(min=FLOOR * float(variance[0]))
-                evened = variance ** (1 - config.evening)
-                unit = (evened.sum() / part.elements / part.level).sqrt()
+                whitened = variance ** (1 - config.whitening)
+                unit = (whitened.sum() / part.elements / part.level).sqrt()
                 axes.get_buffer(f"{part.name}_axes").copy_(directions.T)
-                axes.get_buffer(f"{part.name}_scale").copy_(variance.sqrt() / evened.sqrt() * unit)
-                axes.get_buffer(f"{part.name}_spread").copy_(evened.sqrt() / unit)
+                axes.get_buffer(f"{part.name}_scale").copy_(
+                    variance.sqrt() / whitened.sqrt() * unit
+                )
+                axes.get_buffer(f"{part.name}_spread").copy_(whitened.sqrt() / unit)
         return axes
 
     def standardize(self, latents: AV) -> AV:
@@ -250,7 +260,7 @@ def in_full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-class ActivityAxis(nn.Module):
+class MotionEnergyAxis(nn.Module):
     """How much each frame of z_v differs from the one before, along an axis that movement leaves.
 
     The mean over the places of the logarithm of the change's energy, without its mean over the
@@ -261,7 +271,7 @@ class ActivityAxis(nn.Module):
         super().__init__()
         _, movement = config.parts["video"]
         self.part = movement
-        self.spread = config.activity * movement.variance**0.5
+        self.spread = config.motion_energy * movement.variance**0.5
         self.register_buffer("axis", torch.zeros(movement.elements))
         self.register_buffer("energy", torch.ones(()))  # of a place
         self.register_buffer("waves", cosine_waves(config.num_frames), persistent=False)
@@ -293,10 +303,10 @@ class ActivityAxis(nn.Module):
         coefficients = latent[..., still:, :, :].unflatten(-3, (self.part.count, -1))
         frames = torch.einsum("tk,...kchw->...tchw", waves, coefficients)
         change = frames.diff(dim=-4).square().sum(dim=-3).flatten(-2)
-        energy = change / self.get_buffer("energy").to(latent) + ACTIVITY_FLOOR
+        energy = change / self.get_buffer("energy").to(latent) + MOTION_ENERGY_FLOOR
         level = energy.log().mean(dim=-1)
         level = torch.cat([level[..., :1], level], dim=-1)  # nothing comes before the first frame
-        size = self.spread / ACTIVITY_SPREAD
+        size = self.spread / MOTION_ENERGY_SPREAD
         return self._along(size * torch.einsum("tk,...t->...k", waves, level), still)
 
     def noise(

@@ -48,7 +48,7 @@ class StageWork(Generic[Network]):
         train: how to train.
         adapt: makes of the loader's batches what the objectives read; None leaves them as they are.
         preview: shows something of the averaged network at so many samples; None shows nothing.
-        leave: uses the averaged network at the end of the stage, after so many samples seen. The
+        finish: uses the averaged network at the end of the stage, after so many samples seen. The
             configuration it returns is stored with the network as the stage's component.
     """
 
@@ -56,7 +56,7 @@ class StageWork(Generic[Network]):
     build: Callable[[], Network]
     data: Drawable
     train: TrainConfig
-    leave: Callable[[Network, int], Any]
+    finish: Callable[[Network, int], Any]
     adapt: Callable[[Iterator[Batch]], Iterator[TrainingBatch]] | None = None
     preview: Callable[[Network, int], None] | None = None
 
@@ -213,10 +213,10 @@ class Run:
             stop=self._stop,
         )
 
-    def leave(self, stage: Stage, work: StageWork[Any], samples_seen: int) -> None:
+    def store(self, stage: Stage, work: StageWork[Any], samples_seen: int) -> None:
         """Store what a stage was for; a component folder marks the stage as finished."""
         network = work.averaged()
-        config = work.leave(network, samples_seen)
+        config = work.finish(network, samples_seen)
         if config is None:
             return
         with writing_folder(self.component(stage.name)) as temporary:

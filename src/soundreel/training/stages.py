@@ -155,7 +155,7 @@ def _run_stage(run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads
     seen = run.fit(stage, work)
     done = seen >= train.total_samples
     if (done or not stage.folder) and run.parallel.is_main:
-        run.leave(stage, work, seen)
+        run.store(stage, work, seen)
     run.parallel.barrier()
     return done
 

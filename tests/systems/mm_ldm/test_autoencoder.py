@@ -122,7 +122,9 @@ def test_latents_pass_what_they_are_sent_through_unless_they_are_dropped(
     def halved(latent):
         return latent.map(lambda x: 0.5 * x)
 
-    plain, passed = (outputs_of(model, replace(inputs, through=f)).latent for f in (None, halved))
+    plain, passed = (
+        outputs_of(model, replace(inputs, latent_transform=f)).latent for f in (None, halved)
+    )
     for modality, row in (("video", 0), ("audio", 1)):
         assert torch.equal(passed[modality][row], 0.5 * plain[modality][row])
         assert torch.equal(passed[modality][1 - row], plain[modality][1 - row])

@@ -12,9 +12,9 @@ from soundreel.systems.mm_ldm.history_encoder import HistoryEncoder, LongGenerat
 from soundreel.systems.mm_ldm.latent_tokens import (
     FrameEmbedding,
     FrameHead,
-    moment_bias,
     position_table,
-    token_moments,
+    time_bias,
+    token_times,
 )
 from soundreel.types import AV, LatentSpec
 
@@ -108,7 +108,7 @@ def test_a_token_of_sound_is_a_piece_of_one_column():
     assert moved.nonzero().flatten().tolist() == [1 + 8 + 3]
 
 
-def test_frames_and_columns_of_one_moment_have_one_position():
+def test_frames_and_columns_of_one_time_have_one_position():
     embedding = FrameEmbedding(CONFIG, factor=1, has_condition=True)
     table = embedding.position_table[0]
     assert table.shape == (FRAMES, 32)
@@ -148,13 +148,13 @@ def test_history_of_frames_fits_the_generators_blocks():
     assert not torch.allclose(taps[0], other[0], atol=1e-3)
 
 
-def test_heads_of_moments_look_at_their_own_moment_first():
-    moments = token_moments(CONFIG)
-    assert moments["video"].isnan().sum() == 1 + 4  # start token and patches of the mean
-    assert moments["video"][-FRAMES:].tolist() == [0.5, 2.5, 4.5, 6.5]
-    assert moments["audio"][1:].tolist() == [*range(8), *range(8)]
-    every = torch.cat([moments["audio"], moments["video"]])
-    bias = moment_bias(every, num_heads=4, moment_heads=2)
+def test_time_biased_heads_look_at_their_own_time_first():
+    times = token_times(CONFIG)
+    assert times["video"].isnan().sum() == 1 + 4  # start token and patches of the mean
+    assert times["video"][-FRAMES:].tolist() == [0.5, 2.5, 4.5, 6.5]
+    assert times["audio"][1:].tolist() == [*range(8), *range(8)]
+    every = torch.cat([times["audio"], times["video"]])
+    bias = time_bias(every, num_heads=4, time_biased_heads=2)
     assert bias.shape == (4, len(every), len(every))
     frame = -FRAMES + 1  # at 2.5
     first = bias[0, frame]
@@ -166,10 +166,10 @@ def test_heads_of_moments_look_at_their_own_moment_first():
     assert not bias[:, 0].any(), "tokens of the whole clip look everywhere"
 
 
-def changes_by_frame(seed: int, moment_heads: int) -> torch.Tensor:
+def changes_by_frame(seed: int, time_biased_heads: int) -> torch.Tensor:
     """How much each frame changes with a sound in the third, in a network that learned nothing."""
     torch.manual_seed(seed)
-    network = awake(Generator(replace(CONFIG, moment_heads=moment_heads)))
+    network = awake(Generator(replace(CONFIG, time_biased_heads=time_biased_heads)))
     for block in network.transformer.blocks:  # what they see, not how they like it
         block.attention.qkv.weight.data[:64] = 0
         block.attention.qkv.bias.data[:64] = 0
@@ -185,16 +185,18 @@ def changes_by_frame(seed: int, moment_heads: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("moment_heads", "least", "most"), [(4, 1.7, 2.4), (0, 0.7, 1.3)])
-def test_a_sound_moves_the_frames_of_its_moment_most(moment_heads, least, most):
+@pytest.mark.parametrize(("time_biased_heads", "least", "most"), [(4, 1.7, 2.4), (0, 0.7, 1.3)])
+def test_a_sound_moves_the_frames_of_its_time_most(time_biased_heads, least, most):
     # One network alone says little: its weights are chance.
-    size = torch.stack([changes_by_frame(seed, moment_heads) for seed in range(16)]).mean(dim=0)
+    size = torch.stack([changes_by_frame(seed, time_biased_heads) for seed in range(16)]).mean(
+        dim=0
+    )
     assert least < float(size[2]) / max(size[[0, 1, 3]].tolist()) < most
 
 
 @torch.no_grad()
-def test_the_context_is_seen_by_heads_of_moments_too():
-    network = awake(Generator(replace(CONFIG, moment_heads=4)))
+def test_the_context_is_seen_by_time_biased_heads_too():
+    network = awake(Generator(replace(CONFIG, time_biased_heads=4)))
     xt, timestep = latents(2), torch.tensor([3, 900])
     base = network(xt, timestep).mean_output
     kept = torch.tensor([True, False])
@@ -204,12 +206,12 @@ def test_the_context_is_seen_by_heads_of_moments_too():
 
 
 def test_nothing_is_made_on_another_device_than_the_networks():
-    config = replace(CONFIG, moment_heads=4)
+    config = replace(CONFIG, time_biased_heads=4)
     network = Generator(config).to("meta")
     xt = latents(2).map(lambda x: x.to("meta"))
     output = network(xt, torch.tensor([3, 900], device="meta")).mean_output
     assert all(x.device.type == "meta" for x in output.tensors)
-    bias = moment_bias(token_moments(config)["video"].to("meta"), 4, 4)
+    bias = time_bias(token_times(config)["video"].to("meta"), 4, 4)
     assert bias.device.type == "meta"
 
 
@@ -229,11 +231,13 @@ def test_wrong_settings_are_named():
         replace(CONFIG, frame_tokens=1)
     with pytest.raises(ValueError, match="audio_token_rows divides z_a's 8 rows, got 3"):
         replace(CONFIG, audio_token_rows=3)
-    with pytest.raises(ValueError, match="moment_heads lies within 0 and 4 heads, got 5"):
-        replace(CONFIG, moment_heads=5)
+    with pytest.raises(ValueError, match="time_biased_heads lies within 0 and 4 heads, got 5"):
+        replace(CONFIG, time_biased_heads=5)
     with pytest.raises(ValueError, match="set frame_tokens and audio_token_rows"):
-        replace(CONFIG, moment_heads=2, audio_token_rows=0)
-    with pytest.raises(ValueError, match=r"moment_heads need both modalities, got \('audio',\)"):
-        replace(CONFIG, moment_heads=2, modalities=("audio",))
+        replace(CONFIG, time_biased_heads=2, audio_token_rows=0)
+    with pytest.raises(
+        ValueError, match=r"time_biased_heads need both modalities, got \('audio',\)"
+    ):
+        replace(CONFIG, time_biased_heads=2, modalities=("audio",))
     with pytest.raises(ValueError, match="learned_variance"):
         replace(CONFIG, learned_variance=True)

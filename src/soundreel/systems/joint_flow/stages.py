@@ -151,7 +151,7 @@ class JointFlowRecipe(Recipe):
             build=parts.build,
             data=self._windows[VIDEO],
             train=stage.train,
-            leave=lambda network, samples: parts,
+            finish=lambda network, samples: parts,
         )
 
     def _fitted_encoder(self) -> VideoEncoder:
@@ -189,7 +189,7 @@ class JointFlowRecipe(Recipe):
             build=build,
             data=self._windows[AUDIO],
             train=stage.train,
-            leave=lambda network, samples: stage.codec,
+            finish=lambda network, samples: stage.codec,
         )
 
     def _begin_transformer(self) -> StageWork[JointTransformer]:
@@ -210,7 +210,7 @@ class JointFlowRecipe(Recipe):
             data=latents,
             train=stage.train,
             preview=partial(self._preview, video, audio, latents),
-            leave=lambda network, samples: built,
+            finish=lambda network, samples: built,
         )
 
     def _codecs(self) -> tuple[VideoDecoder, AudioCodec]:

@@ -86,7 +86,7 @@ class MMDiffusionRecipe(Recipe):
             data=self._windows,
             train=config.train,
             preview=self._preview,
-            leave=self._leave,
+            finish=self._finish,
         )
 
     def _build(self) -> CoupledUNet:
@@ -99,7 +99,7 @@ class MMDiffusionRecipe(Recipe):
         )
         save_preview(clips, self._run.out / "previews", samples)
 
-    def _leave(self, network: CoupledUNet, samples: int) -> None:
+    def _finish(self, network: CoupledUNet, samples: int) -> None:
         self._pipeline(network, samples).save(self._run.out / "model")
 
     def _pipeline(self, network: CoupledUNet, samples: int) -> MMDiffusionPipeline:

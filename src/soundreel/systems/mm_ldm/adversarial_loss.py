@@ -69,7 +69,7 @@ class AutoencoderObjectives:
         source: gives the latents of a batch.
         first_stage: frozen; decodes the estimates.
         discriminator: the adversary, or None for the phase without one.
-        through: what latents pass before heads and decoder see them.
+        latent_transform: applied to the latents before heads and decoder see them.
 
     Source:
         MM-LDM, section 3 and appendix 1.4.
@@ -89,7 +89,7 @@ class AutoencoderObjectives:
         *,
         discriminator: Discriminator | None = None,
         adversarial: AdversarialConfig | None = None,
-        through: Callable[[AV], AV] | None = None,
+        latent_transform: Callable[[AV], AV] | None = None,
     ) -> None:
         self._source = source
         self._first_stage = first_stage
@@ -97,7 +97,7 @@ class AutoencoderObjectives:
         self._config = config
         self._discriminator = discriminator
         self._adversarial = adversarial or AdversarialConfig()
-        self._through = through
+        self._latent_transform = latent_transform
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
         self._prepared: dict[int, _Prepared] = {}
 
@@ -167,7 +167,7 @@ class AutoencoderObjectives:
             posterior_noise=draws.posterior_noise,
             keep=draws.keep.map(moved),
             label=None if told is None else moved(told),
-            through=self._through,
+            latent_transform=self._latent_transform,
         )
         return _Inputs(
             forward=inputs,

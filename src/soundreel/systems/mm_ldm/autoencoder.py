@@ -156,7 +156,8 @@ class AutoencoderInputs:
         posterior_noise: with which the latents are drawn; None takes the means.
         keep: per modality whether its condition is kept, `batch`; None keeps all.
         label: class numbers; None for the predicted ones.
-        through: what latents pass before heads and decoder see them; those that are dropped do not.
+        latent_transform: applied to the latents before heads and decoder see them, save those that
+            are dropped.
         contrast: of the step that the batch is a part of; None for a batch that is the whole step.
     """
 
@@ -168,7 +169,7 @@ class AutoencoderInputs:
     posterior_noise: AV | None = None
     keep: AV | None = None
     label: Int[Tensor, " batch"] | None = None
-    through: Callable[[AV], AV] | None = None
+    latent_transform: Callable[[AV], AV] | None = None
     contrast: Contrast | None = None
 
 
@@ -238,8 +239,8 @@ class MultiModalAutoencoder(nn.Module):
         latent = posteriors.mean
         if inputs.posterior_noise is not None:
             latent = posteriors.sample(inputs.posterior_noise)
-        if inputs.through is not None:
-            latent = _passed(latent, inputs.through(latent), inputs.keep)
+        if inputs.latent_transform is not None:
+            latent = _passed(latent, inputs.latent_transform(latent), inputs.keep)
         return posteriors, latent
 
     def encode(self, signals: AV) -> Posteriors:

@@ -108,14 +108,14 @@ def states_of_clips(states: CaptionStates) -> TextSource:
     return of
 
 
-def preview_wishes(
+def preview_requests(
     config: MMLDMConfig, states: CaptionStates | None, info: DatasetInfo
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return what previews ask a conditional generator for: titles, and options of `generate`."""
     num_classes = config.generator.model.num_classes
     if states is None and not num_classes:
         return []
-    wishes: list[tuple[str, dict[str, Any]]] = []
+    requests: list[tuple[str, dict[str, Any]]] = []
     for index in range(config.preview.count):
         title, options = [], {}
         if num_classes:
@@ -127,8 +127,8 @@ def preview_wishes(
             caption = states.distinct[index % len(states.distinct)]
             title.append(caption)
             options["text"] = states.of_caption(caption)
-        wishes.append((", ".join(title), options))
-    return wishes
+        requests.append((", ".join(title), options))
+    return requests
 
 
 def check_classes(config: MMLDMConfig, info: DatasetInfo) -> None:

@@ -281,12 +281,12 @@ class MMLDMConfig:
         return LatentAxesConfig(
             latents=latents,
             num_axes=run.num_axes,
-            evening=run.evening,
+            whitening=run.whitening,
             num_frames=self.autoencoder.model.video_encoder.stacked_frames
             if run.movement_axes
             else 1,
             movement_axes=run.movement_axes,
-            activity=run.activity,
+            motion_energy=run.motion_energy,
         )
 
     def _holds_every_frame(self, frame_tokens: int) -> bool:

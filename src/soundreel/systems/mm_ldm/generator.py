@@ -32,8 +32,8 @@ from soundreel.systems.mm_ldm.latent_tokens import (
     linear,
     modulate,
     modulation,
-    moment_bias,
-    token_moments,
+    time_bias,
+    token_times,
 )
 from soundreel.types import AV
 
@@ -134,21 +134,21 @@ class TransformerTrunk(nn.Module):
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
         bias = None
-        if config.moment_heads:
-            moments = token_moments(config)
-            every = torch.cat([moments[name] for name in SEQUENCE_ORDER])
-            bias = moment_bias(every, config.num_heads, config.moment_heads)
-        self.register_buffer("moment_bias", bias, persistent=False)
+        if config.time_biased_heads:
+            times = token_times(config)
+            every = torch.cat([times[name] for name in SEQUENCE_ORDER])
+            bias = time_bias(every, config.num_heads, config.time_biased_heads)
+        self.register_buffer("time_bias", bias, persistent=False)
 
     def attention_bias(
         self, num_context_tokens: int
     ) -> Float[Tensor, "head token other_token"] | None:
-        """Return the attention bias of all blocks; None where no head looks at moments."""
-        if self.moment_bias is None:
+        """Return the attention bias of all blocks; None where no head is biased."""
+        if self.time_bias is None:
             return None
         # Context is of the whole clip, as is the first token behind it, a start token.
         before = (num_context_tokens, 0, num_context_tokens, 0)
-        return functional.pad(self.moment_bias[None], before, mode="replicate")[0]
+        return functional.pad(self.time_bias[None], before, mode="replicate")[0]
 
     def embed_time(self, timestep: Num[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         features = sinusoidal_embedding(timestep, TIME_FEATURES)

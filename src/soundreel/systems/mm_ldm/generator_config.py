@@ -1,6 +1,8 @@
 """Sizes of MM-LDM's generator, and what a token of it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from soundreel.errors import SoundreelError
 from soundreel.types import LatentSpec
@@ -14,17 +16,20 @@ class GeneratorConfig:
         modalities: both, or one of them for the single-modality baselines (no start tokens).
         frame_tokens: 0 as published: tokens are patches of z_v. Otherwise the number of cosine
             coefficients over time that z_v holds: tokens are patches of coefficient 0, and one per
-            frame for what changes, so that the network meets moments and not frequencies.
+            frame for what changes, so that the network sees times and not frequencies.
         audio_token_rows: 0 as published: tokens are squares of z_a. Otherwise pieces into which
-            each of its columns is cut, so that a token is of one moment.
-        moment_heads: 0 as published. Otherwise heads of every block that look at tokens of their
-            own moment first, frames and columns of z_a alike, so that it need not be found out
-            which sound belongs to which frame. Needs `frame_tokens` and `audio_token_rows`.
+            each of its columns is cut, so that a token is of one time.
+        time_biased_heads: 0 as published. Otherwise the heads of every block whose logits fall with
+            the distance in time between two tokens (ALiBi, Press et al. 2022), so that it need not
+            be learned which sound belongs to which frame. Needs `frame_tokens` and
+            `audio_token_rows`.
         modality_embedding: learned table per token position beside the fixed sinusoids.
         learned_variance: twice the output channels, the second half for the variance.
         context_dim: width of the prompt, or of the text encoder's token states.
         num_classes: 0 for none; otherwise a class embedding is added to the time embedding.
     """
+
+    old_keys: ClassVar[Mapping[str, str | None]] = {"moment_heads": "time_biased_heads"}
 
     latents: LatentSpec = field(default_factory=LatentSpec)
     modalities: tuple[str, ...] = ("video", "audio")
@@ -32,7 +37,7 @@ class GeneratorConfig:
     audio_patch_size: int = 1
     frame_tokens: int = 0
     audio_token_rows: int = 0
-    moment_heads: int = 0
+    time_biased_heads: int = 0
     width: int = 1152
     depth: int = 28
     num_heads: int = 16
@@ -69,16 +74,18 @@ class GeneratorConfig:
             raise SoundreelError(
                 "frame_tokens have no head for a learned_variance; choose one of both"
             )
-        if not 0 <= self.moment_heads <= self.num_heads:
+        if not 0 <= self.time_biased_heads <= self.num_heads:
             raise SoundreelError(
-                f"moment_heads lies within 0 and {self.num_heads} heads, got {self.moment_heads}"
+                f"time_biased_heads lies within 0 and {self.num_heads} heads, got "
+                f"{self.time_biased_heads}"
             )
-        if self.moment_heads and not (self.frame_tokens and self.audio_token_rows):
+        if self.time_biased_heads and not (self.frame_tokens and self.audio_token_rows):
             raise SoundreelError(
-                "moment_heads need tokens of single moments: set frame_tokens and audio_token_rows"
+                "time_biased_heads need tokens of single times: set frame_tokens and "
+                "audio_token_rows"
             )
-        if self.moment_heads and len(self.modalities) < 2:
-            raise SoundreelError(f"moment_heads need both modalities, got {self.modalities}")
+        if self.time_biased_heads and len(self.modalities) < 2:
+            raise SoundreelError(f"time_biased_heads need both modalities, got {self.modalities}")
         rows = self.audio_token_rows
         if rows < 0 or (rows and self.latents.audio_size % rows):
             raise SoundreelError(

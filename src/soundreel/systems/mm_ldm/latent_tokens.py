@@ -35,8 +35,8 @@ def position_table(
     return torch.cat(halves, dim=1)[None].float()
 
 
-def token_moments(config: GeneratorConfig) -> dict[str, Float[Tensor, " _token"]]:
-    """Return middle of each token's moment in columns of z_a, from 0; nan for tokens of the
+def token_times(config: GeneratorConfig) -> dict[str, Float[Tensor, " _token"]]:
+    """Return the middle of each token's time in columns of z_a, from 0; nan for tokens of the
     whole clip.
 
     In the order of the sequence, start tokens included.
@@ -51,19 +51,19 @@ def token_moments(config: GeneratorConfig) -> dict[str, Float[Tensor, " _token"]
     }
 
 
-def moment_bias(
-    moments: Float[Tensor, " token"], num_heads: int, moment_heads: int
+def time_bias(
+    times: Float[Tensor, " token"], num_heads: int, time_biased_heads: int
 ) -> Float[Tensor, "head token other_token"]:
-    """Return what is added to attention logits: the first heads look away from other moments.
+    """Return what is added to attention logits: the first heads look away from other times.
 
     Head i subtracts `4 / 2^i` per column of z_a between two tokens, and from tokens of the whole
     clip as much as from those a column away. The other heads, and tokens of the whole clip, look
     everywhere.
     """
-    distance = (moments[:, None] - moments[None]).abs().nan_to_num(1.0)
-    distance[moments.isnan()] = 0
+    distance = (times[:, None] - times[None]).abs().nan_to_num(1.0)
+    distance[times.isnan()] = 0
     slopes = distance.new_zeros(num_heads)
-    slopes[:moment_heads] = 4.0 / 2.0 ** torch.arange(moment_heads)
+    slopes[:time_biased_heads] = 4.0 / 2.0 ** torch.arange(time_biased_heads)
     return -slopes[:, None, None] * distance
 
 
@@ -180,9 +180,9 @@ class FrameEmbedding(nn.Module):
         self.changes = linear(elements, config.width)
         self.condition_changes = Linear(elements, config.width) if has_condition else None
         self.register_buffer("waves", cosine_waves(self.count), persistent=False)
-        # Columns of z_a and frames at one moment have one position.
-        moments = token_moments(config)["video"][-self.count :]
-        table = position_table(config.width, torch.tensor([0]), moments)
+        # Columns of z_a and frames at one time have one position.
+        times = token_times(config)["video"][-self.count :]
+        table = position_table(config.width, torch.tensor([0]), times)
         self.register_buffer("position_table", table)
         self.position_table: Tensor
         self.frame_embedding = (

@@ -281,7 +281,7 @@ def scenes() -> MMLDMConfig:
         depth=6,
         frame_tokens=16,
         audio_token_rows=2,
-        moment_heads=4,
+        time_biased_heads=4,
         num_classes=NUM_SCENE_KINDS,
     )
     first_stage = replace(
@@ -311,7 +311,7 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             movement_axes=64,
-            activity=2.0,
+            motion_energy=2.0,
             loss=replace(base.generator.loss, known_class_drop=0.5),
             train=replace(base.generator.train, total_samples=1_000_000, decay_samples=80_000),
         ),

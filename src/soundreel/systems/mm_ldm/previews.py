@@ -61,24 +61,24 @@ class Previews:
         pipeline: MMLDMPipeline,
         folder: Path,
         samples: int,
-        wishes: Sequence[tuple[str, dict[str, Any]]],
+        requests: Sequence[tuple[str, dict[str, Any]]],
     ) -> None:
         """Show joint samples, sound for a held-out clip's frames, and frames for its sound.
 
         Args:
-            wishes: title and options of `generate` for each sample; none are unconditional ones.
+            requests: title and options of `generate` for each sample; none are unconditional ones.
         """
         spec = self._config.clip
         count = self._config.preview.count
-        if wishes:
+        if requests:
             clips = [
                 clip
-                for seed, (_, options) in enumerate(wishes)
+                for seed, (_, options) in enumerate(requests)
                 for clip in pipeline.generate(seed=seed, **options)
             ]
         else:
             clips = pipeline.generate(count=count, seed=0)
-        titles = [title for title, _ in wishes] or [f"sample {index}" for index in range(count)]
+        titles = [title for title, _ in requests] or [f"sample {index}" for index in range(count)]
         real = self._real.rows(slice(1))
         known = Clip.from_av(real, spec.frame_rate, spec.sample_rate)[0]
         clips += [known, *pipeline.generate(video=known), *pipeline.generate(audio=known)]

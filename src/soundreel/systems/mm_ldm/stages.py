@@ -26,7 +26,7 @@ from soundreel.systems.mm_ldm.conditions import (
     check_mismatched,
     framing_of,
     load_vocoder,
-    preview_wishes,
+    preview_requests,
     states_of_clips,
 )
 from soundreel.systems.mm_ldm.config import MMLDMConfig
@@ -112,7 +112,7 @@ class MMLDMRecipe(Recipe):
             self._config.mel_image, stage.loss, perceptual=perceptual, discriminator=adversary
         )
 
-        def leave(network: KLVAE, samples: int) -> KLVAEConfig:
+        def finish(network: KLVAE, samples: int) -> KLVAEConfig:
             scale = unit_scale(network, self._windows, self._config.mel_image)
             return replace(stage.model, latent_scale=scale)
 
@@ -122,7 +122,7 @@ class MMLDMRecipe(Recipe):
             data=self._windows,
             train=stage.train,
             preview=partial(self._previews.first_stage, folder=self._run.out / "first_stage"),
-            leave=leave,
+            finish=finish,
         )
 
     def _trainees(
@@ -190,11 +190,11 @@ class MMLDMRecipe(Recipe):
         latents: LatentDataset | None = None,
     ) -> StageWork[MultiModalAutoencoder]:
         config = self._config.autoencoder.model
-        through = None
+        latent_transform = None
         if latents is not None:
             axes = self._scaling(latents)
             assert isinstance(axes, PerceptualAxes)  # the configuration has been checked
-            through = axes.project
+            latent_transform = axes.project
         first_stage = self.first_stage()
         source, data = self._latents.source(first_stage)
         objectives = AutoencoderObjectives(
@@ -204,7 +204,7 @@ class MMLDMRecipe(Recipe):
             loss,
             discriminator=adversary,
             adversarial=self._config.adversarial.loss,
-            through=through,
+            latent_transform=latent_transform,
         )
 
         def preview(network: MultiModalAutoencoder, samples: int) -> None:
@@ -219,7 +219,7 @@ class MMLDMRecipe(Recipe):
             data=data,
             train=train,
             preview=preview,
-            leave=lambda network, samples: config,
+            finish=lambda network, samples: config,
         )
 
     def _begin_generator(self) -> StageWork[Generator]:
@@ -257,13 +257,13 @@ class MMLDMRecipe(Recipe):
             colour=scaling.noise,
             text=None if states is None else states_of_clips(states),
         )
-        wishes = preview_wishes(self._config, states, self._windows.info)
+        requests = preview_requests(self._config, states, self._windows.info)
         windows = self._latents.raw()
         clock = FilmClock(self._config.clip, self._config.long.overlap)
 
         def preview(network: JointModel, samples: int) -> None:
             pipeline = self._pipeline(first_stage, autoencoder, network, latents)
-            self._previews.generator(pipeline, self._run.out / stage, samples, wishes)
+            self._previews.generator(pipeline, self._run.out / stage, samples, requests)
 
         return StageWork(
             trainees=[self._run.trainee("generator", model, objective, train)],
@@ -271,7 +271,7 @@ class MMLDMRecipe(Recipe):
             data=LatentPairs(windows, clock.hop) if is_long else windows,
             train=train,
             preview=preview,
-            leave=lambda network, samples: network.config,
+            finish=lambda network, samples: network.config,
         )
 
     def save_model(self) -> None:

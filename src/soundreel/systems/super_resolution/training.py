@@ -102,7 +102,7 @@ class SuperResolutionRecipe(Recipe):
             train=config.train,
             adapt=lambda batches: image_pairs(batches, config.degradation, seed=config.train.seed),
             preview=self._preview,
-            leave=self._leave,
+            finish=self._finish,
         )
 
     def _build(self) -> SuperResolutionUNet:
@@ -112,7 +112,7 @@ class SuperResolutionRecipe(Recipe):
         frames = _held_out_frames(self._config, self._data)
         save_preview(network, frames, self._config, samples, self._run.out / "previews")
 
-    def _leave(self, network: SuperResolutionUNet, samples: int) -> None:
+    def _finish(self, network: SuperResolutionUNet, samples: int) -> None:
         save_model(network, self._config, samples, self._run.out / "model")
 
 

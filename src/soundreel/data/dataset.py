@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch.utils.data import Dataset
 
+from soundreel.config import DataConfig
 from soundreel.data.decoded import DecodedClips
 from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
 from soundreel.errors import SoundreelError
@@ -128,6 +129,27 @@ class PreparedDataset(Dataset):
         if flip and av.video is not None:
             av = av.replace("video", av.video.flip(-1))
         return Sample(av=av, label=record.label, key=record.key, start_frame=start_frame)
+
+
+def training_windows(
+    root: Path, spec: ClipSpec, settings: DataConfig, *, split: str | None = None
+) -> PreparedDataset:
+    """Return the windows that a run trains on, as its settings choose them.
+
+    Args:
+        split: another part of the data set than that of the settings.
+
+    Raises:
+        DataError, SoundreelError: see `PreparedDataset`.
+    """
+    return PreparedDataset(
+        root,
+        spec=spec,
+        split=settings.split if split is None else split,
+        stride=settings.stride,
+        flip_probability=settings.flip_probability,
+        cache=settings.cache,
+    )
 
 
 def _check_spec(spec: ClipSpec, info: DatasetInfo, root: Path) -> None:

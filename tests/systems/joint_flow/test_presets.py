@@ -13,10 +13,10 @@ from soundreel.systems.joint_flow.video_decoder import VideoDecoder
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 
 COUNTS = {
-    presets.tiny: (18_804, 92_586, 82_464),
-    presets.scenes: (3_677_664, 5_990_682, 10_640_384),
-    presets.small: (3_677_664, 5_990_682, 21_500_480),
-    presets.large: (26_626_496, 46_207_390, 518_739_968),
+    presets.tiny: (18_804, 92_586, 76_320),
+    presets.scenes: (3_677_664, 5_990_682, 10_345_472),
+    presets.small: (3_677_664, 5_990_682, 21_254_720),
+    presets.large: (26_626_496, 46_207_390, 514_807_808),
 }
 """Parameters of video decoder, audio codec and transformer (for eleven classes)."""
 

@@ -65,14 +65,12 @@ class TransformerStage:
     """The joint transformer.
 
     Attributes:
-        mirrored: learn from every clip mirrored left to right as well.
         watch_clips: training clips of the watch, spread evenly, which is taken with each preview.
     """
 
     sizes: TransformerSizes = field(default_factory=TransformerSizes)
     loss: FlowLossConfig = field(default_factory=FlowLossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    mirrored: bool = True
     watch_clips: int = 96
 
 
@@ -98,6 +96,8 @@ class JointFlowConfig:
     Attributes:
         clip: what is generated; its frames are a multiple of four. Training windows are one hop of
             four frames longer at either end, for the windows of the lapped transform.
+        data: the transformer learns from every window once, and once more mirrored where
+            `flip_probability` is not 0.
     """
 
     system: Literal["joint-flow"] = SYSTEM
@@ -110,7 +110,7 @@ class JointFlowConfig:
     audio: AudioStage = field(default_factory=AudioStage)
     transformer: TransformerStage = field(default_factory=TransformerStage)
     sampling: JointFlowOptions = field(default_factory=JointFlowOptions)
-    data: DataConfig = field(default_factory=lambda: DataConfig(stride=4))
+    data: DataConfig = field(default_factory=lambda: DataConfig(stride=4, flip_probability=0.5))
     preview: PreviewConfig = field(default_factory=PreviewConfig)
 
     def __post_init__(self) -> None:

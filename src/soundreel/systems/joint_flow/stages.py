@@ -25,7 +25,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
-from soundreel.data.dataset import PreparedDataset
+from soundreel.data.dataset import training_windows
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
 from soundreel.systems.joint_flow.audio_objective import audio_codec_objective
@@ -116,24 +116,16 @@ class JointFlowRecipe(Recipe):
     def __init__(self, config: JointFlowConfig, data: Path, run: Run) -> None:
         self._config = config
         self._run = run
-        whole = config.clip.num_frames + 2 * HOP
+        num_frames = {
+            VIDEO: (config.video.num_groups + 1) * HOP,
+            AUDIO: config.audio.num_frames,
+            TRANSFORMER: config.clip.num_frames + 2 * HOP,
+        }
         self._windows = {
-            VIDEO: self._dataset(data, (config.video.num_groups + 1) * HOP),
-            AUDIO: self._dataset(data, config.audio.num_frames),
-            TRANSFORMER: self._dataset(data, whole),
+            stage: training_windows(data, replace(config.clip, num_frames=count), config.data)
+            for stage, count in num_frames.items()
         }
         self._classes = tuple(self._windows[TRANSFORMER].info.classes)
-
-    def _dataset(self, data: Path, num_frames: int) -> PreparedDataset:
-        settings = self._config.data
-        return PreparedDataset(
-            data,
-            spec=replace(self._config.clip, num_frames=num_frames),
-            split=settings.split,
-            stride=settings.stride,
-            flip_probability=settings.flip_probability,
-            cache=settings.cache,
-        )
 
     def begin(self, stage: str) -> StageWork[Any]:
         """Return what a stage trains, with the networks of the stages before it."""
@@ -234,7 +226,7 @@ class JointFlowRecipe(Recipe):
                 windows,
                 folder,
                 fingerprint=fingerprint((video.linear, audio.encoder), about),
-                mirrored=self._config.transformer.mirrored,
+                mirrored=self._config.data.flip_probability > 0,
                 callback=self._run.raise_if_stopped,
             )
 

@@ -222,7 +222,7 @@ class JointBlock(nn.Module):
         super().__init__()
         self.num_heads = sizes.num_heads
         width, head = sizes.width, sizes.width // sizes.num_heads
-        hidden = width * 8 // 3 // 16 * 16
+        hidden = 64 * max(1, width * 8 // 3 // 64)
         self.qkv = _each(lambda m: nn.Linear(width, 3 * width, bias=False))
         self.out = _each(lambda m: zero_parameters(nn.Linear(width, width, bias=False)))
         self.widen = _each(lambda m: nn.Linear(width, 2 * hidden, bias=False))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from soundreel.data.dataset import PreparedDataset
+from soundreel.data.dataset import training_windows
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
@@ -62,14 +62,7 @@ class MMDiffusionRecipe(Recipe):
     def __init__(self, config: MMDiffusionConfig, data: Path, run: Run) -> None:
         self._config = config
         self._run = run
-        self._windows = PreparedDataset(
-            data,
-            spec=config.clip,
-            split=config.data.split,
-            stride=config.data.stride,
-            flip_probability=config.data.flip_probability,
-            cache=config.data.cache,
-        )
+        self._windows = training_windows(data, config.clip, config.data)
 
     def begin(self, stage: str) -> StageWork[CoupledUNet]:
         """Return the network, its objective and its previews."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component, read_model
-from soundreel.data.dataset import PreparedDataset
+from soundreel.data.dataset import training_windows
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latent_pairs import LatentPairs
 from soundreel.data.latents import LatentDataset, LatentScaling
@@ -59,25 +59,13 @@ from soundreel.training.trainee import Trainee
 JointModel = TypeVar("JointModel", Generator, LongGenerator)
 
 
-def training_windows(config: MMLDMConfig, data: Path) -> PreparedDataset:
-    """Return the windows that a run trains on."""
-    return PreparedDataset(
-        data,
-        spec=config.clip,
-        split=config.data.split,
-        stride=config.data.stride,
-        flip_probability=config.data.flip_probability,
-        cache=config.data.cache,
-    )
-
-
 class MMLDMRecipe(Recipe):
     """Builds single stages; each finds what it needs in the folders of those before it."""
 
     def __init__(self, config: MMLDMConfig, data: Path, run: Run) -> None:
         self._config = config
         self._run = run
-        self._windows = training_windows(config, data)
+        self._windows = training_windows(data, config.clip, config.data)
         check_classes(config, self._windows.info)
         check_mismatched(config, run.parallel.world_size)
         self._latents = RunLatents(config, run, self._windows)

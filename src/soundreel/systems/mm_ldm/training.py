@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from soundreel.config_io import ConfigError
+from soundreel.data.dataset import training_windows
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.folder import SYSTEM
-from soundreel.systems.mm_ldm.stages import MMLDMRecipe, training_windows
+from soundreel.systems.mm_ldm.stages import MMLDMRecipe
 from soundreel.training.epochs import in_samples
 from soundreel.training.stages import train_stages
 
@@ -99,7 +100,7 @@ def train_mm_ldm(
     if not (resume or init):
         check_frozen_encoder(config, stages)
     config = with_data_classes(with_text_encoder_hash(config), data, out)
-    config = in_samples(config, len(training_windows(config, data)))
+    config = in_samples(config, len(training_windows(data, config.clip, config.data)))
     return train_stages(
         config,
         out,

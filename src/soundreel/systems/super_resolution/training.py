@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
-from soundreel.data.dataset import PreparedDataset
+from soundreel.data.dataset import PreparedDataset, training_windows
 from soundreel.data.manifest import DatasetInfo
 from soundreel.diffusion.schedules import linear_schedule
 from soundreel.errors import SoundreelError
@@ -167,14 +167,7 @@ def _frames(config: SuperResolutionRunConfig, data: Path, split: str) -> Prepare
             f"{data} has frames of {spec.height}x{spec.width}, the network learns to make "
             f"{size}x{size}; prepare the data set at that size"
         )
-    return PreparedDataset(
-        data,
-        spec=spec,
-        split=split,
-        stride=config.data.stride,
-        flip_probability=config.data.flip_probability,
-        cache=config.data.cache,
-    )
+    return training_windows(data, spec, config.data, split=split)
 
 
 def _held_out_frames(config: SuperResolutionRunConfig, data: Path) -> Tensor:

@@ -44,7 +44,7 @@ def build(config: MMLDMConfig, device: str) -> dict[str, nn.Module]:
     mels, hop = config.mel_image.mel.num_mels, config.mel_image.mel.hop_length
     networks = {}
     with torch.device(device):
-        networks["generator"] = Generator(config.generator.model)
+        networks["generator"] = Generator(config.generator_model)
         networks["autoencoder"] = MultiModalAutoencoder(config.autoencoder.model)
         networks["first stage"] = KLVAE(config.first_stage.model)
         if (mels, hop) == (80, 256):
@@ -55,7 +55,7 @@ def build(config: MMLDMConfig, device: str) -> dict[str, nn.Module]:
 def parts(config: MMLDMConfig, networks: dict[str, nn.Module], device: str) -> list[Part]:
     """Calls of a joint generation with the preset's steps and guidance."""
     with torch.device(device):
-        spec = config.generator.model.latents
+        spec = config.autoencoder.model.latents
         latent = AV(torch.randn(1, *spec.video_shape), torch.randn(1, *spec.audio_shape))
         model = config.autoencoder.model
         encoder = model.video_encoder

@@ -31,17 +31,11 @@ def at_size(config: MMLDMConfig, pixels: int) -> MMLDMConfig:
     positions = pixels // config.first_stage.model.factor
     model = config.autoencoder.model
     changed: dict[str, Any] = {
-        "decoder": replace(
-            model.decoder,
-            image_size=positions,
-            video_latent_shape=(model.decoder.video_latent_shape[0], positions, positions),
-            audio_latent_shape=(model.decoder.audio_latent_shape[0], positions, positions),
-        )
+        "decoder": replace(model.decoder, image_size=positions),
     }
     for name in ("video_encoder", "audio_encoder"):
         changed[name] = replace(getattr(model, name), image_size=positions)
     model = replace(model, **changed)
-    run = config.generator
     return replace(
         config,
         clip=replace(config.clip, height=pixels, width=pixels),
@@ -51,7 +45,6 @@ def at_size(config: MMLDMConfig, pixels: int) -> MMLDMConfig:
             discriminator=replace(config.adversarial.discriminator, image_size=pixels),
         ),
         autoencoder=replace(config.autoencoder, model=model),
-        generator=replace(run, model=replace(run.model, latents=model.latents)),
     )
 
 
@@ -59,7 +52,7 @@ def steps_of(config: MMLDMConfig) -> dict[str, tuple[int, Callable[[], torch.Ten
     """By stage, clips a step and a function that gives a loss."""
     model, first = config.autoencoder.model, config.first_stage
     network1, network2 = KLVAE(first.model), MultiModalAutoencoder(model)
-    network3, latents = Generator(config.generator.model), model.latents
+    network3, latents = Generator(config.generator_model), model.latents
     count1, count2, count3 = (
         stage.train.micro_batch_size for stage in (first, config.autoencoder, config.generator)
     )

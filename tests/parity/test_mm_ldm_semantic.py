@@ -24,7 +24,7 @@ def reference(mm_ldm_reference):
 
 def build(config, kind):
     if kind == "projector":
-        return Projector(projector_config(config)), PROJECTOR
+        return Projector(projector_config(config), config["in_channels"]), PROJECTOR
     if kind == "classify_head":
         return ClassHead(config["in_channels"], config["num_class"]), CLASS_HEAD
     return ContrastiveHead(config["in_channels"], config["model_channels"]), CONTRASTIVE_HEAD

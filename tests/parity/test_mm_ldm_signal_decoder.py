@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from soundreel.systems.mm_ldm.official_configs import signal_decoder_config
+from soundreel.systems.mm_ldm.official_configs import latent_spec, signal_decoder_config
 from soundreel.systems.mm_ldm.official_keys import (
     key_table,
     load_official,
@@ -24,7 +24,7 @@ def reference(mm_ldm_reference):
 @pytest.fixture
 def model(reference):
     config = signal_decoder_config(reference.config)
-    model = SignalDecoder(config).eval()
+    model = SignalDecoder(config, latent_spec(reference.config)).eval()
     load_official(model, reference.weights(), signal_decoder_rules(config))
     return model
 
@@ -111,7 +111,7 @@ def test_full_size_has_the_published_parameters(mm_ldm_full_keys, name):
     blocks = zip(full["config"]["block_channels"], full["config"]["block_downsample"], strict=True)
     assert config.feature_blocks == list(blocks)
     with torch.device("meta"):
-        model = SignalDecoder(config)
+        model = SignalDecoder(config, latent_spec(full["config"]))
     rules = signal_decoder_rules(config)
     assert sum(p.numel() for p in model.parameters()) == full["parameters"]
     assert set(key_table(model, rules).values()) == set(full["shapes"])

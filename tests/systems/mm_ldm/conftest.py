@@ -25,8 +25,6 @@ def small_config(*, num_classes=3, key_frames=(0, 2), num_frames=4, **decoder_ch
         attention_factors=(1, 2),
         num_heads=4,
         context_dim=32,
-        video_latent_shape=(6, 4, 4),
-        audio_latent_shape=(6, 4, 4),
         num_classes=num_classes,
         **decoder_changes,
     )
@@ -40,7 +38,6 @@ def small_config(*, num_classes=3, key_frames=(0, 2), num_frames=4, **decoder_ch
         feature_factors=tuple(factor for _, factor in decoder.feature_blocks),
     )
     projector = ProjectorConfig(
-        latent_channels=6,
         semantic_dim=32,
         width=16,
         channel_mult=(1, 2),

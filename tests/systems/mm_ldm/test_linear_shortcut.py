@@ -16,17 +16,11 @@ from soundreel.types import AV
 def with_shortcut(config, *, stacked=0):
     """`config` with all three ends of the path, z_v and z_a wide enough for four coefficients."""
     encoder = replace(config.video_encoder, linear_shortcut=True, latent_channels=16)
-    projector = replace(config.video_projector, latent_channels=16)
-    shape = (16, *config.decoder.video_latent_shape[1:])
-    decoder = replace(
-        config.decoder, linear_shortcut=True, video_latent_shape=shape, audio_latent_shape=shape
-    )
+    decoder = replace(config.decoder, linear_shortcut=True)
     return replace(
         config,
         video_encoder=replace(encoder, stacked_frames=stacked),
         audio_encoder=AudioEncoderConfig.like(encoder),
-        video_projector=projector,
-        audio_projector=projector,
         decoder=decoder,
     )
 

@@ -50,8 +50,6 @@ def autoencoder_config(num_classes):
         attention_factors=(2,),
         num_heads=2,
         context_dim=16,
-        video_latent_shape=(4, 4, 4),
-        audio_latent_shape=(4, 4, 4),
         num_classes=num_classes,
     )
     channels, factors = zip(*decoder.feature_blocks, strict=True)
@@ -67,7 +65,6 @@ def autoencoder_config(num_classes):
         feature_factors=factors,
     )
     projector = ProjectorConfig(
-        latent_channels=4,
         semantic_dim=16,
         width=32,
         channel_mult=(1, 2),

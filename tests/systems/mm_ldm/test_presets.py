@@ -32,7 +32,7 @@ def test_every_preset_builds_and_comes_back_from_json(config):
     with torch.device("meta"):
         KLVAE(config.first_stage.model)
         MultiModalAutoencoder(config.autoencoder.model)
-        Generator(config.generator.model)
+        Generator(config.generator_model)
         Discriminator(config.adversarial.discriminator)
     assert config_from_json(MMLDMConfig, config_to_json(config), "test") == config
 
@@ -42,7 +42,7 @@ def test_the_preset_of_scenes_knows_every_kind_of_scene_and_fits_when_packed():
     parts = [
         KLVAE(config.first_stage.model),
         MultiModalAutoencoder(config.autoencoder.model),
-        Generator(config.generator.model),
+        Generator(config.generator_model),
         PerceptualAxes(config.latent_axes),
     ]
     tensors = [x for part in parts for x in pack_state(part.state_dict()).values()]
@@ -66,7 +66,7 @@ def test_published_presets_have_the_values_of_table_1():
     assert (decoder.num_res_blocks, decoder.num_heads) == (2, 8)
     assert decoder.channel_mult == (1, 2, 4, 4)
     assert sorted(32 // factor for factor in decoder.attention_factors) == [8, 16, 32]
-    generator = config.generator.model
+    generator = config.generator_model
     assert (generator.latents.video_size, generator.latents.video_channels) == (16, 16)
     assert (generator.width, generator.num_heads, generator.depth) == (1152, 16, 28)
     assert generator.mlp_ratio == 4

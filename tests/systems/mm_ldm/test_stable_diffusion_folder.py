@@ -31,8 +31,6 @@ SIZES = StableDiffusionSizes(
         attention_factors=(1,),
         num_heads=4,
         context_dim=16,
-        video_latent_shape=(4, 4, 4),
-        audio_latent_shape=(4, 4, 4),
         num_classes=2,
     ),
 )

@@ -79,8 +79,6 @@ def make_autoencoder(**decoder):
         num_heads=4,
         attention_factors=(2,),
         context_dim=32,
-        video_latent_shape=(4, 4, 4),
-        audio_latent_shape=(4, 4, 4),
         num_classes=2,
         **decoder,
     )
@@ -95,7 +93,6 @@ def make_autoencoder(**decoder):
         feature_factors=tuple(f for _, f in decoder.feature_blocks),
     )
     projector = ProjectorConfig(
-        latent_channels=4,
         semantic_dim=32,
         width=16,
         channel_mult=(1, 2),

@@ -74,16 +74,12 @@ class AutoencoderConfig:
                 f"video_encoder.stacked_frames {stacked} must be 0 or the number of key frames; "
                 f"there are {len(self.key_frames)} key frames"
             )
-        for name, shape in (
-            ("video", self.decoder.video_latent_shape),
-            ("audio", self.decoder.audio_latent_shape),
-        ):
-            encoder = self.video_encoder if name == "video" else self.audio_encoder
-            projector = self.video_projector if name == "video" else self.audio_projector
-            _check_parts(name, shape, encoder, projector, self.decoder)
+        _check_parts("video", self.video_encoder, self.video_projector, self.decoder)
+        _check_parts("audio", self.audio_encoder, self.audio_projector, self.decoder)
 
     @property
     def latents(self) -> LatentSpec:
+        """Return the shapes of z_v and z_a, which follow from the encoders and nothing else."""
         return LatentSpec(
             video_channels=self.video_encoder.latent_channels,
             video_size=self.video_encoder.latent_size,
@@ -94,17 +90,10 @@ class AutoencoderConfig:
 
 def _check_parts(
     name: str,
-    shape: tuple[int, int, int],
     encoder: PerceptualEncoderConfig,
     projector: ProjectorConfig,
     decoder: SignalDecoderConfig,
 ) -> None:
-    made = (encoder.latent_channels, encoder.latent_size, encoder.latent_size)
-    if tuple(shape) != made or projector.latent_channels != made[0]:
-        raise SoundreelError(
-            f"the {name} encoder makes latents {made}, but the decoder expects {tuple(shape)} and "
-            f"the projector {projector.latent_channels} channels; set them alike"
-        )
     if encoder.linear_shortcut != decoder.linear_shortcut:
         raise SoundreelError(
             f"{name}_encoder.linear_shortcut and decoder.linear_shortcut are two ends of one path; "
@@ -204,13 +193,13 @@ class MultiModalAutoencoder(nn.Module):
         num_classes = config.decoder.num_classes
         self.video_encoder = VideoEncoder(config.video_encoder)
         self.audio_encoder = AudioEncoder(config.audio_encoder)
-        self.video_projector = Projector(config.video_projector)
-        self.audio_projector = Projector(config.audio_projector)
+        self.video_projector = Projector(config.video_projector, config.latents.video_channels)
+        self.audio_projector = Projector(config.audio_projector, config.latents.audio_channels)
         self.class_head = ClassHead(dim, num_classes) if num_classes else None
         self.contrastive_head = ContrastiveHead(dim, config.contrastive_dim)
         self.video_prompt = nn.Parameter(0.1 * torch.randn(tokens, dim))
         self.audio_prompt = nn.Parameter(0.1 * torch.randn(tokens, dim))
-        self.decoder = SignalDecoder(config.decoder)
+        self.decoder = SignalDecoder(config.decoder, config.latents)
 
     def forward(self, inputs: AutoencoderInputs) -> AutoencoderOutputs:
         """Run a training pass: encode, draw latents, predict."""

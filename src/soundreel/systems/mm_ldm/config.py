@@ -16,6 +16,7 @@ from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
+from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 from soundreel.systems.mm_ldm.generator_run import GeneratorRun, LongRun
 from soundreel.systems.mm_ldm.history_encoder import LongGeneratorConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
@@ -204,12 +205,6 @@ class MMLDMConfig:
                 self.clip.num_frames,
             ),
             (
-                "generator.model.latents",
-                self.generator.model.latents,
-                "the autoencoder's",
-                self.autoencoder.model.latents,
-            ),
-            (
                 "generator.loss.prediction_type",
                 self.generator.loss.prediction_type,
                 "diffusion.prediction_type",
@@ -233,7 +228,8 @@ class MMLDMConfig:
                 "number of key frames (frame_tokens too), its latent_channels to that many times "
                 "its image_channels"
             )
-        axes = self.latent_axes  # wrong ones stop here, not before the last stage
+        assert self.generator_model  # wrong sizes stop here, not before the last stage
+        axes = self.latent_axes
         if self.decoder.enabled and self.decoder.on_axes and axes is None:
             raise SoundreelError("decoder.on_axes needs principal axes: set generator.num_axes too")
         if self.captions and not self.text.folder:
@@ -264,10 +260,15 @@ class MMLDMConfig:
             )
 
     @property
+    def generator_model(self) -> GeneratorConfig:
+        """Return the sizes of the generator of the autoencoder's latents."""
+        return GeneratorConfig.of(self.generator.model, self.autoencoder.model.latents)
+
+    @property
     def long_generator(self) -> LongGeneratorConfig:
         """Return the sizes of the network that the phase `long` trains."""
         return LongGeneratorConfig(
-            generator=self.generator.model,
+            generator=self.generator_model,
             history_depth=self.long.history_depth,
             overlap=self.long.overlap,
         )
@@ -275,7 +276,7 @@ class MMLDMConfig:
     @property
     def latent_axes(self) -> LatentAxesConfig | None:
         """Return how the generator's latents are scaled; None is per channel."""
-        run, latents = self.generator, self.generator.model.latents
+        run, latents = self.generator, self.autoencoder.model.latents
         if not run.num_axes:
             return None
         return LatentAxesConfig(

@@ -1,7 +1,7 @@
 """Sizes of MM-LDM's generator, and what a token of it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from soundreel.errors import SoundreelError
@@ -9,8 +9,9 @@ from soundreel.types import LatentSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Sizes of the generator; the defaults are the published ones (678 M parameters).
+class GeneratorSizes:
+    """Sizes of the generator save its latents'; the defaults are the published ones
+    (678 M parameters).
 
     Attributes:
         modalities: both, or one of them for the single-modality baselines (no start tokens).
@@ -29,9 +30,11 @@ class GeneratorConfig:
         num_classes: 0 for none; otherwise a class embedding is added to the time embedding.
     """
 
-    old_keys: ClassVar[Mapping[str, str | None]] = {"moment_heads": "time_biased_heads"}
+    old_keys: ClassVar[Mapping[str, str | None]] = {
+        "moment_heads": "time_biased_heads",
+        "latents": None,  # the autoencoder says it
+    }
 
-    latents: LatentSpec = field(default_factory=LatentSpec)
     modalities: tuple[str, ...] = ("video", "audio")
     video_patch_size: int = 1
     audio_patch_size: int = 1
@@ -57,19 +60,8 @@ class GeneratorConfig:
             raise SoundreelError(
                 f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
             )
-        for name in self.modalities:
-            if self.latent_size(name) % self.patch_size(name):
-                raise SoundreelError(
-                    f"{name}_size {self.latent_size(name)} is not a multiple of "
-                    f"{name}_patch_size {self.patch_size(name)}"
-                )
         if self.frame_tokens == 1 or self.frame_tokens < 0:
             raise SoundreelError(f"frame_tokens is 0 or at least 2, got {self.frame_tokens}")
-        if self.frame_tokens and self.latents.video_channels % self.frame_tokens:
-            raise SoundreelError(
-                f"{self.latents.video_channels} channels of z_v are not divisible among "
-                f"frame_tokens={self.frame_tokens} coefficients"
-            )
         if self.frame_tokens and self.learned_variance:
             raise SoundreelError(
                 "frame_tokens have no head for a learned_variance; choose one of both"
@@ -86,11 +78,40 @@ class GeneratorConfig:
             )
         if self.time_biased_heads and len(self.modalities) < 2:
             raise SoundreelError(f"time_biased_heads need both modalities, got {self.modalities}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(GeneratorSizes):
+    """Sizes of the generator of latents of certain shapes."""
+
+    old_keys: ClassVar[Mapping[str, str | None]] = {"moment_heads": "time_biased_heads"}
+
+    latents: LatentSpec = field(default_factory=LatentSpec)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.modalities:
+            if self.latent_size(name) % self.patch_size(name):
+                raise SoundreelError(
+                    f"{name}_size {self.latent_size(name)} is not a multiple of "
+                    f"{name}_patch_size {self.patch_size(name)}"
+                )
+        if self.frame_tokens and self.latents.video_channels % self.frame_tokens:
+            raise SoundreelError(
+                f"{self.latents.video_channels} channels of z_v are not divisible among "
+                f"frame_tokens={self.frame_tokens} coefficients"
+            )
         rows = self.audio_token_rows
         if rows < 0 or (rows and self.latents.audio_size % rows):
             raise SoundreelError(
                 f"audio_token_rows divides z_a's {self.latents.audio_size} rows, got {rows}"
             )
+
+    @classmethod
+    def of(cls, sizes: GeneratorSizes, latents: LatentSpec) -> "GeneratorConfig":
+        """Return the sizes with the shapes of the latents that an autoencoder makes."""
+        own = {field.name: getattr(sizes, field.name) for field in fields(GeneratorSizes)}
+        return cls(**own, latents=latents)
 
     def latent_size(self, modality: str) -> int:
         return self.latents.video_size if modality == "video" else self.latents.audio_size

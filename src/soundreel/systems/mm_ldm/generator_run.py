@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from soundreel.errors import SoundreelError
-from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
+from soundreel.systems.mm_ldm.generator_config import GeneratorSizes
 from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
 from soundreel.training.loop import TrainConfig
 
@@ -31,7 +31,7 @@ class GeneratorRun:
         "activity": "motion_energy",
     }
 
-    model: GeneratorConfig = field(default_factory=GeneratorConfig)
+    model: GeneratorSizes = field(default_factory=GeneratorSizes)
     num_axes: int = 0
     whitening: float = 0.5
     movement_axes: int = 0

@@ -14,6 +14,7 @@ from soundreel.systems.mm_ldm.perceptual_encoders import (
 )
 from soundreel.systems.mm_ldm.semantic import ProjectorConfig
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
+from soundreel.types import LatentSpec
 
 Published = Mapping[str, Any]
 Encoder = TypeVar("Encoder", bound=PerceptualEncoderConfig)
@@ -60,7 +61,6 @@ def encoder_config(
 
 def projector_config(published: Published) -> ProjectorConfig:
     return ProjectorConfig(
-        latent_channels=published["in_channels"],
         semantic_dim=published["out_channels"],
         width=published["model_channels"],
         channel_mult=tuple(published["channel_mult"]),
@@ -83,13 +83,22 @@ def signal_decoder_config(published: Published) -> SignalDecoderConfig:
         num_heads=published["num_heads"],
         transformer_depth=published["transformer_depth"],
         context_dim=published["context_dim"],
-        video_latent_shape=tuple(published["vid_latent_shape"]),
-        audio_latent_shape=tuple(published["aud_latent_shape"]),
         num_classes=published["num_class"],
         latent_embedding="flattened",
         map_init="both",
         freeze_time_embedding=True,
         gradient_checkpointing=published.get("use_checkpoint", False),
+    )
+
+
+def latent_spec(published: Published) -> LatentSpec:
+    """Return the shapes of z_v and z_a that the release's decoder is told."""
+    video, audio = published["vid_latent_shape"], published["aud_latent_shape"]
+    return LatentSpec(
+        video_channels=video[0],
+        video_size=video[1],
+        audio_channels=audio[0],
+        audio_size=audio[1],
     )
 
 

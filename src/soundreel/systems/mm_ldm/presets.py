@@ -22,7 +22,7 @@ from soundreel.systems.mm_ldm.config import (
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
-from soundreel.systems.mm_ldm.generator import GeneratorConfig
+from soundreel.systems.mm_ldm.generator_config import GeneratorSizes
 from soundreel.systems.mm_ldm.generator_loss import GeneratorObjective
 from soundreel.systems.mm_ldm.kl_vae import KLVAEConfig
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminatorConfig
@@ -110,7 +110,7 @@ def _published(
         ),
         adversarial=AdversarialRun(train=stage),
         generator=GeneratorRun(
-            model=GeneratorConfig(latents=model.latents),
+            model=GeneratorSizes(),
             train=replace(
                 stage,
                 epochs=float(generator_epochs),
@@ -142,12 +142,10 @@ def small() -> MMLDMConfig:
         attention_factors=(1, 2),
         num_heads=4,
         context_dim=192,
-        video_latent_shape=(64, 8, 8),
         linear_shortcut=True,
-        audio_latent_shape=(16, 8, 8),
         num_classes=0,
     )
-    model = _small_autoencoder(decoder, width=96, key_frames=tuple(range(16)))
+    model = _small_autoencoder(decoder, width=96, channels=(64, 16), key_frames=tuple(range(16)))
     train = TrainConfig(
         total_samples=12_000,
         global_batch_size=8,
@@ -214,8 +212,7 @@ def small() -> MMLDMConfig:
             ),
         ),
         generator=GeneratorRun(
-            model=GeneratorConfig(
-                latents=model.latents,
+            model=GeneratorSizes(
                 video_patch_size=2,
                 audio_patch_size=2,
                 width=256,
@@ -271,13 +268,11 @@ def scenes() -> MMLDMConfig:
         base.autoencoder.model.decoder,
         width=80,
         context_dim=64,
-        video_latent_shape=(128, 8, 8),
         num_classes=NUM_SCENE_KINDS,
     )
-    model = _small_autoencoder(decoder, width=80, key_frames=tuple(range(16)))
+    model = _small_autoencoder(decoder, width=80, channels=(128, 16), key_frames=tuple(range(16)))
     generator = replace(
         base.generator.model,
-        latents=model.latents,
         depth=6,
         frame_tokens=16,
         audio_token_rows=2,
@@ -335,12 +330,17 @@ def tiny() -> MMLDMConfig:
         attention_factors=(2,),
         num_heads=4,
         context_dim=32,
-        video_latent_shape=(8, 8, 8),
         linear_shortcut=True,
-        audio_latent_shape=(8, 4, 4),
         num_classes=0,
     )
-    model = _small_autoencoder(decoder, width=32, key_frames=(0, 2, 5, 7), num_frames=8)
+    model = _small_autoencoder(
+        decoder,
+        width=32,
+        channels=(8, 8),
+        key_frames=(0, 2, 5, 7),
+        num_frames=8,
+        halve_audio=True,
+    )
     train = TrainConfig(
         total_samples=320,
         global_batch_size=8,
@@ -387,8 +387,7 @@ def tiny() -> MMLDMConfig:
         decoder=replace(base.decoder, train=short),
         generator=replace(
             base.generator,
-            model=GeneratorConfig(
-                latents=model.latents,
+            model=GeneratorSizes(
                 width=64,
                 depth=2,
                 num_heads=4,
@@ -408,14 +407,19 @@ def _small_autoencoder(
     decoder: SignalDecoderConfig,
     *,
     width: int,
+    channels: tuple[int, int],
     key_frames: tuple[int, ...],
     num_frames: int = 16,
+    halve_audio: bool = False,
 ) -> AutoencoderConfig:
     """Return z_v of the first stage's size, z_a of that or half of it; v-prediction; spread
-    indices."""
+    indices.
+
+    Args:
+        channels: of z_v and z_a.
+    """
     features = decoder.feature_blocks
-    halved = decoder.audio_latent_shape[1] < decoder.image_size
-    video_channels, audio_channels = decoder.video_latent_shape[0], decoder.audio_latent_shape[0]
+    video_channels, audio_channels = channels
     video = VideoEncoderConfig(
         image_channels=decoder.image_channels,
         image_size=decoder.image_size,
@@ -433,7 +437,6 @@ def _small_autoencoder(
         linear_shortcut=decoder.linear_shortcut,
     )
     projector = ProjectorConfig(
-        latent_channels=video_channels,
         semantic_dim=decoder.context_dim,
         width=32,
         channel_mult=(1, 2, 2),
@@ -446,15 +449,14 @@ def _small_autoencoder(
         audio_encoder=AudioEncoderConfig.like(
             video,
             latent_channels=audio_channels,
-            channel_mult=(1, 2) if halved else (1,),
-            attention_factors=(1, 2) if halved else (1,),
+            channel_mult=(1, 2) if halve_audio else (1,),
+            attention_factors=(1, 2) if halve_audio else (1,),
         ),
         video_projector=projector,
         audio_projector=replace(
             projector,
-            latent_channels=audio_channels,
-            channel_mult=(1, 2) if halved else projector.channel_mult,
-            attention_factors=(1, 2) if halved else projector.attention_factors,
+            channel_mult=(1, 2) if halve_audio else projector.channel_mult,
+            attention_factors=(1, 2) if halve_audio else projector.attention_factors,
         ),
         decoder=decoder,
         num_frames=num_frames,

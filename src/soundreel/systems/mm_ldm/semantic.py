@@ -4,7 +4,9 @@ s_v and s_a are small grids of semantic tokens (2x2 at full size). Letters: b ba
 h height, w width, t token, d dim.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +24,8 @@ from soundreel.types import AV
 class ProjectorConfig:
     """Sizes of one projector; the defaults are the video projector (45,997,568 parameters)."""
 
-    latent_channels: int = 16
+    old_keys: ClassVar[Mapping[str, str | None]] = {"latent_channels": None}  # the encoders say it
+
     semantic_dim: int = 768
     width: int = 128
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
@@ -44,10 +47,10 @@ class Projector(nn.Module):
         own heads and decoder cannot take; the paper's figure shows the grid returned here.
     """
 
-    def __init__(self, config: ProjectorConfig) -> None:
+    def __init__(self, config: ProjectorConfig, latent_channels: int) -> None:
         super().__init__()
         trunk = TrunkConfig(
-            in_channels=config.latent_channels,
+            in_channels=latent_channels,
             width=config.width,
             channel_mult=config.channel_mult,
             num_res_blocks=config.num_res_blocks,

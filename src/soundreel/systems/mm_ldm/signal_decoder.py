@@ -5,8 +5,10 @@ clips first, then the frames clip by clip. Letters: b batch, f frame, r row, c c
 w width, t token, d dim.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -20,7 +22,9 @@ from soundreel.nn.layout import channels_last, run
 from soundreel.nn.norms import group_norm
 from soundreel.nn.residual import Downsample, ResidualBlock, Upsample
 from soundreel.systems.mm_ldm.transformer import SpatialTransformer
-from soundreel.types import AV
+from soundreel.types import AV, LatentSpec
+
+PUBLISHED = LatentSpec()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,6 @@ class SignalDecoderConfig:
     Args:
         image_channels, image_size: of the first-stage latent images that are denoised.
         attention_factors: down-factors of the levels with a transformer (1 = full size).
-        video_latent_shape, audio_latent_shape: channel, height, width of z_v and z_a.
         num_classes: rows of the class table; 0 leaves the class token out.
         latent_embedding: how z joins the timestep embedding: `"pooled"` (mean over positions, as
             the paper says) or `"flattened"` (as the release does; 7 M + 3 M more weights).
@@ -42,6 +45,11 @@ class SignalDecoderConfig:
         freeze_time_embedding: keep the timestep map at its starting values, as the release does.
     """
 
+    # The encoders say these.
+    old_keys: ClassVar[Mapping[str, str | None]] = dict.fromkeys(
+        ("video_latent_shape", "audio_latent_shape")
+    )
+
     image_channels: int = 4
     image_size: int = 32
     width: int = 320
@@ -51,8 +59,6 @@ class SignalDecoderConfig:
     num_heads: int = 8
     transformer_depth: int = 1
     context_dim: int = 768
-    video_latent_shape: tuple[int, int, int] = (16, 16, 16)
-    audio_latent_shape: tuple[int, int, int] = (16, 8, 8)
     num_classes: int = 9
     latent_embedding: str = "pooled"
     map_init: str = "last"
@@ -118,11 +124,14 @@ class DecoderCondition:
 class SignalDecoder(nn.Module):
     """Prediction for noisy latents of frames and mel images, at one timestep per image.
 
+    Args:
+        latents: shapes of z_v and z_a, which the decoder is told; the published ones by default.
+
     Source:
         MM-LDM, appendix 1.2 (871,725,764 parameters as released with 9 classes).
     """
 
-    def __init__(self, config: SignalDecoderConfig) -> None:
+    def __init__(self, config: SignalDecoderConfig, latents: LatentSpec = PUBLISHED) -> None:
         super().__init__()
         self.config = config
         self.recompute = config.gradient_checkpointing
@@ -131,8 +140,8 @@ class SignalDecoder(nn.Module):
         if config.freeze_time_embedding:
             self.time_embed.requires_grad_(False)
         content_dims = [
-            shape[0] if config.latent_embedding == "pooled" else shape[0] * shape[1] * shape[2]
-            for shape in (config.video_latent_shape, config.audio_latent_shape)
+            shape[0] if config.latent_embedding == "pooled" else math.prod(shape)
+            for shape in (latents.video_shape, latents.audio_shape)
         ]
         init, context_dim = config.map_init, config.context_dim
         self.video_content = TwoLayerMLP(content_dims[0], embedding, embedding, zero_init=init)

@@ -211,9 +211,9 @@ class MMLDMRecipe(Recipe):
         )
 
     def _begin_generator(self) -> StageWork[Generator]:
-        stage = self._config.generator
-        model = self._run.seeded(lambda: Generator(stage.model), stage.train, component="generator")
-        return self._generator_work("generator", model, lambda: Generator(stage.model), stage.train)
+        train, config = self._config.generator.train, self._config.generator_model
+        model = self._run.seeded(lambda: Generator(config), train, component="generator")
+        return self._generator_work("generator", model, lambda: Generator(config), train)
 
     def _begin_long(self) -> StageWork[LongGenerator]:
         stage, config = self._config.long, self._config.long_generator

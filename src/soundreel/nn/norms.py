@@ -1,5 +1,6 @@
 """Group normalisation: of any channel count, and of tokens with their channels last."""
 
+import math
 from typing import Any
 
 import torch
@@ -42,21 +43,36 @@ class CentredGroupNorm(nn.GroupNorm):
 def token_group_norm(
     x: Float[Tensor, "batch token channel"],
     num_groups: int,
-    weight: Float[Tensor, " channel"],
-    bias: Float[Tensor, " channel"],
+    weight: Float[Tensor, "#batch channel"],
+    bias: Float[Tensor, "#batch channel"],
+    *,
     eps: float = 1e-5,
+    is_activated: bool = False,
 ) -> Float[Tensor, "batch token channel"]:
     """Group normalisation over all tokens of a row and channel / num_groups neighbouring channels.
 
     In float32 on the CPU it is computed here: PyTorch's kernel for channels in last place is up to
     eight times slower in the backward pass where channels are few, and loses digits on nearly flat
     input (see `CentredGroupNorm`).
+
+    Args:
+        weight, bias: what multiplies a row's normalised channels, and what is added then.
+        is_activated: return SiLU of the result, which is then not kept for the gradient.
     """
     if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32:
-        return _TokenGroupNorm.apply(x, num_groups, weight, bias, eps)
+        rows = (len(x), -1)
+        return _TokenGroupNorm.apply(
+            x, num_groups, weight.expand(rows), bias.expand(rows), eps, is_activated
+        )
     rows = x[:, :, None].permute(0, 3, 1, 2)  # b c n 1, channels last in memory
-    rows = F.group_norm(_with_gradient(rows, weight), num_groups, weight, bias, eps=eps)
-    return rows.permute(0, 2, 3, 1)[:, :, 0]
+    if len(weight) == 1:
+        rows = F.group_norm(_with_gradient(rows, weight), num_groups, weight[0], bias[0], eps=eps)
+        y = rows.permute(0, 2, 3, 1)[:, :, 0]
+    else:
+        rows = F.group_norm(rows, num_groups, eps=eps)
+        weight, bias = (each[:, None].to(rows.dtype) for each in (weight, bias))
+        y = torch.addcmul(bias, rows.permute(0, 2, 3, 1)[:, :, 0], weight)
+    return F.silu(y) if is_activated else y
 
 
 def _with_gradient(x: Tensor, weight: Tensor) -> Tensor:
@@ -75,14 +91,20 @@ class _TokenGroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any,
+        x: Tensor,
+        num_groups: int,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        is_activated: bool,
     ) -> Tensor:
-        centred = x - _group_means(x.mean(1), num_groups)
-        variance = _group_means(centred.square().mean(1), num_groups)
+        mean, variance = _group_moments(x, num_groups)
         scale = (variance + eps).rsqrt()
-        ctx.save_for_backward(centred, scale, weight)
-        ctx.num_groups = num_groups
-        return torch.addcmul(bias, centred, weight * scale)
+        ctx.save_for_backward(x, mean, scale, weight, bias)
+        ctx.num_groups, ctx.is_activated = num_groups, is_activated
+        y = _scaled(x, mean, scale, weight, bias)
+        return F.silu(y, inplace=True) if is_activated else y
 
     @staticmethod
     @once_differentiable
@@ -90,15 +112,49 @@ class _TokenGroupNorm(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
-        centred, scale, weight = ctx.saved_tensors
+        x, mean, scale, weight, bias = ctx.saved_tensors
+        if ctx.is_activated:
+            y = _scaled(x, mean, scale, weight, bias)
+            gradient = torch.ops.aten.silu_backward(gradient, y)
+        centred = x - mean
         of_bias = gradient.sum(1)
         of_weight = (gradient * centred).sum(1) * scale[:, 0]
         count = centred.shape[1]
-        mean = _group_means(weight * of_bias / count, ctx.num_groups)
+        of_mean = _group_means(weight * of_bias / count, ctx.num_groups)
         slope = _group_means(weight * of_weight / count, ctx.num_groups)
-        of_x = torch.addcmul(-scale * mean, gradient, scale * weight)
+        of_x = torch.addcmul(-scale * of_mean, gradient, scale * weight[:, None])
         of_x.addcmul_(centred, -scale.square() * slope)
-        return of_x, None, of_weight.sum(0), of_bias.sum(0), None
+        return of_x, None, of_weight, of_bias, None, None
+
+
+def _scaled(x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return w r (x - mean) + b in one pass over x."""
+    slope = weight[:, None] * scale
+    return torch.addcmul(torch.addcmul(bias[:, None], mean, slope, value=-1), x, slope)
+
+
+def _group_moments(
+    x: Float[Tensor, "batch token channel"], num_groups: int
+) -> tuple[Float[Tensor, "batch 1 channel"], Float[Tensor, "batch 1 channel"]]:
+    """Return mean and variance of each group's values, at each of its channels.
+
+    PyTorch's kernel for the moments of columns sums up one number after the other; columns that
+    hold a part of the tokens each keep its rounding small.
+    """
+    tokens, channels = x.shape[1:]
+    parts = math.gcd(tokens, 64)
+    columns = [
+        torch.batch_norm_update_stats(row.reshape(-1, parts * channels), None, None, 0.0)
+        for row in x
+    ]
+    means, variances = (
+        torch.stack(part).unflatten(1, (parts, num_groups, -1))
+        for part in zip(*columns, strict=True)
+    )
+    mean = means.mean((1, 3), keepdim=True)
+    variance = (variances + (means - mean).square()).mean((1, 3), keepdim=True)
+    shape = (-1, 1, -1, channels // num_groups)
+    return mean.expand(shape).flatten(2), variance.expand(shape).flatten(2)
 
 
 def _group_means(values: Float[Tensor, "batch channel"], num_groups: int) -> Tensor:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from soundreel.errors import SoundreelError
-from soundreel.nn.linear import Linear
+from soundreel.nn.linear import Linear, linear
 from soundreel.nn.norms import token_group_norm
 from soundreel.types import AV
 
@@ -44,9 +44,33 @@ class TokenGroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Float[Tensor, "batch *token channel"]) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "batch *token channel"],
+        change: Float[Tensor, "batch twice_channel"] | None = None,
+        *,
+        is_activated: bool = False,
+    ) -> Float[Tensor, "batch *token channel"]:
+        """Return the normalised tokens, and SiLU of them with `is_activated`.
+
+        Args:
+            change: a row's scale, less 1, and shift of the normalised channels, one after the
+                other.
+        """
+        weight, bias = self.weight[None], self.bias[None]
+        if change is not None:
+            scale, shift = change.chunk(2, dim=-1)
+            weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
         rows = x.reshape(x.shape[0], -1, x.shape[-1])
-        return token_group_norm(rows, self.num_groups, self.weight, self.bias).reshape(x.shape)
+        rows = token_group_norm(rows, self.num_groups, weight, bias, is_activated=is_activated)
+        return rows.reshape(x.shape)
+
+    def along(self, x: Float[Tensor, "batch token place channel"]) -> Tensor:
+        """Return the tokens of each place normalised by themselves."""
+        places = x.shape[2]
+        weight, bias = (each.repeat(places)[None] for each in (self.weight, self.bias))
+        rows = token_group_norm(x.flatten(2), places * self.num_groups, weight, bias)
+        return rows.reshape(x.shape)
 
 
 class VideoConv(nn.Module):
@@ -83,7 +107,7 @@ class AudioConv(nn.Conv1d):
     def forward(self, x: Float[Tensor, "batch sample channel"]) -> Tensor:
         dilation = self.dilation[0]
         if dilation >= x.shape[1]:  # both outer taps would read nothing but padding
-            return F.linear(x, self.weight[..., 1], self.bias)
+            return linear(x, self.weight[..., 1], self.bias)
         y = F.conv2d(
             x[:, None].permute(0, 3, 1, 2),  # b c 1 s
             self.weight[:, :, None],
@@ -122,6 +146,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
 
 
+def added(h: Tensor, x: Tensor) -> Tensor:
+    """Return h + x, in the memory of `h` where its type allows."""
+    return h.add_(x) if h.dtype == torch.promote_types(h.dtype, x.dtype) else h + x
+
+
 class SelfAttention(nn.Module):
     """y = x + proj(attention(qkv(norm(x)))) over each row's tokens; q, k, v split before heads."""
 
@@ -136,7 +165,19 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "row token channel"]) -> Tensor:
         query, key, value = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        return x + self.out(attend(query, key, value, self.num_heads))
+        return added(self.out(attend(query, key, value, self.num_heads)), x)
+
+    def along(self, x: Float[Tensor, "row token place channel"]) -> Tensor:
+        """Return the same over the tokens of each place, copying none of them.
+
+        Places and heads are one axis of memory where query, key and value lie apart.
+        """
+        row, token, place, _ = x.shape
+        h = self.norm.along(x)
+        maps = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        query, key, value = (linear(h, *each).flatten(2) for each in maps)
+        mixed = attend(query, key, value, place * self.num_heads)
+        return added(self.out(mixed.view(row, token, place, -1)), x)
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -191,12 +232,12 @@ class ResidualBlock(nn.Module):
         self.temporal_attention = SelfAttention(*attention) if config.video_attention else None
         self.audio_attention = SelfAttention(*attention) if config.audio_attention else None
 
-    def _modulate(self, h: Tensor, embedding: Tensor, norm: TokenGroupNorm) -> Tensor:
-        embedding = embedding.reshape(h.shape[0], *(1 for _ in h.shape[1:-1]), -1).to(h.dtype)
-        if not self.config.scale_shift_norm:
-            return norm(h + embedding)
-        scale, shift = embedding.chunk(2, dim=-1)
-        return torch.addcmul(shift, norm(h), 1 + scale)
+    def _modulated(self, h: Tensor, embedding: Tensor, norm: TokenGroupNorm) -> Tensor:
+        """Return SiLU of the norm that the step's embedding changes."""
+        if self.config.scale_shift_norm:
+            return norm(h, embedding, is_activated=True)
+        shift = embedding.reshape(h.shape[0], *(1 for _ in h.shape[1:-1]), -1)
+        return norm(h + shift.to(h.dtype), is_activated=True)
 
     def forward(self, x: AV, embedding: Float[Tensor, "batch dim"]) -> AV:
         video, audio = x["video"], x["audio"]
@@ -204,22 +245,21 @@ class ResidualBlock(nn.Module):
         embedding = self.embedding(F.silu(embedding))
 
         # Unlike guided diffusion, this network resamples after the first convolution.
-        h = resample_video(self.video_conv_in(F.silu(self.video_norm_in(video))), direction)
-        h = F.silu(self._modulate(h, embedding, self.video_norm_out))
+        h = self.video_conv_in(self.video_norm_in(video, is_activated=True))
+        h = self._modulated(resample_video(h, direction), embedding, self.video_norm_out)
         h = self.video_out(F.dropout(h, dropout, self.training))
-        video = self.video_skip(resample_video(video, direction)) + h
+        video = added(h, self.video_skip(resample_video(video, direction)))
 
-        h = resample_audio(self.audio_conv_in(F.silu(self.audio_norm_in(audio))), direction)
-        h = F.silu(self._modulate(h, embedding, self.audio_norm_out))
+        h = self.audio_conv_in(self.audio_norm_in(audio, is_activated=True))
+        h = self._modulated(resample_audio(h, direction), embedding, self.audio_norm_out)
         h = self.audio_out(F.dropout(h, dropout, self.training))
-        audio = self.audio_skip(resample_audio(audio, direction)) + h
+        audio = added(h, self.audio_skip(resample_audio(audio, direction)))
 
         if self.spatial_attention is not None and self.temporal_attention is not None:
             b, _, height, _, _ = video.shape
             video = self.spatial_attention(rearrange(video, "b f h w c -> (b f) (h w) c"))
-            video = rearrange(video, "(b f) n c -> (b n) f c", b=b)
-            video = self.temporal_attention(video)
-            video = rearrange(video, "(b h w) f c -> b f h w c", b=b, h=height)
+            video = self.temporal_attention.along(rearrange(video, "(b f) n c -> b f n c", b=b))
+            video = rearrange(video, "b f (h w) c -> b f h w c", h=height)
         if self.audio_attention is not None:
             audio = self.audio_attention(audio)
         return AV(video, audio)
@@ -270,7 +310,7 @@ class CrossModalAttention(nn.Module):
 
         query = per_group(v_query)
         seen = attend(query, windows(a_key), windows(a_value), self.num_heads)
-        new_video = video + self.video_out(seen.reshape(video.shape))
+        new_video = added(self.video_out(seen.reshape(video.shape)), video)
 
         key, value = windows(v_key), windows(v_value)
         query = per_group(a_query[:, : f * a])
@@ -280,7 +320,7 @@ class CrossModalAttention(nn.Module):
             last = [rearrange(t, "(b f) k c -> b f k c", b=b)[:, -1] for t in (key, value)]
             rest = attend(a_query[:, f * a :], last[0], last[1], self.num_heads)
             heard = torch.cat([heard, rest], dim=1)
-        return AV(new_video, audio + self.audio_out(heard))
+        return AV(new_video, added(self.audio_out(heard), audio))
 
 
 def cyclic_windows(
@@ -289,15 +329,15 @@ def cyclic_windows(
     """Return for each frame i the tokens `((i + shift) * a + r) mod T`, r < window * a, a =
     floor(T / F).
 
-    Whole segments are rolled and stacked, which copies contiguous memory forwards and backwards;
-    only a token count that the frames do not divide needs an index.
+    Windows share their memory: the tokens are copied once, from the first window's start on.
     """
     total = tokens.shape[1]
     per_frame = total // num_frames
-    if total == num_frames * per_frame:
-        segments = rearrange(tokens, "b (f a) c -> b f a c", f=num_frames)
-        rolled = [segments.roll(-(shift + r), dims=1) for r in range(window)]
-        return torch.cat(rolled, dim=2)
-    start = (torch.arange(num_frames, device=tokens.device) + shift) * per_frame
-    index = start[:, None] + torch.arange(window * per_frame, device=tokens.device)
-    return tokens[:, index % total]
+    start = shift * per_frame % total
+    end = start + (num_frames - 1 + window) * per_frame
+    pieces = [
+        tokens[:, max(start - lap * total, 0) : end - lap * total]
+        for lap in range(-(-end // total))
+    ]
+    line = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    return line.unfold(1, window * per_frame, per_frame).mT

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -305,8 +304,8 @@ class CoupledUNet(nn.Module):
         for entry in self.output_blocks:
             h = h.map(lambda own, skip: torch.cat([own, skip], dim=-1), skips.pop())
             h = self._run(entry, h, embedding, shifts)
-        video = self.video_head(F.silu(self.video_head_norm(h["video"])))
-        audio = self.audio_head(F.silu(self.audio_head_norm(h["audio"])))
+        video = self.video_head(self.video_head_norm(h["video"], is_activated=True))
+        audio = self.audio_head(self.audio_head_norm(h["audio"], is_activated=True))
         return AV(
             video.permute(0, 1, 4, 2, 3).to(xt["video"].dtype), audio.mT.to(xt["audio"].dtype)
         )

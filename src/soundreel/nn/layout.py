@@ -1,5 +1,7 @@
 """Memory layout and recomputation: what changes speed and memory but no result."""
 
+import ctypes
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -39,3 +41,13 @@ def recompute_activations(network: nn.Module) -> bool:
     for part in parts:
         part.recompute = True  # pyrefly: ignore[bad-argument-type]
     return bool(parts)
+
+
+def return_free_memory() -> None:
+    """Give the system the freed memory that the C library keeps, where that is glibc.
+
+    It keeps blocks of up to 32 MB, which blocks of other sizes cannot use: 0.3 GB within a pass of
+    the published Coupled U-Net. The call takes milliseconds.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)

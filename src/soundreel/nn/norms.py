@@ -138,11 +138,11 @@ def _group_moments(
 ) -> tuple[Float[Tensor, "batch 1 channel"], Float[Tensor, "batch 1 channel"]]:
     """Return mean and variance of each group's values, at each of its channels.
 
-    PyTorch's kernel for the moments of columns sums up one number after the other; columns that
-    hold a part of the tokens each keep its rounding small.
+    PyTorch's kernel for the moments of columns sums up one number after the other; where tokens
+    are many, columns that hold a part of them each keep its rounding small.
     """
     tokens, channels = x.shape[1:]
-    parts = math.gcd(tokens, 64)
+    parts = math.gcd(tokens, 64) if tokens >= 128 else 1
     columns = [
         torch.batch_norm_update_stats(row.reshape(-1, parts * channels), None, None, 0.0)
         for row in x

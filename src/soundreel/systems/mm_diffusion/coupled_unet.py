@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from soundreel.errors import SoundreelError
+from soundreel.nn.layout import return_free_memory
 from soundreel.systems.mm_diffusion.blocks import (
     AudioConv,
     CrossModalAttention,
@@ -302,6 +303,8 @@ class CoupledUNet(nn.Module):
             skips.append(h)
         h = self._run(self.middle_blocks, h, embedding, None)
         for entry in self.output_blocks:
+            if h.device.type == "cpu" and not torch.is_grad_enabled():
+                return_free_memory()
             h = h.map(lambda own, skip: torch.cat([own, skip], dim=-1), skips.pop())
             h = self._run(entry, h, embedding, shifts)
         video = self.video_head(self.video_head_norm(h["video"], is_activated=True))

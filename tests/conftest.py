@@ -48,6 +48,20 @@ def _same_numbers_for_tests(_same_numbers_for_module_fixtures: None) -> None:
     _seed_everything()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def measured_product() -> Iterator[Callable[[str, torch.dtype], float]]:
+    """In tests "auto" is float32: no verdict depends on how fast the machine is at that moment.
+
+    Yields the measurement itself.
+    """
+    from soundreel import device  # not earlier: the shape checks must see every import
+
+    real = device._product_s
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "_product_s", lambda *_: 1.0)
+        yield real
+
+
 @pytest.fixture
 def process_as_before() -> Iterator[None]:
     """Fails a test after which tiny numbers become 0, or torch has other threads."""

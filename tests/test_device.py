@@ -1,13 +1,24 @@
 """Where and how exactly to compute: one rule, and a clear line where it cannot be."""
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
 import pytest
 import torch
 
 from soundreel import device
 from soundreel.device import autocast, find_device, resolve_precision
 from soundreel.errors import SoundreelError
+from soundreel.systems import all_systems
+from soundreel.training.loop import TrainConfig
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _real_measurement(monkeypatch, measured_product):
+    monkeypatch.setattr(device, "_product_s", measured_product)
 
 
 @pytest.mark.parametrize(("has_cuda", "expected"), [(False, "cpu"), (True, "cuda")])
@@ -37,6 +48,25 @@ def test_auto_measures_a_product_on_this_machine():
     assert resolve_precision(CPU, "auto") in ("float32", "bfloat16")
 
 
+def test_auto_measures_once_and_not_again_where_a_product_is_slow(monkeypatch):
+    """A processor without bfloat16 is hundreds of times as slow: one product must do."""
+    clock, products = [0.0], []
+
+    def product(matrix, other):
+        assert matrix is other
+        products.append((matrix.dtype, len(matrix)))
+        clock[0] += 1.0 if matrix.dtype == torch.bfloat16 and len(matrix) > 64 else 0.001
+        return matrix
+
+    device._product_s.cache_clear()
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    assert [resolve_precision(CPU, "auto") for _ in range(3)] == ["float32"] * 3
+    device._product_s.cache_clear()
+    assert len(products) == 2 + 5 + 1
+    assert clock[0] < 1.1
+
+
 def test_a_precision_takes_effect_and_another_word_is_refused():
     matrix = torch.ones(4, 4)
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -44,3 +74,28 @@ def test_a_precision_takes_effect_and_another_word_is_refused():
             assert (matrix @ matrix).dtype == dtype
     with pytest.raises(SoundreelError, match="one of auto, float32, bfloat16, got 'half'"):
         autocast(CPU, "half")
+
+
+def precisions(config: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and precision of every training stage within a configuration."""
+    if isinstance(config, TrainConfig):
+        yield name, config.precision
+    elif is_dataclass(config):
+        for entry in fields(config):
+            yield from precisions(getattr(config, entry.name), f"{name}.{entry.name}")
+
+
+FLOAT32_ALWAYS = {"joint-flow.video.train", "joint-flow.audio.train"}
+"""Codecs whose spectra and principal components are matrix products, which would be rounded."""
+
+
+def test_every_preset_and_every_pipeline_takes_the_faster_precision():
+    num_stages = 0
+    for system in all_systems():
+        for build in system.presets.values():
+            for name, precision in precisions(build(), system.name):
+                num_stages += 1
+                assert precision == ("float32" if name in FLOAT32_ALWAYS else "auto"), name
+        for entry in fields(system.options):
+            assert entry.name != "precision" or entry.default == "auto", system.name
+    assert num_stages > 40

@@ -1,14 +1,19 @@
 """Where and how exactly to compute: one rule for every command, pipeline and training run."""
 
 import functools
+import logging
 import time
 
 import torch
+from torch import Tensor
 
 from soundreel.errors import SoundreelError
 
+logger = logging.getLogger(__name__)
+
 PRECISIONS = ("auto", "float32", "bfloat16")
-_SIDE = 1024  # of the matrices that are multiplied to compare precisions
+_CPU_SIDE, _GPU_SIDE = 512, 4096  # of the matrices that are multiplied to compare precisions
+_MAX_S = 0.2  # no further product after so many seconds
 _MARGIN = 1.1  # bfloat16 must be so many times as fast to be worth its rounding
 
 
@@ -35,6 +40,16 @@ def find_device(wanted: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device; the host does not wait for a copy from the CPU to CUDA.
+
+    Such a copy starts from pinned memory: from any other, CUDA first waits for all earlier work.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which networks compute as "float32", "bfloat16" or "auto" says.
 
@@ -55,19 +70,36 @@ def resolve_precision(device: torch.device, precision: str) -> str:
         raise SoundreelError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision != "auto":
         return precision
-    speedup = _product_s(str(device), torch.float32) / _product_s(str(device), torch.bfloat16)
-    return "bfloat16" if speedup > _MARGIN else "float32"
+    seconds = [_product_s(str(device), dtype) for dtype in (torch.float32, torch.bfloat16)]
+    chosen = "bfloat16" if seconds[0] > _MARGIN * seconds[1] else "float32"
+    _announce(str(device), chosen, seconds[0] / seconds[1])
+    return chosen
+
+
+@functools.cache
+def _announce(device: str, chosen: str, speedup: float) -> None:
+    """Say once what "auto" has become."""
+    logger.info(
+        "precision auto: %s on %s, where bfloat16 is %.3g times as fast", chosen, device, speedup
+    )
 
 
 @functools.cache
 def _product_s(device: str, dtype: torch.dtype) -> float:
-    """Return seconds that one product of square matrices takes, the best of three."""
-    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
+    """Return seconds that one product of square matrices takes, the best of up to five.
 
-    def once() -> float:
+    Processors without instructions for bfloat16 take hundreds of times as long; one product tells.
+    """
+
+    def once(side: int) -> float:
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
         started = time.perf_counter()
         (matrix @ matrix)[0, 0].item()  # reading a value waits for the device
         return time.perf_counter() - started
 
-    once()
-    return min(once() for _ in range(3))
+    once(64)  # loads what is loaded at the first product
+    side = _CPU_SIDE if device == "cpu" else _GPU_SIDE
+    times = [once(side)]
+    while len(times) < 5 and sum(times) < _MAX_S:
+        times.append(once(side))
+    return min(times)

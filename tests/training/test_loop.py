@@ -393,3 +393,50 @@ def test_an_average_leaves_out_buffers_that_a_new_network_makes_itself():
     assert "table" not in state
     assert "running_mean" in state
     torch.nn.BatchNorm1d(2).load_state_dict(state)
+
+
+def opponents(loss_of_second):
+    """Two networks that learn in turn; the second's loss is what the function makes of it."""
+    torch.manual_seed(0)
+    networks = [nn.Linear(4, 4), nn.Linear(4, 1)]
+    shown = {}
+
+    def first(network, batch, noise):
+        made = network(batch.av["audio"][:, 0])
+        shown[batch.sample_index] = made.detach()
+        return TrainingLoss(made.square().mean(), {"made": (made.detach().mean(), len(made))})
+
+    def second(network, batch, noise):
+        judged = network(shown.pop(batch.sample_index))
+        return TrainingLoss(loss_of_second(judged), {"judged": (judged.detach().mean(), 4)})
+
+    return [
+        make_trainee(name, network, objective, learning_rate=1e-2)
+        for name, network, objective in zip("ab", networks, (first, second), strict=True)
+    ]
+
+
+def fit_opponents(trainees, folder, **options):
+    config = toy_config(total_samples=32)
+    fit(trainees, toy_batches(4), config, checkpoints=folder / "checkpoints", **options)
+
+
+def test_the_numbers_of_two_networks_are_fetched_together_once_a_step(tmp_path, monkeypatch):
+    fetched, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: fetched.append(x) or tolist(x))
+    lines = []
+    fit_opponents(opponents(lambda x: x.square().mean()), tmp_path, trackers=[lines.append])
+    assert len(fetched) == 32 // 8
+    for name in ("a/made", "a/grad_norm", "b/judged", "b/grad_norm"):
+        assert math.isfinite(lines[-1][name])
+    assert "a/loss" not in lines[-1]
+
+
+def test_no_network_is_updated_where_the_other_one_breaks(tmp_path):
+    trainees = opponents(lambda x: x.mean() * math.nan)
+    before = [{k: v.clone() for k, v in t.network.state_dict().items()} for t in trainees]
+    with pytest.raises(NonFiniteLossError, match="b: loss is not finite"):
+        fit_opponents(trainees, tmp_path)
+    for trainee, states in zip(trainees, before, strict=True):
+        for name, value in trainee.network.state_dict().items():
+            assert torch.equal(value, states[name])

@@ -18,6 +18,7 @@ from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
 from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
+from soundreel.device import resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
@@ -215,6 +216,9 @@ def _provenance(
     seed: int, arguments: GenerateArguments, pipeline: Pipeline, request: dict[str, Any]
 ) -> dict[str, Any]:
     options = with_options(pipeline.options, given_flags(arguments, GenerateArguments))
+    chosen = asdict(options)
+    if "precision" in chosen:
+        chosen["precision"] = resolve_precision(pipeline.device, chosen["precision"])
     names, label = pipeline.class_names, request.get("label")
     given = {"video": arguments.video, "audio": arguments.audio, "after": arguments.after}
     facts = {
@@ -229,7 +233,7 @@ def _provenance(
         "start_s": arguments.start or None,
         "modality": None if arguments.after is None else arguments.modality,
         "join": arguments.join if any((*given.values(), arguments.duration)) else None,
-        "options": asdict(options),
+        "options": chosen,
         "device": str(pipeline.device),
         "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,
     }

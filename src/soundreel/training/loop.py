@@ -8,14 +8,14 @@ uninterrupted one bit for bit on the CPU.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from soundreel.device import PRECISIONS, resolve_precision
 from soundreel.errors import SoundreelError
@@ -168,9 +168,8 @@ def fit(
                 config.seed,
                 torch.bfloat16 if precision == "bfloat16" else torch.float32,
             )
-            for trainee, network in zip(trainees, networks, strict=True):
-                sums, stopped = _step(trainee, network, step, config, rate, stop.requested)
-                meters.add(trainee.name, sums)
+            sums, stopped = _step(trainees, networks, step, config, rate, stop.requested)
+            meters.add(sums)
             before, samples_seen = samples_seen, samples_seen + config.global_batch_size
             meters.advance(samples_seen)
 
@@ -196,18 +195,43 @@ def fit(
 
 
 def _step(
-    trainee: Trainee,
-    network: nn.Module,
+    trainees: Sequence[Trainee],
+    networks: Sequence[nn.Module],
     step: Step,
     config: TrainConfig,
     learning_rate: float,
     stop_requested: bool,
 ) -> tuple[dict[str, tuple[float, float]], bool]:
-    """Take one optimizer step of one trainee, over all micro-batches.
+    """Take one optimizer step of every trainee, over all micro-batches.
+
+    Nobody is updated before all have their gradients: an adversary judges what its opponent made in
+    this step, and the host waits once for the numbers of both.
 
     Returns:
         Sums and counts for the log, over all processes, and whether any of them is to stop.
     """
+    passes = {
+        trainee.name: _gradients(trainee, network, step, config)
+        for trainee, network in zip(trainees, networks, strict=True)
+    }
+    sums, stopped = collected(passes, step, stop_requested)
+    for trainee in trainees:
+        _raise_if_not_finite(trainee, step, passes[trainee.name][0], sums)
+    for trainee in trainees:
+        for group in trainee.optimizer.param_groups:
+            # Absent from states that were saved before shares existed.
+            group["lr"] = learning_rate * group.get("rate_share", 1.0)
+        trainee.optimizer.step()
+        if trainee.ema is not None:
+            trainee.ema.update()
+        del sums[f"{trainee.name}/loss"]
+    return sums, stopped
+
+
+def _gradients(
+    trainee: Trainee, network: nn.Module, step: Step, config: TrainConfig
+) -> tuple[list[TrainingLoss], Tensor]:
+    """Run all micro-batches forward and backward; return their losses and the gradient's norm."""
     trainee.network.train()
     trainee.optimizer.zero_grad(set_to_none=True)
     if isinstance(trainee.objective, StepObjective):
@@ -220,30 +244,31 @@ def _step(
                 result = trainee.objective(network, batch, step.noise(batch))
             (result.loss / len(step.batches)).backward()
         results.append(TrainingLoss(result.loss.detach(), result.means))
-    gradients = [p.grad for p in trainee.network.parameters() if p.grad is not None]
+    with_gradient = [p for p in trainee.network.parameters() if p.grad is not None]
+    gradients = [p.grad for p in with_gradient if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if config.max_grad_norm:
-        with_gradient = [p for p in trainee.network.parameters() if p.grad is not None]
         torch.nn.utils.clip_grads_with_norm_(
             with_gradient, config.max_grad_norm, norm, foreach=True
         )
-    sums, stopped = collected(results, norm, step, stop_requested)
-    if not math.isfinite(sums["loss"][0]):
+    return results, norm
+
+
+def _raise_if_not_finite(
+    trainee: Trainee,
+    step: Step,
+    results: Sequence[TrainingLoss],
+    sums: Mapping[str, tuple[float, float]],
+) -> None:
+    """Raise `NonFiniteLossError` where a trainee's loss or gradient is not finite."""
+    if not math.isfinite(sums[f"{trainee.name}/loss"][0]):
         raise NonFiniteLossError(_diagnosis(trainee, step, results))
-    if not math.isfinite(sums["grad_norm"][0]):
+    norm = sums[f"{trainee.name}/grad_norm"][0]
+    if not math.isfinite(norm):
         raise NonFiniteLossError(
-            f"{trainee.name}: the gradient's norm is {sums['grad_norm'][0]} near sample"
-            f" {step.first_sample} although the loss is finite; lower learning_rate, set"
-            " max_grad_norm, or use float32"
+            f"{trainee.name}: the gradient's norm is {norm} near sample {step.first_sample}"
+            " although the loss is finite; lower learning_rate, set max_grad_norm, or use float32"
         )
-    for group in trainee.optimizer.param_groups:
-        # Absent from states that were saved before shares existed.
-        group["lr"] = learning_rate * group.get("rate_share", 1.0)
-    trainee.optimizer.step()
-    if trainee.ema is not None:
-        trainee.ema.update()
-    del sums["loss"]
-    return sums, stopped
 
 
 def _learning_rate(config: TrainConfig, samples_seen: int) -> float:

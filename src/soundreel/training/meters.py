@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from soundreel.device import send
 from soundreel.protocols import Tracker
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.step import Step
@@ -23,11 +24,11 @@ class Meters:
         self._started = time.monotonic()
         self._excluded_s = 0.0
 
-    def add(self, prefix: str, sums: Mapping[str, tuple[float, float]]) -> None:
+    def add(self, sums: Mapping[str, tuple[float, float]]) -> None:
         """Add sums and the counts of samples behind them."""
         for name, (more, count) in sums.items():
-            total, seen = self._sums.get(f"{prefix}/{name}", (0.0, 0.0))
-            self._sums[f"{prefix}/{name}"] = (total + more, seen + count)
+            total, seen = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (total + more, seen + count)
 
     def advance(self, samples_seen: int) -> None:
         """Say how far the run has come."""
@@ -56,18 +57,30 @@ class Meters:
 
 
 def collected(
-    results: Sequence[TrainingLoss], norm: Tensor, step: Step, stop_requested: bool
+    passes: Mapping[str, tuple[Sequence[TrainingLoss], Tensor]], step: Step, stop_requested: bool
 ) -> tuple[dict[str, tuple[float, float]], bool]:
-    """Fetch the numbers of a step from the device, summed over processes: its only host wait."""
-    names: list[str] = ["loss", "grad_norm"]
-    values: list[int | float | Tensor] = [sum(result.loss for result in results), norm]  # pyrefly: ignore
-    counts: list[int | float | Tensor] = [1.0, 1.0]
-    for result in results:
-        for name, (value, count) in result.means.items():
-            names.append(name)
-            values.append(value)
-            counts.append(count)
-    device = norm.device
+    """Fetch the numbers of a step from the device, summed over processes: its only host wait.
+
+    Args:
+        passes: losses of the micro-batches and the gradient's norm, by the name of the trainee.
+
+    Returns:
+        Sums and counts by "trainee/term", with "loss" and "grad_norm" among the terms; and whether
+        any process is to stop.
+    """
+    names: list[str] = []
+    values: list[int | float | Tensor] = []
+    counts: list[int | float | Tensor] = []
+    for trainee, (results, norm) in passes.items():
+        names += [f"{trainee}/loss", f"{trainee}/grad_norm"]
+        values += [torch.stack([result.loss for result in results]).sum(), norm]
+        counts += [1.0, 1.0]
+        for result in results:
+            for name, (value, count) in result.means.items():
+                names.append(f"{trainee}/{name}")
+                values.append(value)
+                counts.append(count)
+    device = next(norm.device for _, norm in passes.values())
     numbers = _as_vector([*values, *counts, float(stop_requested)], device)
     value, count, flag = numbers.split([len(names), len(names), 1])
     weighted = torch.where(count > 0, value * count, 0.0)
@@ -84,6 +97,5 @@ def _as_vector(numbers: Sequence[int | float | Tensor], device: torch.device) ->
     tensors = [x.detach().float() for x in numbers if isinstance(x, Tensor)]
     vector = torch.tensor([0.0 if isinstance(x, Tensor) else x for x in numbers])
     places = torch.tensor([i for i, x in enumerate(numbers) if isinstance(x, Tensor)])
-    vector = vector.double().to(device, non_blocking=True)
     moved = torch.stack([x.to(device) for x in tensors]).double()
-    return vector.index_put((places.to(device, non_blocking=True),), moved)
+    return send(vector.double(), device).index_put((send(places, device),), moved)

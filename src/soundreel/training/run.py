@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
 from soundreel.config_io import ConfigError
 from soundreel.data.loader import Batch, Drawable, Loader
+from soundreel.device import send
 from soundreel.diffusion.noise import derived_seed
 from soundreel.nn.layout import recompute_activations, to_channels_last
 from soundreel.protocols import Stage, Tracker
@@ -271,14 +273,11 @@ def batch_on_device(batch: Any, device: torch.device) -> Any:
     if device.type == "cpu":
         return batch
 
-    def moved(x: Tensor) -> Tensor:
-        return x.pin_memory().to(device, non_blocking=True)
-
     changes: dict[str, Any] = {}
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         if isinstance(value, AV):
-            changes[entry.name] = value.map(moved)
+            changes[entry.name] = value.map(partial(send, device=device))
         elif isinstance(value, Tensor) and entry.name != "label":
-            changes[entry.name] = moved(value)
+            changes[entry.name] = send(value, device)
     return replace(batch, **changes)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from soundreel.audio.mel import MelConfig, mel_filterbank
 from soundreel.audio.stft import stft_magnitude
+from soundreel.device import send
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
@@ -45,7 +46,7 @@ def audio_codec_objective(config: AudioLossConfig) -> Objective:
         sound = batch.av["audio"].mean(1)
         draws = [_draws(codec, config, sound.shape[-1], g) for g in noise.generators]
         gain, latent_noise, first, second = (
-            torch.stack(rows).to(sound) for rows in zip(*draws, strict=True)
+            send(torch.stack(rows), sound.device) for rows in zip(*draws, strict=True)
         )
         sound = (sound * gain[:, None]).clamp(-1, 1)
         latents, decoded = network(sound, config.latent_noise * latent_noise, (first, second))
@@ -89,7 +90,9 @@ def spectral_features(
             max_hz=sample_rate / 2,
         )
         magnitude = stft_magnitude(waveform, fft_size=size, hop_length=size // 4)
-        features.append(mel_filterbank(mel).to(magnitude) @ magnitude * (sample_rate / size))
+        features.append(
+            send(mel_filterbank(mel), magnitude.device) @ magnitude * (sample_rate / size)
+        )
     return features
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.flow import (
     correlated_noise,
     interpolate,
@@ -76,11 +77,11 @@ def flow_objective(config: FlowLossConfig) -> Objective:
         x0 = transformer.scaled(batch.av)
         num_groups = x0["video"].shape[1]
         rows = [draw_levels(g, num_groups, config) for g in noise.generators]
-        level = AV(*(torch.stack(parts).to(x0["video"]) for parts in zip(*rows, strict=True)))
+        level = AV(*(send(torch.stack(parts), x0.device) for parts in zip(*rows, strict=True)))
         dropped = torch.stack([torch.rand((), generator=g) for g in noise.generators])
         none = transformer.config.num_classes
         label = torch.where((dropped < config.class_drop) | (batch.label < 0), none, batch.label)
-        errors = flow_errors(network, x0, noise(x0), level, label.to(x0.device))
+        errors = flow_errors(network, x0, noise(x0), level, send(label, x0.device))
         weight = token_weights(transformer, config.layout_weight)
         losses = {}
         for modality in x0.present:
@@ -118,7 +119,8 @@ def token_weights(transformer: JointTransformer, layout_weight: float) -> AV:
     video = torch.ones(config.video_tokens)
     video[-1] = layout_weight
     audio = torch.ones(config.audio_tokens)
-    return AV(video / video.mean(), audio).to(transformer.get_buffer("audio_mean").device)
+    device = transformer.get_buffer("audio_mean").device
+    return AV(send(video / video.mean(), device), send(audio, device))
 
 
 def draw_levels(

@@ -168,7 +168,7 @@ def tiny() -> JointFlowConfig:
         ),
         transformer=TransformerStage(
             sizes=TransformerSizes(width=32, depth=2, num_heads=2),
-            train=replace(train, total_samples=128, preview_every=128),
+            train=replace(train, precision="auto", total_samples=128, preview_every=128),
             watch_clips=32,
         ),
         preview=PreviewConfig(count=1, num_steps=2),

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
@@ -39,7 +40,7 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
         with torch.no_grad():
             latents = decoder.linear.encode(frames)
             rows = [torch.randn(latents.shape[1:], generator=g) for g in noise.generators]
-            latents = latents + config.latent_noise * torch.stack(rows).to(latents)
+            latents = latents + config.latent_noise * send(torch.stack(rows), latents.device)
         error = network(latents) - frames[:, HOP:-HOP]
         loss = picture_loss(error, config)
         square = error.detach().square().flatten(1).mean(1)

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.losses import VarianceType, diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
@@ -48,7 +49,7 @@ def mm_diffusion_objective(
         shared.update(first=step.first_sample, shifts=draw_shifts(network, noise))
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
-        timestep = draw_timesteps(noise, len(schedule)).to(batch.av.device, non_blocking=True)
+        timestep = send(draw_timesteps(noise, len(schedule)), batch.av.device)
         if shared.get("first", batch.sample_index) == batch.sample_index:
             shifts = draw_shifts(network, noise)
         else:

@@ -58,7 +58,10 @@ class MMDiffusionOptions:
         given_only=True,
     )
     precision: str = option(
-        "float32", "Precision of the network.", choices=PRECISIONS, on_page=False
+        "auto",
+        "Precision of the network; auto measures which one is faster.",
+        choices=PRECISIONS,
+        on_page=False,
     )
 
 

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
@@ -130,7 +131,7 @@ class AutoencoderObjectives:
             if len(step.batches) > 1:
                 features.append(model.contrastive_features(inputs[-1].forward))
         known = [float((batch.label >= 0).sum()) for batch in step.batches]
-        total = torch.tensor(sum(known)).to(step.batches[0].av.device, non_blocking=True)
+        total = send(torch.tensor(sum(known)), step.batches[0].av.device)
         total = step.parallel.sum(total).clamp(min=1.0)
         contrast, first_row = None, step.parallel.rank * sum(sizes)
         if features:
@@ -153,7 +154,7 @@ class AutoencoderObjectives:
         signals = self._source.signals(batch, config.key_frames, draws.frames, noise)
 
         def moved(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
+            return send(x, device)
 
         timestep = draws.timestep.map(moved)
         label = batch.label if config.decoder.num_classes else None

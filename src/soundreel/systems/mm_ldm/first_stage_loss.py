@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from soundreel.audio.mel_image import MelImageConfig
+from soundreel.device import send
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.errors import SoundreelError
 from soundreel.nn.perceptual_loss import PerceptualLoss
@@ -82,9 +83,9 @@ def draw_images(
             torch.randint(video.shape[1], (config.num_frames,), generator=generator)
             for generator in noise.generators
         ]
-    ).to(video.device, non_blocking=True)
+    )
     clip = torch.arange(len(video), device=video.device)[:, None]
-    chosen = rearrange(video[clip, frames], "b f c h w -> (b f) c h w")
+    chosen = rearrange(video[clip, send(frames, video.device)], "b f c h w -> (b f) c h w")
     sound = clip_images(AV(None, batch.av["audio"]), mel)
     return torch.cat([chosen, sound["audio"]])
 

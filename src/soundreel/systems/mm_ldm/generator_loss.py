@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.diffusion.losses import LossTerms, diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
@@ -94,9 +95,9 @@ def draw(latents: AV, schedule: Schedule, noise: PerSampleNoise) -> GeneratorDra
     A clip's draws do not depend on the batch it is in.
     """
     device = latents.device
-    timestep = draw_timesteps(noise, len(schedule)).to(device, non_blocking=True)
+    timestep = send(draw_timesteps(noise, len(schedule)), device)
     uniforms = torch.stack([torch.rand(3, generator=g) for g in noise.generators])
-    return GeneratorDraws(timestep, uniforms.to(device, non_blocking=True), noise(latents))
+    return GeneratorDraws(timestep, send(uniforms, device), noise(latents))
 
 
 def condition_masks(
@@ -276,7 +277,7 @@ def generator_step(
     if config.num_classes:
         # A clip without a class trains the row that stands for none.
         label = torch.where(batch.label < 0, config.num_classes, batch.label)
-        label = label.to(latents.device, non_blocking=True)
+        label = send(label, latents.device)
     losses = generator_loss(
         network,
         latents,
@@ -285,7 +286,7 @@ def generator_step(
         objective,
         learned_variance=config.learned_variance,
         label=label,
-        text=None if text is None else text(batch).to(latents.device, non_blocking=True),
+        text=None if text is None else send(text(batch), latents.device),
         previous=None if history is None else history(draws),
     )
     return losses, draws

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.losses import LossTerms
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
@@ -63,7 +64,7 @@ def known_history(
         kept: False in a row makes both zero.
     """
     for name in previous.present:
-        known = torch.tensor(KNOWN[name], device=task.device)[task]
+        known = send(torch.tensor(KNOWN[name]), task.device)[task]
         known = (known if kept is None else known & kept).to(previous[name])
         shape = (-1, *(1 for _ in previous[name].shape[1:]))
         previous = previous.replace(name, previous[name] * known.reshape(shape))
@@ -87,7 +88,7 @@ def mm_ldm_long_objective(
         previous, latents = (batch.av.map(lambda x, n=n: x[:, n]) for n in (0, 1))
         if standardize is not None:
             previous, latents = standardize(previous), standardize(latents)
-        task = draw_tasks(noise).to(latents.device)
+        task = send(draw_tasks(noise), latents.device)
 
         def history(draws: GeneratorDraws) -> AV:
             kept = condition_masks(draws.uniforms, objective).context_kept

@@ -102,7 +102,6 @@ def _published(
                 global_batch_size=80,
                 micro_batch_size=10,
                 learning_rate=1e-5,
-                precision="float32",  # its rounding bounds all later stages
             ),
         ),
         autoencoder=AutoencoderRun(
@@ -176,7 +175,6 @@ def small() -> MMLDMConfig:
                 warmup_samples=400,
                 decay_samples=1_600,
                 ema_decay=0.995,
-                precision="float32",  # its rounding bounds all later stages
                 preview_every=1_600,
             ),
         ),

@@ -49,7 +49,7 @@ class MMLDMSettings:
         class_names: in the order of the labels.
         text: the text encoder whose states the generator was trained with.
         image_chunk: images that go through the first stage at once; bounds memory.
-        precision: "bfloat16" runs the networks under automatic mixed precision.
+        precision: "auto" is the faster of "float32" and "bfloat16" (automatic mixed precision).
     """
 
     mel_image: MelImageConfig = field(default_factory=MelImageConfig)
@@ -60,7 +60,7 @@ class MMLDMSettings:
     class_names: tuple[str, ...] = ()
     text: TextConfig = field(default_factory=TextConfig)
     image_chunk: int = 16
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,10 @@ class MMLDMOptions:
         2.5, "Guidance scale of the signal decoder; 1 turns guidance off.", low=0, high=10
     )
     precision: str = option(
-        "float32", "Precision of the networks.", choices=PRECISIONS, on_page=False
+        "auto",
+        "Precision of the networks; auto measures which one is faster.",
+        choices=PRECISIONS,
+        on_page=False,
     )
 
     text_encoder: str | None = option(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from soundreel.audio.mel_image import MelImageConfig
+from soundreel.device import send
 from soundreel.diffusion.noise import NoiseSource
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.first_stage import FirstStage, clip_images
@@ -193,4 +194,4 @@ def pick_frames(
 ) -> Float[Tensor, "batch chosen channel height width"]:
     """Return the chosen frames of each clip."""
     clip = torch.arange(len(video), device=video.device)[:, None]
-    return video[clip, frames.to(video.device, non_blocking=True)]
+    return video[clip, send(frames, video.device)]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.device import send
 from soundreel.diffusion.losses import diffusion_loss
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import PredictionType
@@ -57,8 +58,8 @@ class SuperResolutionObjective:
         if not isinstance(batch, ImagePairBatch):
             raise TypeError(f"super-resolution learns from image pairs, got a {type(batch)}")
         timestep = draw_timesteps(noise, len(self._schedule))
-        timestep = timestep.to(batch.av.device, non_blocking=True)
-        low_res = batch.low_res.to(batch.av.device, non_blocking=True)
+        timestep = send(timestep, batch.av.device)
+        low_res = send(batch.low_res, batch.av.device)
         x0 = AV(to_residual(batch.av["video"], low_res, self._residual_scale), None)
         terms = diffusion_loss(
             super_resolution_denoiser(network, low_res, learned_variance=self._learned_variance),

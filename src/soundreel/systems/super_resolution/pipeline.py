@@ -57,7 +57,10 @@ class UpscaleConfig:
         on_page=False,
     )
     precision: str = option(
-        "float32", "Precision of the network.", choices=PRECISIONS, on_page=False
+        "auto",
+        "Precision of the network; auto measures which one is faster.",
+        choices=PRECISIONS,
+        on_page=False,
     )
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ clean where it is given and noise where it is to be made.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -16,8 +15,8 @@ from torch import Tensor
 from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
-Velocity = Callable[[AV, AV], AV]
-"""`velocity(xt, level)`: the direction from data to noise at `xt`, `batch group token dim` each."""
+Answer = Callable[[AV, AV], AV]
+"""`answer(scaled, level)`: a network's answer to x_t at unit variance, `batch group token dim`."""
 
 
 def per_group(level: Float[Tensor, "batch group"], like: Tensor) -> Tensor:
@@ -79,11 +78,6 @@ def linear_velocity(level: AV, deviation: AV) -> LinearVelocity:
 def remainder(velocity: AV, xt: AV, linear: LinearVelocity) -> AV:
     """Return what a network is to answer: the linear estimate's error, at unit variance."""
     return (velocity - linear.slope * xt) / linear.error
-
-
-def whole_velocity(answer: AV, xt: AV, linear: LinearVelocity) -> AV:
-    """Return the velocity that a network's answer stands for; the inverse of `remainder`."""
-    return linear.slope * xt + linear.error * answer
 
 
 def correlated_noise(white: AV, correlation: AV, previous: AV | None = None) -> AV:
@@ -153,41 +147,59 @@ def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> lis
     return [start.map(torch.lerp, end, 1 - u) for u in warped]
 
 
-def heun_sampler(
-    velocity: Velocity,
+def flow_sampler(
+    answer: Answer,
     xt: AV,
     levels: Sequence[AV],
+    deviation: AV,
     *,
     callback: Callable[[int, int], None] | None = None,
 ) -> AV:
     """Follow the flow along a path of levels; a group whose level stays is left as it is.
 
-    Each step averages the velocities at its two ends; the last one, which usually arrives at data,
-    takes that at its beginning.
+    The linear part is followed in closed form: with y = x_t / sqrt(n) and the angle
+    a = atan2(t, (1 - t) s), the velocity slope x_t + error F says no more than dy / da = F. Steps
+    in the angle are Adams-Bashforth's of second order, with one answer each; the first is Euler's.
 
     Args:
-        xt: at `levels[0]`.
+        answer: the network's answer F to y, at levels `batch group` each.
+        xt: at `levels[0]`, `batch group token dim` each.
         levels: `batch group` each.
+        deviation: of the data, as for `linear_velocity`.
         callback: `callback(step, num_steps)` after each step, counted from 1.
 
     Returns:
         The state at `levels[-1]`.
 
     Source:
-        Karras et al. 2022, algorithm 1, without churn.
+        Karras et al. 2022, section 5 and Lu et al. 2022 (DPM-Solver), section 3.1, for solving the
+        linear part exactly; Hairer et al. 1993, III.5, for steps of unequal length.
     """
+
+    def moved(y: Tensor, now: Tensor, before: Tensor, turn: Tensor, last: Tensor) -> Tensor:
+        ratio = torch.where(last == 0, 0.0, turn / (2 * last))
+        return y + turn * (now + ratio * (now - before))
+
+    angles = [deviation.map(_angle, level) for level in levels]
     num_steps = len(levels) - 1
-    for step, (now, then) in enumerate(pairwise(levels), 1):
-        change = then - now
-        first = velocity(xt, now)
-        moved = _moved(xt, first, change)
-        if step < num_steps:
-            moved = _moved(xt, 0.5 * (first + velocity(moved, then)), change)
-        xt = moved
+    y = xt * linear_velocity(levels[0], deviation).input_scale
+    before, last = None, angles[0] - angles[0]
+    for step in range(num_steps):
+        now, turn = answer(y, levels[step]), angles[step + 1] - angles[step]
+        y = y.map(moved, now, now if before is None else before, turn, last)
+        before, last = now, turn
         if callback is not None:
-            callback(step, num_steps)
-    return xt
+            callback(step + 1, num_steps)
+    return y.map(torch.mul, deviation.map(_spread, levels[-1]))
 
 
-def _moved(xt: AV, velocity: AV, change: AV) -> AV:
-    return xt.map(lambda x, v, d: x + per_group(d, x) * v, velocity, change)
+def _angle(deviation: Tensor, level: Tensor) -> Tensor:
+    """Return atan2 of the noise's and the data's deviation in x_t, `batch group token dim`."""
+    t = level[:, :, None, None].to(deviation)
+    return torch.atan2(t.expand(*level.shape, *deviation.shape), (1 - t) * deviation)
+
+
+def _spread(deviation: Tensor, level: Tensor) -> Tensor:
+    """Return the deviation of x_t, `batch group token dim`."""
+    t = level[:, :, None, None].to(deviation)
+    return torch.hypot((1 - t) * deviation, t)

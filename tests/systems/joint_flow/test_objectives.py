@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from soundreel.diffusion.flow import linear_velocity, whole_velocity
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.flow_objective import (
     EDGE,
@@ -100,9 +99,6 @@ def test_an_untrained_network_has_the_loss_of_the_best_linear_velocity():
     )
     assert float(errors.video.mean()) == pytest.approx(1.0, abs=0.02)
     assert float(errors.audio.mean()) == pytest.approx(1.0, abs=0.02)
-    linear = linear_velocity(level, network.deviation)
-    zero = x0.map(torch.zeros_like)
-    assert torch.equal(whole_velocity(zero, x0, linear).video, (linear.slope * x0).video)
 
 
 def test_the_flow_loss_trains_every_parameter_and_counts_no_clean_groups(transformer, batch_of):

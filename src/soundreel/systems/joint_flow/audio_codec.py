@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from soundreel.audio.mel import MelConfig, mel_filterbank
 from soundreel.audio.stft import hann_window, stft_magnitude
+from soundreel.nn.linear import Linear
 
 GATE = 0.01
 """Magnitude below which a bin is exactly silent: about -88 dB below full scale."""
@@ -157,7 +158,7 @@ class AudioDecoder(nn.Module):
         self.noise_in = nn.Conv1d(config.noise_channels, width, 1)
         self.fine = _blocks(fine, width, config.expansion)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.fft_size + 2)
+        self.head = Linear(width, config.fft_size + 2)
 
     def forward(
         self,
@@ -182,8 +183,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
         self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, expansion * width)
-        self.narrow = nn.Linear(expansion * width, width)
+        self.widen = Linear(width, expansion * width)
+        self.narrow = Linear(expansion * width, width)
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.narrow.bias)
 

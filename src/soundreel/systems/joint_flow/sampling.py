@@ -12,11 +12,9 @@ from torch import Tensor
 
 from soundreel.diffusion.flow import (
     correlated_noise,
-    heun_sampler,
+    flow_sampler,
     interpolate,
     level_path,
-    linear_velocity,
-    whole_velocity,
 )
 from soundreel.diffusion.guidance import guided_output
 from soundreel.systems.joint_flow.config import JointFlowOptions
@@ -77,23 +75,22 @@ def sample_groups(
     none = torch.full_like(label, transformer.config.num_classes)
     guided = options.guidance_scale != 1 and not torch.equal(label, none)
 
-    def velocity(xt: AV, at: AV) -> AV:
+    def answer(scaled: AV, at: AV) -> AV:
         at = at.map(lambda t: t.clamp(EDGE, 1 - EDGE))
-        linear = linear_velocity(at, transformer.deviation)
-        scaled = xt * linear.input_scale
-        answer = transformer(scaled, at, label)
-        if guided:
-            answer = guided_output(
-                answer,
-                transformer(scaled, at, none),
-                video_scale=options.guidance_scale,
-                audio_scale=options.guidance_scale,
-            )
-        return whole_velocity(answer, xt, linear)
+        asked = transformer(scaled, at, label)
+        if not guided:
+            return asked
+        return guided_output(
+            asked,
+            transformer(scaled, at, none),
+            video_scale=options.guidance_scale,
+            audio_scale=options.guidance_scale,
+        )
 
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)
-    made = heun_sampler(velocity, interpolate(known, noise, level), path, callback=callback)
+    start = interpolate(known, noise, level)
+    made = flow_sampler(answer, start, path, transformer.deviation, callback=callback)
     return made.map(lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level)
 
 

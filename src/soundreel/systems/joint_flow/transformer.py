@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from soundreel.errors import SoundreelError
 from soundreel.nn.embeddings import TwoLayerMLP, zero_parameters
+from soundreel.nn.linear import Linear
 from soundreel.types import AV
 
 MODALITIES = ("video", "audio")
@@ -82,18 +83,18 @@ class JointTransformer(nn.Module):
         super().__init__()
         self.config = config
         width, depth = config.sizes.width, config.sizes.depth
-        self.layout_in = nn.Linear(config.video_dim, width, bias=False)
-        self.layout_out = zero_parameters(nn.Linear(width, config.video_dim, bias=False))
-        self.tokens_in = _each(lambda m: nn.Linear(_dims(config)[m], width, bias=False))
+        self.layout_in = Linear(config.video_dim, width, bias=False)
+        self.layout_out = zero_parameters(Linear(width, config.video_dim, bias=False))
+        self.tokens_in = _each(lambda m: Linear(_dims(config)[m], width, bias=False))
         self.tokens_out = _each(
-            lambda m: zero_parameters(nn.Linear(width, _dims(config)[m], bias=False))
+            lambda m: zero_parameters(Linear(width, _dims(config)[m], bias=False))
         )
         self.places = nn.ParameterDict(
             {m: nn.Parameter(0.02 * torch.randn(n, width)) for m, n in _tokens(config).items()}
         )
         self.level_in = _each(lambda m: TwoLayerMLP(2 * LEVEL_DIM, width, width))
         self.classes = nn.Embedding(config.num_classes + 1, width)
-        self.modulation = _each(lambda m: zero_parameters(nn.Linear(width, 6 * width)))
+        self.modulation = _each(lambda m: zero_parameters(Linear(width, 6 * width)))
         offsets = torch.zeros(depth, 6, width)
         offsets[:, [2, 5]] = 1.0  # the gates are open; what they let through starts at zero
         self.offsets = nn.ParameterDict({m: nn.Parameter(offsets.clone()) for m in MODALITIES})
@@ -223,10 +224,10 @@ class JointBlock(nn.Module):
         self.num_heads = sizes.num_heads
         width, head = sizes.width, sizes.width // sizes.num_heads
         hidden = 64 * max(1, width * 8 // 3 // 64)
-        self.qkv = _each(lambda m: nn.Linear(width, 3 * width, bias=False))
-        self.out = _each(lambda m: zero_parameters(nn.Linear(width, width, bias=False)))
-        self.widen = _each(lambda m: nn.Linear(width, 2 * hidden, bias=False))
-        self.narrow = _each(lambda m: zero_parameters(nn.Linear(hidden, width, bias=False)))
+        self.qkv = _each(lambda m: Linear(width, 3 * width, bias=False))
+        self.out = _each(lambda m: zero_parameters(Linear(width, width, bias=False)))
+        self.widen = _each(lambda m: Linear(width, 2 * hidden, bias=False))
+        self.narrow = _each(lambda m: zero_parameters(Linear(hidden, width, bias=False)))
         self.query_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
         self.key_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
 

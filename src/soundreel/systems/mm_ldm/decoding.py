@@ -1,4 +1,4 @@
-"""Decoding perceptual latents to first-stage latents: guided DDIM over a clip's images."""
+"""Decoding perceptual latents to first-stage latents: guided diffusion of a clip's images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.denoiser import Callback, Denoiser
 from soundreel.diffusion.noise import NoiseSource
-from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.signal_decoder import DecoderCondition
+from soundreel.systems.mm_ldm.solver import LatentSampler, solve
 from soundreel.types import AV
 
 
@@ -22,13 +22,15 @@ class DecodingConfig:
     """How latents are decoded; the defaults are MM-LDM's for Landscape and AIST++.
 
     Args:
-        num_steps: DDIM steps.
+        num_steps: steps of the sampler.
+        sampler: see `solver.LATENT_SAMPLERS`.
         video_guidance_scale, audio_guidance_scale: 1 turns guidance off.
         shared_frame_noise: all frames of a clip start from one noise, which keeps them consistent.
         frame_chunk: frames denoised at once; bounds memory, changes nothing else.
     """
 
     num_steps: int = 50
+    sampler: LatentSampler = "ddim"
     video_guidance_scale: float = 2.5
     audio_guidance_scale: float = 2.5
     shared_frame_noise: bool = False
@@ -85,9 +87,8 @@ def decode(
         callback: after each step of each chunk of frames.
 
     Source:
-        MM-LDM, appendix 1.2; DDIM with the step choice of latent diffusion.
+        MM-LDM, appendix 1.2.
     """
-    steps = respace(schedule, f"compvis{config.num_steps}")
     num_frames = 1 if xt.video is None else xt.video.shape[1]
     index = torch.arange(num_frames, device=latent.device) / num_frames
     frame_index = index.expand(latent.batch_size, -1)
@@ -98,12 +99,13 @@ def decode(
         condition = autoencoder.condition(
             latent, frame_index[:, chunk], label=label, semantic=semantic
         )
-        done = ddim(
+        done = solve(
             guided_denoiser(autoencoder, condition, frame_index[:, chunk], config),
             part,
-            steps,
+            schedule,
+            sampler=config.sampler,
+            num_steps=config.num_steps,
             prediction_type=autoencoder.config.prediction_type,
-            clip_x0=False,
             callback=callback,
         )
         videos.append(done.video)

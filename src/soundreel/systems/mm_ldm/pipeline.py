@@ -45,7 +45,6 @@ from soundreel.systems.mm_ldm.settings import (
     fit_clip,
     known_signal,
     step_counter,
-    with_steps,
 )
 from soundreel.systems.mm_ldm.vocoder import Vocoder
 from soundreel.types import AV, ClipSpec
@@ -296,10 +295,8 @@ class MMLDMPipeline(Films):
             signal=AV(None, None),
             label=find_label(label, self.class_names),
             text=self._token_states(text, chosen.text_encoder),
-            sampling=with_steps(settings.sampling, chosen.num_steps, chosen.guidance_scale),
-            decoding=with_steps(
-                settings.decoding, chosen.decoder_num_steps, chosen.decoder_guidance_scale
-            ),
+            sampling=chosen.sampling(settings.sampling),
+            decoding=chosen.decoding(settings.decoding),
             precision=chosen.precision,
         )
 

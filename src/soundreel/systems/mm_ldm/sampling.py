@@ -1,4 +1,4 @@
-"""Sampling perceptual latents from the joint generator: guided DDIM, one modality known or none."""
+"""Sampling perceptual latents from the joint generator, one modality known or none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from soundreel.diffusion.ddim import ddim
 from soundreel.diffusion.denoiser import Callback, Prediction
 from soundreel.diffusion.guidance import classifier_free
 from soundreel.diffusion.process import PredictionType
-from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.history_encoder import LongGenerator
+from soundreel.systems.mm_ldm.solver import LatentSampler, solve
 from soundreel.types import AV
 
 
@@ -25,7 +25,8 @@ class SamplingConfig:
     """How latents are sampled; the defaults are the published ones.
 
     Args:
-        num_steps: DDIM steps.
+        num_steps: steps of the sampler.
+        sampler: see `solver.LATENT_SAMPLERS`.
         video_guidance_scale, audio_guidance_scale: 1 turns guidance off. The published value of 9
             sharpens a generator whose only condition is a learned prompt towards its mode.
         second_pass: "none" as published. Otherwise the modality that is sampled once more where
@@ -34,6 +35,7 @@ class SamplingConfig:
     """
 
     num_steps: int = 50
+    sampler: LatentSampler = "ddim"
     video_guidance_scale: float = 9.0
     audio_guidance_scale: float = 9.0
     second_pass: Literal["none", "video", "audio"] = "none"
@@ -112,7 +114,7 @@ def sample_latents(
         return denoiser
 
     def sampled(condition: AV) -> AV:
-        latents = ddim(
+        latents = solve(
             classifier_free(
                 branch(condition, kept=True),
                 branch(condition, kept=False),
@@ -120,9 +122,10 @@ def sample_latents(
                 audio_scale=config.audio_guidance_scale,
             ),
             xt,
-            respace(schedule, f"compvis{config.num_steps}"),
+            schedule,
+            sampler=config.sampler,
+            num_steps=config.num_steps,
             prediction_type=prediction_type,
-            clip_x0=False,
             callback=callback,
         )
         for name in condition.present:

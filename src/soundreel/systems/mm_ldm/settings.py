@@ -14,7 +14,7 @@ from soundreel.checkpoints.text_encoder import TextConfig
 from soundreel.clip import Clip
 from soundreel.device import PRECISIONS
 from soundreel.diffusion.config import DiffusionConfig
-from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
 from soundreel.media.letterbox import letterbox
 from soundreel.protocols import Progress, option
@@ -24,6 +24,7 @@ from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
+from soundreel.systems.mm_ldm.solver import LATENT_SAMPLERS, LatentSampler, evaluations
 from soundreel.systems.mm_ldm.taef2 import TAEF2
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.types import AV, ClipSpec
@@ -73,10 +74,16 @@ class MMLDMOptions:
     num_steps: int = option(
         50, "Sampling steps; more is slower and closer to the model.", low=1, high=100
     )
+    sampler: LatentSampler = option(
+        "ddim", "Sampler; dpm-solver++ needs a fifth of ddim's steps.", choices=LATENT_SAMPLERS
+    )
     guidance_scale: Scales = option(
         9.0, "Classifier-free guidance scale; 1 turns guidance off.", low=0, high=10
     )
     decoder_num_steps: int = option(50, "Steps of the signal decoder.", low=1, high=100)
+    decoder_sampler: LatentSampler = option(
+        "ddim", "Sampler of the signal decoder.", choices=LATENT_SAMPLERS
+    )
     decoder_guidance_scale: Scales = option(
         2.5, "Guidance scale of the signal decoder; 1 turns guidance off.", low=0, high=10
     )
@@ -96,10 +103,22 @@ class MMLDMOptions:
         """Return a model's own defaults."""
         return cls(
             num_steps=settings.sampling.num_steps,
+            sampler=settings.sampling.sampler,
             guidance_scale=_scales(settings.sampling),
             decoder_num_steps=settings.decoding.num_steps,
+            decoder_sampler=settings.decoding.sampler,
             decoder_guidance_scale=_scales(settings.decoding),
             precision=settings.precision,
+        )
+
+    def sampling(self, own: SamplingConfig) -> SamplingConfig:
+        """Return a model's own sampling with what is asked for."""
+        return _replaced(own, self.num_steps, self.sampler, self.guidance_scale)
+
+    def decoding(self, own: DecodingConfig) -> DecodingConfig:
+        """Return a model's own decoding with what is asked for."""
+        return _replaced(
+            own, self.decoder_num_steps, self.decoder_sampler, self.decoder_guidance_scale
         )
 
 
@@ -108,12 +127,17 @@ def _scales(config: SamplingConfig | DecodingConfig) -> Scales:
     return video if video == audio else (video, audio)
 
 
-def with_steps(config: Steps, num_steps: int, guidance_scale: Scales) -> Steps:
-    """Return settings of a sampler with other steps and guidance."""
+def _replaced(
+    config: Steps, num_steps: int, sampler: LatentSampler, guidance_scale: Scales
+) -> Steps:
     both = isinstance(guidance_scale, tuple)
     video, audio = guidance_scale if both else (float(guidance_scale),) * 2
     return replace(
-        config, num_steps=num_steps, video_guidance_scale=video, audio_guidance_scale=audio
+        config,
+        num_steps=num_steps,
+        sampler=sampler,
+        video_guidance_scale=video,
+        audio_guidance_scale=audio,
     )
 
 
@@ -142,7 +166,7 @@ class Request:
     def num_steps(self, chain: Schedule, num_frames: int) -> int:
         """Count steps of generator and signal decoder for one batch of clips."""
         drawn, decoded = (
-            len(respace(chain, f"compvis{config.num_steps}"))
+            evaluations(chain, config.sampler, config.num_steps)
             for config in (self.sampling, self.decoding)
         )
         drawn *= self.sampling.num_passes(self.known)

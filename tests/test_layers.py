@@ -261,11 +261,6 @@ def test_tracked_files_stay_small():
 SYSTEM_NAMES = re.compile(
     r"mm[-_ ]?ldm|mm[-_ ]?diffusion|super_?resolution|joint[-_ ]?flow", re.IGNORECASE
 )
-NAMED_ANYWAY = {
-    "data/options.py": "recipes of public data sets bear the names of the papers that chose them",
-    "cli/prepare.py": "the help texts of those recipes",
-}
-"""Files outside `systems/` whose code may name one, and why."""
 
 
 def named_systems(text: str) -> list[tuple[int, str]]:
@@ -313,7 +308,7 @@ def outside_systems(sources: dict[Path, str]) -> dict[str, str]:
 def test_no_system_is_named_outside_systems(sources):
     for path, text in outside_systems(sources).items():
         assert asks_for_a_pipeline(text) == [], path
-        assert path in NAMED_ANYWAY or named_systems(text) == [], path
+        assert named_systems(text) == [], path
 
 
 def test_the_walk_for_names_finds_them():
@@ -349,7 +344,6 @@ def test_no_system_imports_another(imports):
 MAX_LINES, MAX_MODEL_LINES, MAX_FUNCTION_LINES = 300, 600, 50
 LONG_FILES = {
     "clip.py": 400,
-    "cli/study.py": 310,
     "data/prepare.py": 330,
     "systems/mm_ldm/config.py": 320,
     "systems/mm_ldm/pipeline.py": 395,
@@ -379,7 +373,9 @@ def test_a_file_can_be_read_in_one_sitting(sources):
         if lines > LONG_FILES.get(path, limit):
             long[path] = lines
     assert long == {}
-    assert not [path for path in LONG_FILES if not (PACKAGE / path).is_file()]
+    for path, limit in LONG_FILES.items():
+        lines = len((PACKAGE / path).read_text().splitlines())
+        assert MAX_LINES < lines > limit - 20, f"{path} has {lines} lines: shorten the list"
 
 
 def test_functions_fit_on_a_page(sources):

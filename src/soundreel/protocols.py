@@ -14,6 +14,7 @@ import torch
 
 from soundreel.checkpoints.store import ModelFolder
 from soundreel.clip import Clip
+from soundreel.data.options import Recipe
 from soundreel.errors import SoundreelError
 from soundreel.types import AV, ClipSpec
 
@@ -99,6 +100,7 @@ class System:
         components: kinds of network that a folder must hold to be opened; one folder may hold the
             networks of a system that generates and of one that upscales.
         importers: by name on the command line.
+        recipes: of public data sets as its papers prepare them, by name on the command line.
         export: (model folder, target folder) -> files written, in the original's own format.
     """
 
@@ -112,6 +114,7 @@ class System:
     upscales: bool = False
     components: frozenset[str] = frozenset()
     importers: Mapping[str, Importer] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     export: Callable[[Path, Path], list[Path]] | None = None
 
 

@@ -18,6 +18,7 @@ from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo, load_man
 from soundreel.data.options import RECIPES, PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.decode import read_audio, read_frames
+from soundreel.systems.mm_ldm.recipes import RECIPES as MM_LDM
 from soundreel.types import ClipSpec
 
 SMALL = PrepareOptions(height=8, width=8)
@@ -210,7 +211,7 @@ def test_labels_that_are_left_unused_are_mentioned(tmp_path, make_video, caplog)
 def test_the_landscape_recipe_takes_classes_from_folders(tmp_path, make_video):
     for name in ("train/thunder/a.mkv", "train/raining/b.mkv", "train/raining/c.mkv", "stray.mkv"):
         make_video(tmp_path / "in" / name)
-    options = replace(RECIPES["landscape"], height=8, width=8)
+    options = replace(RECIPES["landscape"].options, height=8, width=8)
     info = prepare_dataset(tmp_path / "in", tmp_path / "out", options).info
     assert info.classes == ("raining", "thunder")
     assert [record.label for record in load_manifest(tmp_path / "out")] == [0, 0, 1]
@@ -219,9 +220,9 @@ def test_the_landscape_recipe_takes_classes_from_folders(tmp_path, make_video):
 
 def test_the_recipe_for_mm_ldm_keeps_the_whole_picture_of_landscape(tmp_path, make_video):
     make_video(tmp_path / "src" / "fire" / "x.mkv", size=(16, 32), first_level=100)
-    recipe = RECIPES["landscape-mm-ldm"]
+    recipe = MM_LDM["landscape-mm-ldm"].options
     assert (recipe.height, recipe.width, recipe.sample_rate) == (256, 256, 44_100)
-    assert RECIPES["audioset-mm-ldm"].clip_num_frames == 40
+    assert MM_LDM["audioset-mm-ldm"].options.clip_num_frames == 40
     prepare_dataset(tmp_path / "src", tmp_path / "out", replace(recipe, height=8, width=8))
     dataset = PreparedDataset(
         tmp_path / "out", spec=ClipSpec(num_frames=2, height=8, width=8, sample_rate=44_100)
@@ -239,7 +240,7 @@ def test_the_aist_recipe_keeps_all_cameras_on_a_dance_in_one_split(tmp_path, mak
     ]
     for number, name in enumerate(names):
         make_video(tmp_path / "in" / name, first_level=number)
-    options = replace(RECIPES["aist"], height=8, width=8, test=2.0)
+    options = replace(RECIPES["aist"].options, height=8, width=8, test=2.0)
     info = prepare_dataset(tmp_path / "in", tmp_path / "out", options).info
     assert info.classes == tuple(f"BR{music}" for music in range(6))
     splits = {record.source: record.split for record in load_manifest(tmp_path / "out")}
@@ -262,7 +263,7 @@ def test_the_audioset_recipe_reads_its_lists_and_takes_words_as_captions(tmp_pat
         f'{whole}, 1.000, 4.000, "/m/03fwl,/m/04rlf"\n{cut}, 30.000, 32.000, "/m/0ch8v"\n'
         f'{slow}, 0.000, 4.000, "/m/0ch8v"\nmissing-one, 0.000, 4.000, "/m/0ch8v"\n'
     )
-    options = replace(RECIPES["audioset"], height=8, width=8, best=2)
+    options = replace(RECIPES["audioset"].options, height=8, width=8, best=2)
     info = prepare_dataset(tmp_path / "in" / "balanced.csv", tmp_path / "out", options).info
     assert info.classes == ()
     found = [(r.group, r.start_s, r.num_frames) for r in load_manifest(tmp_path / "out")]

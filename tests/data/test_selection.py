@@ -15,6 +15,7 @@ from soundreel.data.scan import scan
 from soundreel.data.selection import best_of, select, subset_of
 from soundreel.media.errors import MediaError
 from soundreel.media.probe import MediaInfo
+from soundreel.systems.mm_ldm.recipes import RECIPES as MM_LDM
 
 MEDIA_RATES = (Fraction(15), Fraction(24), Fraction(30000, 1001), Fraction(30))
 NAMES = {"/m/09x0r": "Speech", "/m/04rlf": "Music", "/t/dd00003": "Male singing"}
@@ -46,8 +47,8 @@ def test_a_tenth_of_audioset_is_what_hashes_of_the_ids_say(audioset, tmp_path):
     order = sorted(ids, key=lambda i: hashlib.sha256(b"3:" + i.encode()).hexdigest())
     assert {source.group for source in chosen} == set(order[:300])
     assert all(set(source.caption.split(", ")) <= set(NAMES.values()) for source in chosen)
-    assert RECIPES["audioset-mm-ldm"].subset == "10%"
-    assert RECIPES["audioset-mm-ldm"].best == 0, "MM-LDM's data are not filtered by quality"
+    assert MM_LDM["audioset-mm-ldm"].options.subset == "10%"
+    assert MM_LDM["audioset-mm-ldm"].options.best == 0, "MM-LDM's data are not filtered by quality"
 
 
 def test_the_best_of_audioset_are_ranked_by_frame_rate_then_size(audioset, tmp_path, monkeypatch):
@@ -72,7 +73,7 @@ def test_the_best_of_audioset_are_ranked_by_frame_rate_then_size(audioset, tmp_p
 
     monkeypatch.setattr(selection, "probe", header)
     options = PrepareOptions(best=400)
-    assert RECIPES["audioset"].best == 20_000
+    assert RECIPES["audioset"].options.best == 20_000
     chosen = select(scan(origin, options, exclude=tmp_path), options, tmp_path)
     readable = [i for i in ids if i not in broken]
     # Stable sorts from the least important key to the most important one.

@@ -24,6 +24,7 @@ from soundreel.systems.joint_flow import presets
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.systems.mm_ldm.config import MMLDMConfig
+from soundreel.systems.mm_ldm.generator_run import LongRun
 from soundreel.systems.mm_ldm.presets import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
@@ -133,6 +134,7 @@ def mm_ldm(train):
         adversarial=replace(base.adversarial, train=train, enabled=True),
         decoder=replace(base.decoder, train=train, enabled=True),
         generator=replace(base.generator, train=train),
+        long=LongRun(enabled=True, history_depth=1, overlap=4, train=train),
         data=DataConfig(stride=1),
     )
 
@@ -154,7 +156,10 @@ SYSTEMS = {
         mm_ldm,
         {
             name: name
-            for name in ("first_stage", "autoencoder", "adversarial", "decoder", "generator")
+            for name in (
+                *("first_stage", "autoencoder", "adversarial", "decoder"),
+                *("generator", "long"),
+            )
         },
     ),
     "joint-flow": (

@@ -12,13 +12,16 @@ from soundreel.diffusion.schedules import SCHEDULES, respace, space_timesteps
 OUR_NAME = {
     "alphas_cumprod": "alpha_bar",
     "alphas_cumprod_prev": "alpha_bar_prev",
-    "alphas_cumprod_next": "alpha_bar_next",
     "sqrt_alphas_cumprod": "sqrt_alpha_bar",
     "sqrt_one_minus_alphas_cumprod": "sqrt_one_minus_alpha_bar",
-    "log_one_minus_alphas_cumprod": "log_one_minus_alpha_bar",
-    "sqrt_recip_alphas_cumprod": "sqrt_recip_alpha_bar",
-    "sqrt_recipm1_alphas_cumprod": "sqrt_recipm1_alpha_bar",
 }
+NOT_KEPT = {
+    "alphas_cumprod_next",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+}
+"""Tables that nothing here reads: each is a function of `alpha_bar`."""
 
 
 def find(folder, name):
@@ -36,6 +39,7 @@ def schedule_named(prefix):
 
 def test_every_table_of_every_schedule_matches_in_float64(parity_folder):
     tables = load_file(find(parity_folder("mm_diffusion"), "diffusion_tables.safetensors"))
+    tables = {key: x for key, x in tables.items() if key.split("/")[1] not in NOT_KEPT}
     assert tables
     for key, wanted in tables.items():
         prefix, name = key.split("/")
@@ -64,13 +68,13 @@ def test_scaled_linear_schedule_matches_mm_ldm(parity_folder):
     schedule = SCHEDULES["scaled-linear"](
         config["num_train_timesteps"], config["linear_start"], config["linear_end"]
     )
-    found = [key for key in tables if key.startswith("schedule/")]
-    assert found
-    for key in found:
-        name = key.removeprefix("schedule/")
-        wanted = tables[key]
+    names = [key.removeprefix("schedule/") for key in tables if key.startswith("schedule/")]
+    names = [name for name in names if name not in NOT_KEPT]
+    assert names
+    for name in names:
+        wanted = tables[f"schedule/{name}"]
         got = getattr(schedule, OUR_NAME.get(name, name)).float()
         if name == "posterior_log_variance_clipped":
             # Entry 0 is the logarithm of 1e-20 there and of the value at 1 here.
             got, wanted = got[1:], wanted[1:]
-        assert (got - wanted).abs().max() <= 1e-6 * torch.max(wanted.abs()), key
+        assert (got - wanted).abs().max() <= 1e-6 * torch.max(wanted.abs()), name

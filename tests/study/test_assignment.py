@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from soundreel.study.assignment import INSTRUCTED, NOISE, assign_trials, check_passed, count_seen
+from soundreel.study.assignment import INSTRUCTED, NOISE, assign_trials, check_passed
 
 
 def assign_many(study, num_raters):
@@ -12,7 +12,7 @@ def assign_many(study, num_raters):
     everyone = []
     for rater in range(1, num_raters + 1):
         trials = assign_trials(study, rater, seen)
-        seen += count_seen(trials)
+        seen += Counter((t.test, t.clip) for t in trials if not t.check)
         everyone.append(trials)
     return everyone, seen
 

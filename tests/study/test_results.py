@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from soundreel.study.assignment import INSTRUCTED, NOISE, AnsweredTrial, assign_trials, count_seen
+from soundreel.study.assignment import INSTRUCTED, NOISE, AnsweredTrial, assign_trials
 from soundreel.study.bootstrap import estimate_means
 from soundreel.study.export import COLUMNS, answers_csv
 from soundreel.study.protocol import QUESTIONS
@@ -35,7 +35,7 @@ class Raters:
         """One more, from the first trial on; `judge` gives the values."""
         rater = len(self.progress) + 1
         trials = assign_trials(self.study, rater, self.seen)
-        self.seen += count_seen(trials)
+        self.seen += Counter((t.test, t.clip) for t in trials if not t.check)
         done = trials[:num_trials]
         self.progress[rater] = (len(done), len(trials))
         self.answered += [

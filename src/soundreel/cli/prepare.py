@@ -12,36 +12,27 @@ from rich.console import Console
 from soundreel.cli.progress import progress_bar
 from soundreel.data.describe import describe
 from soundreel.data.manifest import SKIPPED_FILE
-from soundreel.data.options import RECIPES, PrepareOptions
+from soundreel.data.options import RECIPES, PrepareOptions, Recipe
 from soundreel.data.prepare import prepare_dataset
-
-_SUMMARIES = {
-    "plain": "No classes; every option as given.",
-    "landscape": "A folder a class, as the Landscape data set comes.",
-    "aist": "AIST++: class is the music, all cameras on a dance in one split.",
-    "audioset": "A list of AudioSet segments: its 20,000 best videos, labels as captions.",
-    "landscape-mm-ldm": "Landscape for MM-LDM: 256x256 with black bars, 44.1 kHz.",
-    "aist-mm-ldm": "AIST++ for MM-LDM: 256x256, 44.1 kHz.",
-    "audioset-mm-ldm": "AudioSet for MM-LDM: a tenth of it, 256x256 with black bars, 4 per second.",
-}
+from soundreel.systems import recipes
 
 
-def _recipe(name: str, options: PrepareOptions) -> Any:
+def _type_of(name: str, recipe: Recipe) -> Any:
     """Return the type of the options, given on the command line on top of a recipe."""
     subcommand = tyro.conf.subcommand(
-        name=name, default=options, description=_SUMMARIES[name], prefix_name=False
+        name=name, default=recipe.options, description=recipe.summary, prefix_name=False
     )
     return Annotated[PrepareOptions, subcommand]
 
 
-Recipe: Any = reduce(or_, (_recipe(name, options) for name, options in RECIPES.items()))
+OptionsOfRecipe: Any = reduce(or_, (_type_of(name, recipe) for name, recipe in recipes().items()))
 
 
 @tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)
 def prepare(
     src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")],
-    options: Annotated[Recipe, tyro.conf.arg(name="")] = RECIPES["plain"],
+    options: Annotated[OptionsOfRecipe, tyro.conf.arg(name="")] = RECIPES["plain"].options,
     *,
     workers: int = os.cpu_count() or 1,
     overwrite: bool = False,

@@ -1,8 +1,8 @@
-"""What `soundreel prepare` can be asked for, and the recipes of published data sets."""
+"""Options of `soundreel prepare`, and recipes for public data sets."""
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
@@ -143,6 +143,14 @@ class PrepareOptions:
         return int(Fraction(str(self.clip_duration_s)) * self.rate)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Options that a public data set wants, and one line that says what they do."""
+
+    summary: str
+    options: PrepareOptions
+
+
 LANDSCAPE = PrepareOptions(labels="folder")
 """Landscape (Lee et al. 2022): about 1,000 clips of 10 s in 9 classes, a folder a class; 64x64,
 10 frames per second, 16 kHz, as MM-Diffusion trains on it."""
@@ -160,33 +168,17 @@ AUDIOSET = PrepareOptions(silence_db=-60.0, best=20_000)
 frame rate, then of the largest picture. Its labels are captions. Ruan et al. 2023, supplement,
 section 3.1; -60 dB is ours."""
 
-LANDSCAPE_MM_LDM = replace(LANDSCAPE, height=256, width=256, sample_rate=44_100, crop="letterbox")
-"""Landscape as MM-LDM trains on it: 256x256 with black bars, so that nothing is cut off, and sound
-at 44.1 kHz."""
-
-AIST_MM_LDM = replace(AIST, height=256, width=256, sample_rate=44_100)
-"""AIST++ as MM-LDM trains on it: MM-Diffusion's centre crop at 256x256, sound at 44.1 kHz."""
-
-AUDIOSET_MM_LDM = PrepareOptions(
-    subset="10%",
-    silence_db=-60.0,
-    height=256,
-    width=256,
-    sample_rate=44_100,
-    crop="letterbox",
-    frame_rate="4",
-    min_duration_s=4.0,
-)
-"""AudioSet as MM-LDM trains on it: a tenth of it (appendix 1.5), whatever its quality; windows of
-4 s at 4 frames per second."""
-
 RECIPES = {
-    "plain": PrepareOptions(),
-    "landscape": LANDSCAPE,
-    "aist": AIST,
-    "audioset": AUDIOSET,
-    "landscape-mm-ldm": LANDSCAPE_MM_LDM,
-    "aist-mm-ldm": AIST_MM_LDM,
-    "audioset-mm-ldm": AUDIOSET_MM_LDM,
+    "plain": Recipe(summary="No classes; every option as given.", options=PrepareOptions()),
+    "landscape": Recipe(
+        summary="Landscape: a folder a class, as the data set comes.", options=LANDSCAPE
+    ),
+    "aist": Recipe(
+        summary="AIST++: class is the music, all cameras on a dance in one split.", options=AIST
+    ),
+    "audioset": Recipe(
+        summary="A list of AudioSet segments: its 20,000 best videos, labels as captions.",
+        options=AUDIOSET,
+    ),
 }
-"""Starting points for the options, by name; `plain` are the defaults."""
+"""Starting points for the options, by name; systems add those of their own papers."""

@@ -62,30 +62,12 @@ class Schedule:
         return torch.cat([self.alpha_bar.new_tensor([self.alpha_bar_start]), self.alpha_bar[:-1]])
 
     @cached_property
-    def alpha_bar_next(self) -> Float64[Tensor, " step"]:
-        """Return `alpha_bar` one kept step later; 0 after the last."""
-        return torch.cat([self.alpha_bar[1:], self.alpha_bar.new_zeros(1)])
-
-    @cached_property
     def sqrt_alpha_bar(self) -> Float64[Tensor, " step"]:
         return self.alpha_bar.sqrt()
 
     @cached_property
     def sqrt_one_minus_alpha_bar(self) -> Float64[Tensor, " step"]:
         return (1.0 - self.alpha_bar).sqrt()
-
-    @cached_property
-    def log_one_minus_alpha_bar(self) -> Float64[Tensor, " step"]:
-        return (1.0 - self.alpha_bar).log()
-
-    @cached_property
-    def sqrt_recip_alpha_bar(self) -> Float64[Tensor, " step"]:
-        return (1.0 / self.alpha_bar).sqrt()
-
-    @cached_property
-    def sqrt_recipm1_alpha_bar(self) -> Float64[Tensor, " step"]:
-        """Return sqrt(1 / alpha_bar - 1)."""
-        return (1.0 / self.alpha_bar - 1.0).sqrt()
 
     @cached_property
     def posterior_variance(self) -> Float64[Tensor, " step"]:

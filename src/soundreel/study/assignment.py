@@ -1,7 +1,6 @@
 """Which clips a rater sees, in which order: random, balanced, repeatable from the seed."""
 
 import random
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -115,8 +114,3 @@ def check_passed(check: str, expected: int, values: Mapping[str, int]) -> bool:
     if check == NOISE:
         return values["video"] <= 2 and values["audio"] <= 2
     return all(value == expected for value in values.values())
-
-
-def count_seen(trials: list[Trial]) -> Counter[tuple[Test, str]]:
-    """Count how often each clip is shown in each test, checks aside."""
-    return Counter((trial.test, trial.clip) for trial in trials if not trial.check)

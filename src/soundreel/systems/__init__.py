@@ -13,6 +13,7 @@ from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.checkpoints.store import ModelFolder, ModelIndex, read_model
 from soundreel.config_io import ConfigError
+from soundreel.data.options import RECIPES, Recipe
 from soundreel.device import find_device
 from soundreel.protocols import Pipeline, System, Upscaler
 
@@ -58,6 +59,11 @@ def preset(name: str) -> Any:
         if name in entry.presets:
             return entry.presets[name]()
     raise ConfigError(f"unknown preset {name!r}; one of: {', '.join(preset_names())}")
+
+
+def recipes() -> dict[str, Recipe]:
+    """Return the recipes of `soundreel prepare` by name, those of the systems among them."""
+    return RECIPES | {name: r for entry in all_systems() for name, r in entry.recipes.items()}
 
 
 def load(

@@ -13,6 +13,7 @@ from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
 from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.systems.mm_ldm.recipes import RECIPES
 from soundreel.systems.mm_ldm.settings import MMLDMOptions
 from soundreel.systems.mm_ldm.stable_diffusion_folder import import_stable_diffusion
 from soundreel.systems.mm_ldm.training import stages_of, train_mm_ldm
@@ -49,6 +50,7 @@ SYSTEM = System(
     train=train_mm_ldm,
     load=_load,
     options=MMLDMOptions,
+    recipes=RECIPES,
     components=frozenset((KINDS["autoencoder"],)),
     importers={
         "stable-diffusion": Importer(

@@ -24,7 +24,12 @@ from soundreel.systems.mm_ldm.long_loss import (
     known_history,
     mm_ldm_long_objective,
 )
-from soundreel.systems.mm_ldm.long_presets import long, long_small, long_tiny
+from soundreel.systems.mm_ldm.long_presets import (
+    long,
+    long_landscape,
+    long_small,
+    long_tiny,
+)
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=4, audio_channels=2, audio_size=2)
@@ -116,7 +121,8 @@ def test_each_task_knows_what_it_should():
 
 @torch.no_grad()
 def test_the_loss_is_logged_per_task_and_adds_up(tmp_path):
-    objective = mm_ldm_long_objective(SCHEDULE, GeneratorObjective(audio_condition=0.0))
+    never_given = GeneratorObjective(audio_condition=0.0, video_condition=0.0)
+    objective = mm_ldm_long_objective(SCHEDULE, never_given)
     batch = batch_of(pairs(tmp_path), 12)
     noise = PerSampleNoise(range(12))
     result = objective(make(awake=True), batch, noise)
@@ -128,6 +134,18 @@ def test_the_loss_is_logged_per_task_and_adds_up(tmp_path):
         assert sum(int(count) for _, count in parts) == 12
         mean = sum(float(value * count) for value, count in parts) / 12
         assert float(result.means[term][0]) == pytest.approx(mean, rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_modality_that_is_given_counts_for_no_task(tmp_path):
+    always_given = GeneratorObjective(
+        context_drop=0.0, audio_condition=1.0, video_condition=0.0, known_loss_weight=0.0
+    )
+    objective = mm_ldm_long_objective(SCHEDULE, always_given)
+    result = objective(make(awake=True), batch_of(pairs(tmp_path), 12), PerSampleNoise(range(12)))
+    counts = {name: int(count) for name, (_, count) in result.means.items()}
+    assert [counts[f"mse_audio/{name}"] for name in TASKS] == [0, 0, 0, 0]
+    assert sum(counts[f"mse_video/{name}"] for name in TASKS) == 12
 
 
 @torch.no_grad()
@@ -217,6 +235,8 @@ def test_presets():
         1e-5,
     )
     assert (published.long.history_depth, published.long.overlap) == (14, 0)
+    assert long_landscape().long == published.long
+    assert long_landscape().autoencoder.model.decoder.num_classes == 9
     for preset in (long_small(), long_tiny()):
         assert preset.long.enabled
         assert LongGenerator(preset.long_generator).config.overlap == preset.long.overlap

@@ -19,6 +19,7 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.encode import write_mkv
 from soundreel.systems import load
+from soundreel.systems.mm_ldm.generator_run import LongRun
 from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import to_official
@@ -39,13 +40,17 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A square that moves right while the tone that belongs to it rises; one clip held out."""
+    return moving_squares(tmp_path_factory, num_frames=10)
+
+
+def moving_squares(tmp_path_factory, num_frames):
     folder = tmp_path_factory.mktemp("videos")
     for number in range(4):
-        frames = np.zeros((10, SIZE, SIZE, 3), dtype=np.uint8)
-        for index in range(10):
+        frames = np.zeros((num_frames, SIZE, SIZE, 3), dtype=np.uint8)
+        for index in range(num_frames):
             left = 2 * index + number
             frames[index, 8:20, left : left + 8] = (200, 60 * number, 90)
-        times = np.arange(16_000) / 16_000
+        times = np.arange(1_600 * num_frames) / 16_000
         tone = 0.4 * np.sin(2 * np.pi * (200 + 150 * number + 400 * times) * times)
         write_mkv(
             folder / f"{number}.mkv",
@@ -258,6 +263,29 @@ def test_a_generator_is_fine_tuned_on_the_other_networks_of_its_model(finished, 
             assert torch.allclose(after[key], value, atol=1e-9), f"{name} {key}"
     with pytest.raises(ConfigError, match=r"was begun from .*model, not from elsewhere"):
         train_mm_ldm(config, data, out, resume=True, init="elsewhere")
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_go_on_and_makes_films(finished, tmp_path_factory, tmp_path):
+    data = moving_squares(tmp_path_factory, num_frames=12)
+    base = small_run()
+    long = LongRun(enabled=True, history_depth=1, overlap=4, train=base.generator.train)
+    config, out = replace(base, long=long), tmp_path / "long"
+    assert train_mm_ldm(config, data, out, stages=["long"], init=str(finished / "model"))
+    line = read_log(out / "long" / "log.jsonl")[-1]
+    assert line["samples"] == 8
+    assert any(name.startswith("generator/mse_video/") for name in line)
+    before, after = (
+        load_file(folder / "generator" / "model.safetensors")
+        for folder in (finished / "model", out / "model")
+    )
+    assert {f"generator.{key}" for key in before} <= after.keys()
+    pipeline = load(out / "model")
+    film = pipeline.generate(duration_s=2, seed=3)[0]
+    assert (film.num_frames, film.num_samples) == (20, 32_000)
+    on = pipeline.generate(after=film, duration_s=3, modality="audio")[0]
+    assert (on.frames, on.num_samples) == (None, 48_000)
+    assert np.array_equal(on.waveform[:, :32_000], film.waveform)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from soundreel.diffusion.losses import LossTerms
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import Schedule
 from soundreel.systems.mm_ldm.generator_loss import (
+    ConditionMasks,
     GeneratorDraws,
     GeneratorObjective,
     TextSource,
@@ -106,18 +107,25 @@ def mm_ldm_long_objective(
             history=history,
         )
         means = log_means(losses.terms, draws.timestep, len(schedule))
-        return TrainingLoss(losses.loss.mean(), {**means, **task_means(losses, task)})
+        masks = condition_masks(draws.uniforms, objective)
+        return TrainingLoss(losses.loss.mean(), {**means, **task_means(losses, task, masks)})
 
     return loss
 
 
-def task_means(losses: LossTerms, task: Int[Tensor, " batch"]) -> dict[str, Mean]:
-    """Return the mean of each term over the samples of each task, with their number."""
+def task_means(
+    losses: LossTerms, task: Int[Tensor, " batch"], masks: ConditionMasks
+) -> dict[str, Mean]:
+    """Return the mean of each term over the samples of each task, with their number.
+
+    Samples that are given the clean latent of a term's own modality are left out: their loss says
+    nothing of the task, and may be weighted with 0.
+    """
     means: dict[str, Mean] = {}
     for number, name in enumerate(TASKS):
-        rows = task == number
-        count = rows.float().sum()
         for term, values in losses.terms.items():
+            rows = (task == number) & ~masks.given(term.rpartition("_")[2])
+            count = rows.float().sum()
             mean = (values.detach().float() * rows).sum() / count.clamp(min=1)
             means[f"{term}/{name}"] = (mean, count)
     return means

@@ -43,6 +43,7 @@ SYSTEM = System(
         "mm-ldm-scenes": presets.scenes,
         "mm-ldm-tiny": presets.tiny,
         "mm-ldm-long": long_presets.long,
+        "mm-ldm-long-landscape": long_presets.long_landscape,
         "mm-ldm-long-small": long_presets.long_small,
         "mm-ldm-long-tiny": long_presets.long_tiny,
     },

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Which windows of a prepared data set to train on.
+    """Windows of a prepared data set to train on.
 
     Attributes:
         split: part of the data set.

@@ -1,4 +1,4 @@
-"""Where and how exactly to compute: one rule for every command, pipeline and training run."""
+"""Choose device and precision: one rule for every command, pipeline and training run."""
 
 import functools
 import logging

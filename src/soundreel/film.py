@@ -32,13 +32,13 @@ from soundreel.media.seam import (
 from soundreel.types import ClipSpec
 
 Join = Literal["fade", "butt"]
-"""How windows are joined: faded over what both have made, or cut and set side by side (as published
+"""Join of windows: faded over what both have made, or cut and set side by side (as published
 for MM-LDM). Windows that share nothing can only be set side by side."""
 
 
 @runtime_checkable
 class FilmMaker(Protocol):
-    """What a system tells of its films: how one window follows from the one before.
+    """A system's way to make one window of a film from the one before.
 
     Attributes:
         clip: length, size and rates of a window.

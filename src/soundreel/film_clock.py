@@ -17,7 +17,7 @@ from soundreel.errors import SoundreelError
 from soundreel.types import ClipSpec
 
 Modality = Literal["both", "audio", "video"]
-"""What of the past a film goes on from, and what of it is made."""
+"""The part of the past that a film goes on from, and that is made."""
 
 Picture = UInt8[np.ndarray, "_height _width 3"]
 Frames = UInt8[np.ndarray, "_frame height width 3"]
@@ -26,7 +26,7 @@ Sound = Float32[np.ndarray, "channel _sample"]
 
 @dataclass(frozen=True, slots=True)
 class FilmClock:
-    """Which frames and samples each window of a film covers, in integers.
+    """Frames and samples that each window of a film covers, in integers.
 
     Args:
         clip: length and rates of a window.

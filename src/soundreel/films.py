@@ -1,4 +1,4 @@
-"""What a pipeline offers of films: `stream`, the same for every system that makes windows.
+"""Films of pipelines: `stream`, the same for every system that makes windows.
 
 A film is made from nothing, goes on from a clip, gets sound for somebody's pictures or pictures for
 somebody's sound; in each case window by window, in constant memory.

@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_JSON_BYTES, MAX_YAML_BYTES = 16 * 2**20, 2**18  # YAML is read a hundred times slower
 MAX_DEPTH, MAX_VALUES = 64, 200_000
-"""How deeply a file may nest, and how many values it may have, those that a YAML alias repeats
+"""Limits of a file's nesting and of its number of values, those that a YAML alias repeats
 counted each time."""
 
 

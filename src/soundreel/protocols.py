@@ -1,4 +1,5 @@
-"""What shared code asks of a system: `System`, `Stage`, `Pipeline`, `Upscaler`, and their options.
+"""Interfaces of systems to shared code: `System`, `Stage`, `Pipeline`, `Upscaler`, and their
+options.
 
 A system is one folder (or one file) below `systems/` that ends in `SYSTEM = System(...)`, and one
 line of the registry in `systems/__init__.py`. Command line, web page, evaluation and demo read what

@@ -1,4 +1,4 @@
-"""What every layer shares: the pair `AV`, and the sizes and rates of a clip or of its latents.
+"""Types of every layer: the pair `AV`, and the sizes and rates of a clip or of its latents.
 
 Every length, rate and shape is derived here, in integers or exact fractions, so that no other
 module multiplies a duration in float seconds by a rate.

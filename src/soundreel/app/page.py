@@ -13,7 +13,7 @@ from soundreel.protocols import Upscaler
 
 Result = TypeVar("Result")
 Number = int | float
-"""What a number field of the page gives."""
+"""Value of a number field of the page."""
 
 MAX_SEED = 2**31 - 1
 ANY_CLASS = "any"

@@ -1,4 +1,4 @@
-"""What the web page can do, without the page: settings and uploads in, files out.
+"""Actions of the web page, without the page: settings and uploads in, files out.
 
 Every action belongs to a visitor (any string) and can be cancelled by that name. Nothing is kept
 but files in one folder, which the owner of the workshop deletes.
@@ -30,7 +30,7 @@ MAX_LARGE_PIXELS = 1024 * 1024
 
 
 class UploadError(SoundreelError):
-    """What was uploaded cannot be used; the message is for the visitor."""
+    """An upload that cannot be used; the message is for the visitor."""
 
 
 class CancelledError(Exception):
@@ -39,7 +39,7 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What visitors may ask for.
+    """Limits of what visitors may ask for.
 
     Attributes:
         upload_mb: size of an uploaded file in megabytes (10^6 bytes).

@@ -19,7 +19,7 @@ LOG_STEP = math.log(6.4) / 27
 
 @dataclass(frozen=True, kw_only=True)
 class MelConfig:
-    """How a waveform becomes a log mel spectrogram; the defaults are those of HiFi-GAN.
+    """Settings of a log mel spectrogram; the defaults are those of HiFi-GAN.
 
     Attributes:
         filterbank_sample_rate: rate in Hz for which the band edges are computed. It need not be the

@@ -37,7 +37,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIndex:
-    """What a model folder holds.
+    """Contents of a model folder.
 
     Args:
         system: `"mm-diffusion"` or `"mm-ldm"`.

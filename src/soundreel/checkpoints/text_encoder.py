@@ -29,7 +29,7 @@ FILES_READ = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Which text encoder a generator listens to; none by default.
+    """The text encoder of a generator; none by default.
 
     Attributes:
         folder: of a CLIP or T5 text encoder with its tokenizer, or `text_encoder` beside

@@ -15,7 +15,7 @@ from soundreel.checkpoints.errors import CheckpointError
 
 @dataclass(frozen=True, kw_only=True)
 class UNetLayout:
-    """What shapes tell about a U-Net.
+    """Layout of a U-Net, as its shapes tell it.
 
     Args:
         level_stages: for each level the names of its encoder stages, without the resampling one.

@@ -16,7 +16,7 @@ from soundreel.cli.main import write
 from soundreel.errors import SoundreelError
 
 PREFIX = "soundreel-app-"
-"""Of the folder of a page's uploads and results; the number of its process follows."""
+"""Name of the folder of a page's uploads and results; the number of its process follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class AppArguments:
     upscaler: str | None = None
     """A super-resolution model, a folder or owner/name on the Hub; adds the tab that enlarges."""
     device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Precision of the networks. Default: the model's own."""
     host: str = "127.0.0.1"

@@ -40,7 +40,7 @@ class DemoArguments:
     overwrite: bool = False
     """Replace the page that an earlier run left in --out."""
     device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Precision of the networks. Default: the model's own."""
     given: Path | None = None

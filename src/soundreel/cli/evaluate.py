@@ -45,7 +45,7 @@ class EvaluateArguments:
     out: Path = Path("report.html")
     """The report; the same numbers go beside it as .json."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    """Which distances. Official names need the official weights."""
+    """Distances to compute. Official names need the official weights."""
     weights: dict[str, Path] = field(default_factory=dict)
     """Extractor names and files of official weights (.pt, .pth, .safetensors): i3d FILE ..."""
     train: Path | None = None
@@ -60,11 +60,11 @@ class EvaluateArguments:
     split: str = ""
     """Split of prepared data sets; empty takes all."""
     seed: int = 0
-    """Of the drawn clips, of the intervals, and of the samples of a model."""
+    """Seed of the drawn clips, of the intervals, and of the samples of a model."""
     num_shown: int = 6
     """Clips of each side to play in the report."""
     device: str | None = None
-    """Where extractors and a model compute: cpu, cuda, cuda:1 ... Default: CUDA where there is
+    """Device of extractors and a model: cpu, cuda, cuda:1 ... Default: CUDA where there is
     one."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Precision of a model that is sampled. Default: the model's own. Extractors keep float32."""

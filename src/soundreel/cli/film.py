@@ -19,7 +19,7 @@ from soundreel.types import ClipSpec
 
 @dataclass(frozen=True, kw_only=True)
 class FilmWish:
-    """What the command line asks of a film.
+    """A film as the command line asks for it.
 
     Attributes:
         duration: seconds of the whole film; None is as long as what is given.

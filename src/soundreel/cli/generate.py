@@ -41,7 +41,7 @@ class GenerateArguments:
     out: Path
     """Folder for the clips; made if absent."""
     count: int = 4
-    """How many clips."""
+    """Number of clips."""
     seed: int = 0
     """Clip i is that of seed + i, whatever the count or batch size."""
     video: Path | None = None
@@ -54,11 +54,11 @@ class GenerateArguments:
     """Length of each film, what it goes on from included. Default: one window of the model, or as
     long as --video or --audio."""
     start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
-    """Where in --video or --audio the film begins."""
+    """Time in --video or --audio at which the film begins."""
     modality: Literal["both", "audio", "video"] = "both"
-    """What of --after goes on."""
+    """The part of --after that goes on."""
     join: Literal["fade", "butt"] = "fade"
-    """How a film's windows are joined: faded where both made the same stretch, or set side by
+    """Join of a film's windows: faded where both made the same stretch, or set side by
     side."""
     model_size: bool = False
     """Write the pictures of --video and the sound of --audio as the model sees them."""
@@ -75,7 +75,7 @@ class GenerateArguments:
     overwrite: bool = False
     """Replace the clips that an earlier run left in --out."""
     device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
 
 
 def generate(words: list[str]) -> int:

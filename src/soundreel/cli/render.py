@@ -42,9 +42,9 @@ class RenderArguments:
     frame_rate: str = "25"
     """Frames per second, as 25 or 30000/1001."""
     sample_rate: int = 16_000
-    """Of the sound, in Hz."""
+    """Sample rate of the sound in Hz."""
     kinds: tuple[str, ...] = tuple(KINDS)
-    """Which scenes to draw from."""
+    """Scenes to draw from."""
     camera_shake: float = 0.0
     """Amplitude of a shaking camera as a share of the height, up to 0.2."""
     distractors: int = 0

@@ -68,7 +68,7 @@ class CreateArguments:
     consent: Path | None = None
     """Text file with what raters consent to; there is a text for a start."""
     seed: int = 0
-    """Of the drawn clips and of every rater's order."""
+    """Seed of the drawn clips and of every rater's order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,9 @@ class ResultsArguments:
     csv: Path | None = None
     """Write every answer there."""
     seed: int = 0
-    """Of the bootstrap intervals."""
+    """Seed of the bootstrap intervals."""
     num_resamples: int = 2000
-    """Of the bootstrap."""
+    """Resamples of the bootstrap."""
 
 
 Arguments = Union[  # noqa: UP007 (operands of | must be types)

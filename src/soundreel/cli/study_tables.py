@@ -1,4 +1,4 @@
-"""What a study holds, and its results, printed for people."""
+"""Print what a study holds, and its results."""
 
 import math
 from fractions import Fraction

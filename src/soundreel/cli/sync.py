@@ -24,7 +24,7 @@ class SyncArguments:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Video files with sound."""
     max_offset_s: float = 0.5
-    """How far an offset is searched for, both ways."""
+    """Largest offset that is searched for, both ways."""
     max_duration_s: float = 60.0
     """Only so much of a long video is looked at, from its start."""
     video_track: int | None = None

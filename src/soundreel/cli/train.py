@@ -42,7 +42,7 @@ class TrainArguments(Generic[Settings]):
     config: Path | None = None
     """YAML file whose values are laid over the preset; flags are laid over both."""
     device: str | None = None
-    """Where to train: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    """Device to train on: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
     tensorboard: bool = False
     """Also log to --out/tensorboard (needs the extra `tensorboard`)."""
     all_stages: bool = False

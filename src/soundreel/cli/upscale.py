@@ -34,7 +34,7 @@ class UpscaleArguments:
     overwrite: bool = False
     """Replace results of an earlier run in --out."""
     device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1 ... Default: CUDA where there is one."""
 
 
 def upscale(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a preparation has done so far: a header and then one line a source, flushed to disk.
+"""Journal of a preparation: a header and then one line a source, flushed to disk.
 
 A source's clips are in their shard, and on disk, before its line is written. So after a kill at any
 moment the journal names exactly the clips that are complete; whatever lies behind them in a shard
@@ -20,7 +20,7 @@ from soundreel.json_yaml import parse_json
 
 JOURNAL_FILE = "journal.jsonl"
 CHECKSUM = "checksum"
-"""Of each line: the CRC-32 of its JSON text without this key."""
+"""Checksum of each line: the CRC-32 of its JSON text without this key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Skip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceEntry:
-    """What became of one source. `file_bytes` tells whether the file has changed since."""
+    """Outcome of one source. `file_bytes` tells whether the file has changed since."""
 
     source: str
     group: str

@@ -37,7 +37,7 @@ FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched f
 
 @dataclass(frozen=True, kw_only=True)
 class LatentAxesConfig:
-    """How latents are scaled.
+    """Scaling of latents.
 
     Attributes:
         num_axes: principal axes that are kept, at most a latent's elements.
@@ -261,7 +261,7 @@ def in_full_precision(x: Tensor) -> torch.autocast:
 
 
 class MotionEnergyAxis(nn.Module):
-    """How much each frame of z_v differs from the one before, along an axis that movement leaves.
+    """Change of each frame of z_v from the one before, along an axis that movement leaves.
 
     The mean over the places of the logarithm of the change's energy, without its mean over the
     frames, as cosine coefficients over time like all else in z_v.

@@ -132,7 +132,7 @@ LatentScaling = PerceptualStats | PerceptualAxes
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCacheInfo:
-    """What `cache.json` says.
+    """Contents of `cache.json`.
 
     Attributes:
         fingerprint: of the autoencoder and the data set; a cache is used for these only.

@@ -36,7 +36,7 @@ class DataError(SoundreelError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRecord:
-    """Where one prepared clip came from and where it lies.
+    """Origin and place of one prepared clip.
 
     Attributes:
         key: unique name, the base name of its members in the shard.

@@ -1,4 +1,4 @@
-"""Which of the sources that were found are prepared: a seeded subset, and the best of those."""
+"""Choose among the sources that were found: a seeded subset, and the best of those."""
 
 import csv
 import hashlib

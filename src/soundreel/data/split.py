@@ -1,4 +1,4 @@
-"""Which split a source belongs to: by a hash of its name, so that adding files moves no other."""
+"""Assign sources to splits by a hash of their name, so that adding files moves no other."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What losses and samplers ask of a network, and how its answer becomes a clean estimate."""
+"""The interface of networks to losses and samplers, and the clean estimate from their output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from soundreel.types import AV
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a network says about a noisy pair.
+    """Output of a network for a noisy pair.
 
     Args:
         mean_output: estimate of epsilon, x0 or v (the caller's `prediction_type` says which), of

@@ -17,7 +17,7 @@ from soundreel.types import AV
 
 @dataclass(frozen=True, kw_only=True)
 class StepControl:
-    """How steps are chosen; the numbers are those of the published solver.
+    """Choice of steps; the numbers are those of the published solver.
 
     Args:
         absolute_tolerance: of one step, per element.

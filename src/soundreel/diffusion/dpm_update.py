@@ -34,7 +34,7 @@ Thresholding = Literal["none", "static", "dynamic"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How a solver reads the network.
+    """The solver's use of the network.
 
     Args:
         form: which estimate the solver takes for smooth: `"epsilon"` (DPM-Solver) or `"x0"`

@@ -15,7 +15,7 @@ from soundreel.diffusion.schedules import Schedule
 from soundreel.types import AV
 
 PredictionType = Literal["epsilon", "x0", "v"]
-"""What a network estimates: noise, clean data, or v = alpha noise - sigma x0."""
+"""Estimate of a network: noise, clean data, or v = alpha noise - sigma x0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from soundreel.diffusion.process import NoiseLevel
 from soundreel.diffusion.schedules import Schedule
 
 Spacing = Literal["log_snr", "uniform", "quadratic"]
-"""Which function of time is evenly spaced on a grid: lambda, time, or its square root."""
+"""The function of time that is evenly spaced on a grid: lambda, time, or its square root."""
 
 Times = Float[Tensor, "*shape"]
 

@@ -19,7 +19,7 @@ from soundreel.media.errors import MediaError, Source, source_name
 
 REMEDY = "check that the file is complete and plays, or leave it out"
 LOCAL_PROTOCOLS = "file,crypto,data"
-"""What a local file may refer to: a playlist's segments, but nothing on the network."""
+"""Protocols that a local file may refer to: a playlist's segments, but nothing on the network."""
 
 MAX_GAP = Fraction(3600)
 """Seconds between two frames or blocks of sound beyond which the times cannot be meant: slides

@@ -18,7 +18,7 @@ from soundreel.media.errors import MediaError
 logger = logging.getLogger(__name__)
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""What a number of channels without names is taken for, and written as."""
+"""Layouts that channels without names are taken for, and written as, by their number."""
 
 OPTIONS = {"filter_size": "64", "rematrix_maxval": "1.0"}
 """Twice the default filter length: a tone is off by 1e-6 instead of 2e-5. Mixes stay in scale."""

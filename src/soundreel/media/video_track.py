@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 DECODE_FROM_START = Fraction(2)
 """Pieces that begin before this many seconds are reached by decoding, later ones by seeking."""
 SEEK_LEADS = (Fraction(0), Fraction(2), Fraction(20))
-"""How far before the wanted time a seek aims, tried in turn until a key frame lies before it."""
+"""Seconds before the wanted time that a seek aims at, tried in turn until a key frame lies before
+it."""
 MAX_GREY_LEAD = Fraction(1)
 MAX_LEAD = Fraction(10)
 """Seconds of pictures among which the first key frame is searched; some codecs mark none."""

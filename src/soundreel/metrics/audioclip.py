@@ -36,7 +36,7 @@ OTHER_TOWERS = (
     "context_length",
     "vocab_size",
 )
-"""What a whole AudioCLIP holds besides: CLIP's picture and text towers, and the three scales."""
+"""Other parts of a whole AudioCLIP: CLIP's picture and text towers, and the three scales."""
 
 
 class SplineTransform(nn.Module):

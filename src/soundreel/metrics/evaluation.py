@@ -17,7 +17,8 @@ from soundreel.metrics.sync.score import Sync, SyncSummary, summarise
 
 MIN_PER_CLASS = 8
 MIN_CLIPS = 3
-"""Of each set: with fewer, neither an interval nor an ordinary distance between clips exists."""
+"""Fewest clips of each set: with fewer, neither an interval nor an ordinary distance between clips
+exists."""
 NUM_FRECHET_RESAMPLES = 50
 
 

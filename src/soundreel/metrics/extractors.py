@@ -48,7 +48,7 @@ class NetworkExtractor(Extractor, Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricDefinition:
-    """What a metric's name stands for.
+    """Definition of a metric.
 
     `factor` multiplies the distance (the published audio distance is given times 10,000).
     """

@@ -1,4 +1,4 @@
-"""How close pictures are to those they should be."""
+"""Measure how close pictures are to those they should be."""
 
 import torch
 from jaxtyping import Float

@@ -52,7 +52,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredSet:
-    """What is known of one set of clips; lists and rows belong to `names` in order.
+    """Measurements of one set of clips; lists and rows belong to `names` in order.
 
     Attributes:
         features: rows of each extractor, by its name (several a clip where the extractor says so:

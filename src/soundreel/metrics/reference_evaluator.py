@@ -1,4 +1,4 @@
-"""What the public MM-Diffusion evaluator and data loader do, reproduced under names that say so.
+"""Reproduce the public MM-Diffusion evaluator and data loader, under names that say so.
 
 Use these only to compare with published figures; soundreel's own path is `soundreel.media` and the
 functions of the other modules here. The quirks kept on purpose: the square root that leaves
@@ -102,7 +102,7 @@ def reference_resize_and_pad(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceClip:
-    """Which source frames, and which interval of sound, make one clip."""
+    """Source frames and interval of sound that make one clip."""
 
     source_frames: tuple[int, ...]
     audio_start_s: float

@@ -1,4 +1,4 @@
-"""What starts when, in the picture and in the sound of one clip, drawn as an SVG."""
+"""Draw as an SVG what starts when in the picture and in the sound of one clip."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""How far raters agree: Krippendorff's alpha.
+"""Agreement of raters: Krippendorff's alpha.
 
 Written here because the library for it is under the GPL.
 """

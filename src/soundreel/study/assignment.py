@@ -1,4 +1,4 @@
-"""Which clips a rater sees, in which order: random, balanced, repeatable from the seed."""
+"""Assign clips to raters, in random, balanced order, repeatable from the seed."""
 
 import random
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from soundreel.study.assignment import INSTRUCTED, NOISE
 from soundreel.study.protocol import QUESTIONS
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""What SQLite raises for files that are damaged or no databases."""
+"""Errors of SQLite for files that are damaged or no databases."""
 
 SCHEMA = """
 CREATE TABLE raters (
@@ -52,7 +52,8 @@ CHECKS = {
     f" OR question NOT IN ({', '.join(repr(key) for key in KEYS)})"
     " OR typeof(value) != 'integer' OR value NOT BETWEEN 1 AND 5",
 }
-"""What no sound row of each table is; SQLite itself lets any value into any column."""
+"""Conditions that hold for no sound row of each table; SQLite itself lets any value into any
+column."""
 
 
 def check_undamaged(db: sqlite3.Connection, path: Path) -> None:

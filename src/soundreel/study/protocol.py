@@ -1,4 +1,4 @@
-"""What raters are asked: MM-Diffusion's mean opinion score (MOS) and Turing test.
+"""Questions to raters: MM-Diffusion's mean opinion score (MOS) and Turing test.
 
 Source: MM-Diffusion (Ruan et al., CVPR 2023), supplementary material, section 2: the three votes of
 the Turing test, and Table 2 for the descriptions of the scores. The words of the scores and votes

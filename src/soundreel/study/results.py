@@ -1,4 +1,4 @@
-"""What a study found: who counts, opinion scores, pass rates, agreement."""
+"""Results of a study: who counts, opinion scores, pass rates, agreement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from soundreel.study.protocol import PASSING_VOTES, QUESTIONS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attendance:
-    """How many raters there are, and how many count.
+    """Numbers of raters, and of those who count.
 
     Attributes:
         started: gave consent. finished: answered every trial.

@@ -1,4 +1,5 @@
-"""What the web page may see and do, apart from HTTP. Nothing here names a system or a file."""
+"""Actions and views of the study's web page, apart from HTTP. Nothing here names a system or a
+file."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which clips of the systems a study can show, and the one format they all get."""
+"""Choose the clips that a study shows, and the one format they all get."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class SourceClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipFormat:
-    """What all clips of a study have in common."""
+    """The common format of all clips of a study."""
 
     height: int
     width: int
@@ -44,7 +44,7 @@ class ClipFormat:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FormatWish:
-    """What the study's maker asks for; None takes the default of `choose_format`."""
+    """Format that the study's maker asks for; None takes the default of `choose_format`."""
 
     size: tuple[int, int] | None = None
     frame_rate: Fraction | None = None

@@ -23,12 +23,13 @@ logger = logging.getLogger(__name__)
 
 INIT_FILE = "init.json"
 LEAST_SHARE = 0.5
-"""Of a network's numbers that an earlier one must give; below it is another architecture."""
+"""Least share of a network's numbers that an earlier one must give; below it is another
+architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a run remembers of the model it starts from."""
+    """Record of the model that a run starts from."""
 
     model: str
 

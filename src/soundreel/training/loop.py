@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """How to train, whatever the model.
+    """Settings of training, whatever the model.
 
     Attributes:
         total_samples: training clips to see in all; 0 takes `epochs`.

@@ -1,4 +1,4 @@
-"""What a training step minimises: functions of a network, a batch and that batch's own noise."""
+"""Objectives of training steps: functions of a network, a batch and that batch's own noise."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from soundreel.types import AV
 
 @runtime_checkable
 class TrainingBatch(Protocol):
-    """What an objective may read of a batch; its labels lie on the CPU."""
+    """An objective's view of a batch; its labels lie on the CPU."""
 
     @property
     def av(self) -> AV: ...

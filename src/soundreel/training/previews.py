@@ -1,4 +1,4 @@
-"""What a run shows of clips while it trains."""
+"""Previews of clips while a run trains."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StageWork(Generic[Network]):
-    """What is trained in a stage, made when its turn comes.
+    """Networks and data of a stage, made when its turn comes.
 
     Attributes:
         trainees: networks that learn in turn from each batch. The first is what the stage is for;

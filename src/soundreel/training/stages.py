@@ -36,7 +36,8 @@ from soundreel.training.signals import StopRequest
 
 
 class Recipe:
-    """How a system trains its stages; made, and the data set read, before anything is written."""
+    """A system's training of its stages; made, and the data set read, before anything is
+    written."""
 
     def begin(self, stage: str) -> StageWork[Any]:
         """Return what a stage trains; the stages before it are finished."""

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: JSON lines always, TensorBoard if installed and asked for."""
+"""Trackers of a run's numbers: JSON lines always, TensorBoard if installed and asked for."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
-"""What makes a scene harder: silent things to see, and sounds of things that cannot be seen."""
+"""Distractions that make a scene harder: silent things to see, and sounds of things that cannot be
+seen."""
 
 from dataclasses import dataclass
 

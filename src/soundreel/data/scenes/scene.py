@@ -1,4 +1,4 @@
-"""What a scene is: a plan drawn at random once, painted at any time and sounded at any rate.
+"""Base of scenes: a plan drawn at random once, painted at any time and sounded at any rate.
 
 Nothing in a plan depends on picture size, frame rate or sample rate, so that one (seed, index) is
 one scene at every setting. Times are in seconds on the clip's clock, positions in picture heights
@@ -46,7 +46,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What a plan may depend on: the clip's length, the picture's shape, and what was asked for."""
+    """Inputs of a plan: the clip's length, the picture's shape, and what was asked for."""
 
     duration_s: float
     half_width: float

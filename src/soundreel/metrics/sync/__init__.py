@@ -1,1 +1,1 @@
-"""How well sound and picture fit in time."""
+"""Measure how well sound and picture fit in time."""

@@ -35,7 +35,7 @@ VALUES_AT_ONCE = 200_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sync:
-    """How well one clip's sound fits its picture.
+    """Fit of one clip's sound to its picture.
 
     Attributes:
         score: standard deviations above chance of the correlation at zero offset. 0 is chance;

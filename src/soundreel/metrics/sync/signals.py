@@ -1,4 +1,4 @@
-"""When something starts and how much goes on, in the sound and in the picture.
+"""Curves of starts and of activity, in the sound and in the picture.
 
 Of each modality there are two curves. The *flux* is the summed increase of log energy, over
 frequency bands for the sound, over blocks of the picture for the frames: constant loudness and

@@ -18,7 +18,7 @@ from soundreel.training.parallel import unwrapped
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioLossConfig:
-    """How the audio codec is trained.
+    """Settings of the audio codec's loss.
 
     Attributes:
         windows: lengths in samples of the spectra that are compared.

@@ -76,7 +76,7 @@ class TransformerStage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointFlowOptions:
-    """What `JointFlowPipeline.generate` takes besides the request itself."""
+    """Options of `JointFlowPipeline.generate` besides the request itself."""
 
     num_steps: int = option(
         16, "Sampling steps; more is slower and closer to the model.", low=1, high=100

@@ -1,4 +1,4 @@
-"""What a request asks for: what is given or went before, how long the result lasts."""
+"""Read requests: what is given or went before, and how long the result lasts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ Encode = Callable[[Clip], AV]
 
 @dataclass(frozen=True)
 class Film:
-    """What is known of a film, and how much of it is to be made.
+    """The known part of a film, and the length to be made.
 
     Attributes:
         num_frames: frames to make; None for ever.

@@ -28,7 +28,7 @@ EDGE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowLossConfig:
-    """How the joint transformer is trained.
+    """Settings of the joint transformer's loss.
 
     Attributes:
         together, apart, one_clean: shares of clips with one level for everything, with one for each

@@ -33,7 +33,8 @@ from soundreel.types import AV
 FORMAT_VERSION = 1
 SHARD_ROWS = 512
 MAX_CORRELATION = 0.98
-"""Of noise from one group to the next; a channel that never changes still gets some fresh noise."""
+"""Largest correlation of noise from one group to the next; a channel that never changes still gets
+some fresh noise."""
 
 
 def encode_inner(av: AV, encoder: VideoEncoder, codec: AudioCodec) -> AV:

@@ -41,7 +41,7 @@ COMPONENTS = {"video_codec": "lapped-codec", "audio_codec": "spectral-codec", "t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointFlowSettings:
-    """What a model folder says about its use.
+    """Settings that a model folder holds beside its networks.
 
     Attributes:
         class_names: in the order of their labels.

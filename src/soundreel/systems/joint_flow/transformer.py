@@ -53,7 +53,7 @@ class TransformerSizes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointTransformerConfig:
-    """What the joint transformer is built from.
+    """Sizes of the joint transformer.
 
     Attributes:
         video_tokens, audio_tokens: tokens of a group; the last video token is the layout.
@@ -187,7 +187,7 @@ class JointTransformer(nn.Module):
 
 
 class Clock(NamedTuple):
-    """What attention knows of time.
+    """Rotations and biases that tell attention of time.
 
     Attributes:
         cosine, sine: of the rotation of each token.

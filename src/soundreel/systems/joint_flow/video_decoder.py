@@ -39,7 +39,7 @@ class VideoDecoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoCodecConfig:
-    """What a decoder with its linear codec is built from."""
+    """Sizes of a decoder with its linear codec."""
 
     encoder: VideoEncoderConfig
     decoder: VideoDecoderConfig

@@ -17,7 +17,7 @@ from soundreel.training.parallel import unwrapped
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoLossConfig:
-    """How the video decoder is trained.
+    """Settings of the video decoder's loss.
 
     Attributes:
         latent_noise: deviation of the noise on the latents that the decoder learns from.

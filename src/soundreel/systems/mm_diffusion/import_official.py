@@ -39,7 +39,8 @@ IGNORED = ("label_emb.weight",)
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What the shapes in a checkpoint do not tell; the defaults are those of the published files.
+    """Settings that the shapes in a checkpoint do not tell; the defaults are those of the
+    published files.
 
     Args:
         clip: sizes and rates of the base model's clips.
@@ -60,7 +61,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedComponent:
-    """What became of one file: `num_tensors` were stored, `ignored` were left out on purpose."""
+    """Outcome of one file: `num_tensors` were stored, `ignored` were left out on purpose."""
 
     path: Path
     name: str

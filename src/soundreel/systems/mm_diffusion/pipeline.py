@@ -43,7 +43,7 @@ KIND = "coupled-unet"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MMDiffusionOptions:
-    """What `MMDiffusionPipeline.generate` takes besides the request itself."""
+    """Options of `MMDiffusionPipeline.generate` besides the request itself."""
 
     num_steps: int = option(
         20, "Sampling steps; more is slower and closer to the model.", low=1, high=100
@@ -67,7 +67,7 @@ class MMDiffusionOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MMDiffusionSettings:
-    """What a model folder says about its use.
+    """Settings that a model folder holds beside its networks.
 
     Attributes:
         diffusion: the process the network was trained with.

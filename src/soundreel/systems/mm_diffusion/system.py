@@ -28,7 +28,7 @@ from soundreel.types import ClipSpec
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFlags:
-    """What the shapes do not tell; the defaults are those of the published files."""
+    """Settings that the shapes do not tell; the defaults are those of the published files."""
 
     num_frames: int = option(16, "Frames of the base model's clips.")
     size: int = option(64, "Pixels along each side of the base model's frames.")

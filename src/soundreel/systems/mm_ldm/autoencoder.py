@@ -164,7 +164,7 @@ class AutoencoderInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderOutputs:
-    """What a training pass gives.
+    """Outputs of a training pass.
 
     Args:
         prediction: the signal decoder's output, shaped as `xt`.

@@ -1,4 +1,4 @@
-"""What an MM-LDM run is told beside its clips: captions, classes, framing; and its vocoder."""
+"""Conditions of an MM-LDM run beside its clips: captions, classes, framing; and its vocoder."""
 
 import logging
 from dataclasses import replace

@@ -143,7 +143,7 @@ class DecoderRun:
 
 @dataclass(frozen=True, kw_only=True)
 class LDMPreviewConfig:
-    """What is shown during training, on clips not trained on where the data set has some.
+    """Previews during training, on clips not trained on where the data set has some.
 
     Attributes:
         count: clips per preview.

@@ -19,7 +19,7 @@ from soundreel.types import AV
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """How latents are decoded; the defaults are MM-LDM's for Landscape and AIST++.
+    """Settings of decoding latents; the defaults are MM-LDM's for Landscape and AIST++.
 
     Args:
         num_steps: steps of the sampler.

@@ -37,7 +37,7 @@ TextSource = Callable[[TrainingBatch], Float[Tensor, "batch token context_dim"]]
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorObjective:
-    """What is trained; the defaults are the published settings.
+    """Settings of the generator's loss; the defaults are the published settings.
 
     Attributes:
         context_drop: share of clips whose prompt, text and class are dropped.

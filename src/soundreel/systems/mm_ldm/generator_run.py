@@ -1,4 +1,4 @@
-"""How MM-LDM's third stage is trained: the joint generator, and its phase for long video."""
+"""Training of MM-LDM's third stage: the joint generator, and its phase for long video."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

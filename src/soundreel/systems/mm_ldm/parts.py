@@ -1,4 +1,5 @@
-"""Which parts of the multi-modal autoencoder learn in a phase of stage 2, and how fast."""
+"""Choose the parts of the multi-modal autoencoder that learn in a phase of stage 2, and their
+rates."""
 
 from collections.abc import Sequence
 

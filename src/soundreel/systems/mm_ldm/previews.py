@@ -1,4 +1,4 @@
-"""What an MM-LDM run shows while it trains: reconstructions, then samples, with numbers."""
+"""Previews of an MM-LDM run while it trains: reconstructions, then samples, with numbers."""
 
 import json
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ from soundreel.types import AV
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How latents are sampled; the defaults are the published ones.
+    """Settings of sampling latents; the defaults are the published ones.
 
     Args:
         num_steps: steps of the sampler.

@@ -41,7 +41,7 @@ def _published_diffusion() -> DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MMLDMSettings:
-    """What the networks' own configurations do not say; the defaults are the published ones.
+    """Settings beside the networks' own configurations; the defaults are the published ones.
 
     Attributes:
         diffusion: the noise process; its `prediction_type` is the generator's.
@@ -66,7 +66,7 @@ class MMLDMSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MMLDMOptions:
-    """What `MMLDMPipeline.generate` takes besides the request itself.
+    """Options of `MMLDMPipeline.generate` besides the request itself.
 
     A guidance scale is one number for both modalities, or one for video and one for audio.
     """
@@ -143,7 +143,7 @@ def _replaced(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one call of `generate` asks for.
+    """Request of one call of `generate`.
 
     Attributes:
         known: standardised latents of a given modality, with a batch of one.

@@ -283,7 +283,8 @@ def _stack(features: list[Sequence[Tensor] | None]) -> list[Tensor] | None:
 
 
 class LinearShortcut(nn.Module):
-    """What leads noisy image and linear estimate past the network, and the estimate into it.
+    """Paths of the noisy image and the linear estimate past the network, and of the estimate into
+    it.
 
     At every step the best linear guess of the output is a weighted sum of the two; a network that
     begins as nothing needs thousands of clips to find that out.

@@ -1,4 +1,4 @@
-"""Where stage 2 of MM-LDM gets its first-stage latents: from pixels, or from a cache of moments."""
+"""First-stage latents for stage 2 of MM-LDM: from pixels, or from a cache of moments."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from soundreel.types import AV, LatentSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """What one step of stage 2 works on, as first-stage latents.
+    """First-stage latents that one step of stage 2 works on.
 
     Args:
         key_frames: that the video encoder sees.

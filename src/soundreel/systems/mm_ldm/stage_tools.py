@@ -1,4 +1,4 @@
-"""What is measured between the stages of an MM-LDM run: a latent scale, and fingerprints."""
+"""Measure between the stages of an MM-LDM run: a latent scale, and fingerprints."""
 
 import torch
 

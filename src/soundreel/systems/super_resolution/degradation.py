@@ -1,4 +1,4 @@
-"""How the small image of a super-resolution training pair is made and damaged.
+"""Make and damage the small image of a super-resolution training pair.
 
 MM-Diffusion's supplement: the large frame is reduced; then, each with probability 0.5, Gaussian
 noise is added and a JPEG round trip follows, so that the network copes with the base model's flaws.

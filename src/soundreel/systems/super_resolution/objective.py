@@ -18,7 +18,7 @@ from soundreel.types import AV
 
 @runtime_checkable
 class ImagePairBatch(TrainingBatch, Protocol):
-    """What the objective reads of a batch: large images in `av.video`, small ones in `low_res`."""
+    """The objective's view of a batch: large images in `av.video`, small ones in `low_res`."""
 
     @property
     def low_res(self) -> Float[Tensor, "batch channel low_height low_width"]: ...

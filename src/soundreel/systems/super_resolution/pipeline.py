@@ -39,7 +39,7 @@ _NUM_TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpscaleConfig:
-    """What `SuperResolutionPipeline.upscale_clip` takes besides clip and seed.
+    """Options of `SuperResolutionPipeline.upscale_clip` besides clip and seed.
 
     The DDIM steps are evenly strided over the chain; 25 of them are MM-Diffusion's setting. The
     published scripts do not clamp.

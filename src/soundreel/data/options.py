@@ -12,7 +12,7 @@ from soundreel.types import ClipSpec
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How videos become the clips of a prepared data set."""
+    """Options of the preparation of videos as clips of a data set."""
 
     height: int = 64
     """Height of the prepared frames in pixels."""
@@ -51,7 +51,7 @@ class PrepareOptions:
     """split: find cuts and let no clip span one."""
 
     labels: Literal["none", "folder", "pattern", "list"] = "none"
-    """Where the class of a video is from: the name of its folder, the first group of
+    """Source of a video's class: the name of its folder, the first group of
     --label-pattern, or the column `label` of the list."""
     label_pattern: str = ""
     """Regular expression searched in the path of a video, for --labels pattern."""

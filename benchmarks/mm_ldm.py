@@ -24,7 +24,8 @@ from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.decoding import guided_denoiser
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
-from soundreel.systems.mm_ldm.presets import landscape, small
+from soundreel.systems.mm_ldm.presets import landscape
+from soundreel.systems.mm_ldm.small_presets import small
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.types import AV
 

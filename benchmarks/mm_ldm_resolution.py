@@ -19,7 +19,7 @@ from soundreel.systems.mm_ldm.autoencoder import AutoencoderInputs, MultiModalAu
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
-from soundreel.systems.mm_ldm.presets import small
+from soundreel.systems.mm_ldm.small_presets import small
 from soundreel.types import AV
 
 MINUTES = {"first stage": 20, "autoencoder": 57, "generator": 70}

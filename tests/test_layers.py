@@ -344,16 +344,13 @@ def test_no_system_imports_another(imports):
 MAX_LINES, MAX_MODEL_LINES, MAX_FUNCTION_LINES = 300, 600, 50
 LONG_FILES = {
     "clip.py": 400,
-    "data/prepare.py": 330,
-    "systems/mm_ldm/config.py": 320,
     "systems/mm_ldm/pipeline.py": 395,
-    "systems/mm_ldm/presets.py": 480,
     "systems/mm_ldm/stages.py": 355,
 }
 """Files that may be longer, and how long: to be split, not to grow."""
 
 LONG_FUNCTIONS = {
-    "small tiny scenes _small_autoencoder": "presets: one literal after another",
+    "small tiny scenes small_autoencoder": "presets: one literal after another",
     "__post_init__ check_parts": "checks: one line per pair of settings",
     "generate stream": "pipelines: half of it is the description of the arguments",
     "fit train_stages resample sample_latents autoencoder_loss": "to be split, not to grow",

@@ -25,7 +25,7 @@ from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.generator_run import LongRun
-from soundreel.systems.mm_ldm.presets import tiny
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.degradation import DegradationConfig

@@ -5,17 +5,26 @@ moment the journal names exactly the clips that are complete; whatever lies behi
 is cut off and made again.
 """
 
+import csv
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from soundreel.config_io import config_from_json
-from soundreel.data.manifest import FORMAT_VERSION, ClipRecord, DataError, parse_record
+from soundreel.data.manifest import (
+    CAPTIONS_FILE,
+    FORMAT_VERSION,
+    SKIPPED_FILE,
+    ClipRecord,
+    DataError,
+    parse_record,
+)
 from soundreel.data.options import PrepareOptions
-from soundreel.files import checksum, writing_errors
+from soundreel.files import checksum, write_text, writing_errors
 from soundreel.json_yaml import parse_json
 
 JOURNAL_FILE = "journal.jsonl"
@@ -155,3 +164,32 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def _options(header: dict[str, Any]) -> dict[str, Any]:
     options = header.get("options", {})
     return options if isinstance(options, dict) else {}
+
+
+def save_skipped(root: Path, entries: Sequence[SourceEntry]) -> None:
+    """Write the list of what was left out, and why."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "start_s", "end_s", "reason"])
+    for entry in entries:
+        for skip in entry.skipped:
+            times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
+            writer.writerow([entry.source, *times, skip.reason])
+    write_text(root / SKIPPED_FILE, table.getvalue())
+
+
+def save_source_captions(root: Path, entries: Sequence[SourceEntry]) -> None:
+    """Write the captions of the sources that gave clips, if there are any."""
+    rows = [(entry.source, entry.caption) for entry in entries if entry.clips and entry.caption]
+    if rows:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("source", "caption"), *rows])
+        write_text(root / CAPTIONS_FILE, table.getvalue())
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file; -1 where it cannot be read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -5,12 +5,10 @@ folder; this process alone writes the shards, the journal and, at the end, the m
 taken in the order of the sources' names, so the data set does not depend on the number of workers.
 """
 
-import csv
 import hashlib
-import io
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +16,14 @@ from pathlib import Path
 from soundreel.data.convert import Conversion, ConvertedClip
 from soundreel.data.copies import group_copies
 from soundreel.data.cuts import require_scene_detection
-from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry
+from soundreel.data.journal import (
+    JOURNAL_FILE,
+    Journal,
+    SourceEntry,
+    save_skipped,
+    save_source_captions,
+    size_of,
+)
 from soundreel.data.manifest import (
     CAPTIONS_FILE,
     DATASET_FILE,
@@ -36,12 +41,10 @@ from soundreel.data.selection import CHOSEN_FILE, select
 from soundreel.data.shards import ShardReader, ShardWriter, sidecar
 from soundreel.data.split import TRAIN, assign_splits
 from soundreel.data.workers import UNFORESEEN, convert_all
-from soundreel.files import LOCK_FILE, locked, write_text
+from soundreel.files import LOCK_FILE, locked
+from soundreel.protocols import Progress
 
 SPOOL_FOLDER = ".spool"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of sources done, and of those to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +52,7 @@ class PrepareReport:
     """The finished data set and what this run did.
 
     Attributes:
-        num_converted: sources that this run read.
-        num_defects: those of them that were left out because of a defect of ours.
+        num_converted, num_defects: sources read, and those left out by a defect of this package.
     """
 
     info: DatasetInfo
@@ -138,9 +140,8 @@ def _clear(root: Path, overwrite: bool) -> None:
 
 def _is_complete(root: Path, journal: Journal) -> bool:
     """Return whether dataset.json was written after the last line of the journal."""
-    if not (root / DATASET_FILE).exists():
-        return False
-    return DatasetInfo.load(root).counts["scanned"] == len(journal.entries)
+    is_there = (root / DATASET_FILE).exists()
+    return is_there and DatasetInfo.load(root).counts["scanned"] == len(journal.entries)
 
 
 def _verify(root: Path, journal: Journal) -> None:
@@ -160,7 +161,7 @@ def _check_unchanged(sources: list[Source], journal: Journal) -> None:
         source.name
         for source in sources
         if source.name in journal.entries
-        and journal.entries[source.name].file_bytes != _file_bytes(source.path)
+        and journal.entries[source.name].file_bytes != size_of(source.path)
     ]
     if changed:
         raise DataError(
@@ -209,7 +210,7 @@ def _convert(
                     split=split,
                     label=source.label,
                     caption=source.caption,
-                    file_bytes=_file_bytes(source.path),
+                    file_bytes=size_of(source.path),
                     clips=clips,
                     skipped=result.skipped,
                 )
@@ -259,8 +260,8 @@ def _record(
 def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal) -> None:
     """Write skipped.csv, manifest.jsonl and, last, dataset.json."""
     entries = [journal.entries[name] for name in sorted(journal.entries)]
-    _save_skipped(root, entries)
-    _save_captions(root, entries)
+    save_skipped(root, entries)
+    save_source_captions(root, entries)
     if not any(entry.clips for entry in entries):
         reasons = "; ".join(f"{e.source}: {s.reason}" for e in entries[:3] for s in e.skipped[:1])
         raise DataError(
@@ -285,7 +286,7 @@ def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal)
     counts["clipped_samples"] = sum(record.num_clipped for record in records)
     for split in sorted({record.split for record in records}):
         counts[f"split/{split}"] = sum(record.split == split for record in records)
-    info = DatasetInfo(
+    DatasetInfo(
         height=options.height,
         width=options.width,
         frame_rate=options.rate,
@@ -295,32 +296,5 @@ def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal)
         origin=str(origin.resolve()),
         options=asdict(options),
         counts=counts,
-    )
-    replace(info, manifest_checksum=save_manifest(root, records)).save(root)
-
-
-def _save_skipped(root: Path, entries: list[SourceEntry]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "start_s", "end_s", "reason"])
-    for entry in entries:
-        for skip in entry.skipped:
-            times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
-            writer.writerow([entry.source, *times, skip.reason])
-    write_text(root / SKIPPED_FILE, table.getvalue())
-
-
-def _save_captions(root: Path, entries: list[SourceEntry]) -> None:
-    """Write the captions of the sources that gave clips, if there are any."""
-    rows = [(entry.source, entry.caption) for entry in entries if entry.clips and entry.caption]
-    if rows:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("source", "caption"), *rows])
-        write_text(root / CAPTIONS_FILE, table.getvalue())
-
-
-def _file_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        manifest_checksum=save_manifest(root, records),
+    ).save(root)

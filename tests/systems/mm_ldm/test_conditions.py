@@ -25,7 +25,9 @@ from soundreel.systems.mm_ldm.conditions import (
     load_vocoder,
     with_data_classes,
 )
-from soundreel.systems.mm_ldm.presets import tiny
+from soundreel.systems.mm_ldm.presets import landscape
+from soundreel.systems.mm_ldm.small_presets import small
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.training.loop import TrainConfig
@@ -242,9 +244,7 @@ def test_the_published_vocoder_fits_the_presets_with_published_bands(weights_fol
     path = weights_folder / "vocoder" / "hifigan_universal_22k.safetensors"
     if not path.is_file():
         pytest.skip(f"{path} is absent")
-    from soundreel.systems.mm_ldm import presets as mm_ldm
-
-    for preset in (mm_ldm.landscape, mm_ldm.small):
+    for preset in (landscape, small):
         assert load_vocoder(replace(preset(), vocoder=str(path))) is not None
     with pytest.raises(ConfigError, match=r"vocoder\.num_mels is 80, the mel image's is 40"):
         load_vocoder(replace(tiny(), vocoder=str(path)))

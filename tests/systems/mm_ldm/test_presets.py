@@ -10,13 +10,15 @@ from soundreel.config_io import ConfigError, config_from_json, config_to_json, m
 from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.scenes.render import KINDS
 from soundreel.systems.mm_ldm import presets as mm_ldm
+from soundreel.systems.mm_ldm import small_presets as smaller
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.discriminator import Discriminator
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 
-ALL = [mm_ldm.landscape, mm_ldm.aist, mm_ldm.audioset, mm_ldm.small, mm_ldm.scenes, mm_ldm.tiny]
+ALL = [mm_ldm.landscape, mm_ldm.aist, mm_ldm.audioset, smaller.small, smaller.scenes, tiny]
 
 
 def count(module):
@@ -38,7 +40,7 @@ def test_every_preset_builds_and_comes_back_from_json(config):
 
 
 def test_the_preset_of_scenes_knows_every_kind_of_scene_and_fits_when_packed():
-    config = mm_ldm.scenes()
+    config = smaller.scenes()
     parts = [
         KLVAE(config.first_stage.model),
         MultiModalAutoencoder(config.autoencoder.model),
@@ -102,15 +104,15 @@ def test_the_data_sets_differ_only_where_the_source_says_so():
 
 
 def test_parts_that_do_not_fit_are_named():
-    values = config_to_json(mm_ldm.small())
+    values = config_to_json(smaller.small())
     values["mel_image"]["image_size"] = 128
     with pytest.raises(Exception, match=r"mel_image\.image_size is 128"):
         config_from_json(MMLDMConfig, values, "test")
-    values = config_to_json(mm_ldm.small())
+    values = config_to_json(smaller.small())
     values["data"]["flip_probability"] = 0.5
     with pytest.raises(Exception, match="cache_first_stage"):
         config_from_json(MMLDMConfig, values, "test")
-    values = config_to_json(mm_ldm.small())
+    values = config_to_json(smaller.small())
     values["diffusion"]["prediction_type"] = "epsilon"
     values["mel_image"]["sample_rate"] = 44_100
     with pytest.raises(Exception, match=r"sample_rate is 44100.*prediction_type is v"):
@@ -118,7 +120,7 @@ def test_parts_that_do_not_fit_are_named():
 
 
 def test_a_decoder_on_axes_needs_axes():
-    config = mm_ldm.small()
+    config = smaller.small()
     with pytest.raises(ValueError, match=r"set generator\.num_axes"):
         replace(
             config,
@@ -128,10 +130,10 @@ def test_a_decoder_on_axes_needs_axes():
 
 
 def test_what_is_of_single_frames_needs_coefficients_of_all_frames():
-    config = mm_ldm.scenes()
+    config = smaller.scenes()
     axes = config.latent_axes
     assert (axes.num_axes, axes.num_frames, axes.movement_axes) == (256, 16, 64)
-    assert mm_ldm.small().latent_axes.num_frames == 1
+    assert smaller.small().latent_axes.num_frames == 1
     with pytest.raises(ValueError, match="set num_axes too"):
         replace(config.generator, num_axes=0)
     with pytest.raises(ValueError, match="movement_axes is 0 or more, got -1"):
@@ -141,7 +143,7 @@ def test_what_is_of_single_frames_needs_coefficients_of_all_frames():
     eight = replace(config.generator.model, frame_tokens=8)
     with pytest.raises(ValueError, match=r"frame_tokens need a z_v of all cosine coefficients"):
         replace(config, generator=replace(config.generator, model=eight))
-    small = mm_ldm.small()  # its z_v holds eight of sixteen coefficients
+    small = smaller.small()  # its z_v holds eight of sixteen coefficients
     with pytest.raises(ValueError, match=r"video_encoder\.stacked_frames"):
         replace(small, generator=replace(small.generator, movement_axes=64))
     model = replace(small.generator.model, frame_tokens=16)
@@ -150,7 +152,7 @@ def test_what_is_of_single_frames_needs_coefficients_of_all_frames():
 
 
 def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_asked_for():
-    first_stage = mm_ldm.small().first_stage
+    first_stage = smaller.small().first_stage
     with pytest.raises(ValueError, match=r"set first_stage.model.linear_shortcut=False"):
         replace(first_stage, weights="vae.safetensors")
     plain = replace(first_stage.model, linear_shortcut=False)
@@ -160,13 +162,13 @@ def test_weights_of_a_first_stage_without_our_shortcut_are_refused_where_it_is_a
 @pytest.mark.parametrize("name", ["index_scale", "index_gate_channels", "stacked_frames"])
 def test_what_concerns_frames_is_no_setting_of_the_audio_encoder(name, tmp_path):
     """Files of earlier releases say it all the same, without effect."""
-    stored = config_to_json(mm_ldm.tiny())
+    stored = config_to_json(tiny())
     encoder = stored["autoencoder"]["model"]["audio_encoder"]
     assert name not in encoder
     assert name in stored["autoencoder"]["model"]["video_encoder"]
     encoder[name] = 7
-    assert config_from_json(MMLDMConfig, stored, "config.json") == mm_ldm.tiny()
+    assert config_from_json(MMLDMConfig, stored, "config.json") == tiny()
     path = tmp_path / "mine.yaml"
     path.write_text(f"autoencoder: {{model: {{audio_encoder: {{{name}: 7}}}}}}")
     with pytest.raises(ConfigError, match=f"audio_encoder.{name} has no effect"):
-        merge_file(mm_ldm.tiny(), path)
+        merge_file(tiny(), path)

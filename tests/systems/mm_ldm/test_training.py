@@ -24,12 +24,12 @@ from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import to_official
 from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS, VideoEncoder
-from soundreel.systems.mm_ldm.presets import tiny
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder
 from soundreel.systems.mm_ldm.stable_diffusion_keys import (
     kl_vae_diffusers_rules,
     unet_diffusers_rules,
 )
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log

@@ -244,7 +244,6 @@ class MMLDMConfig:
                 raise SoundreelError(
                     "autoencoder.cache_first_stage needs a first stage of kind kl-vae"
                 )
-
         if self.long.enabled:
             self._check_long()
 

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from soundreel.systems.mm_ldm.config import LongRun, MMLDMConfig
-from soundreel.systems.mm_ldm.presets import aist, landscape, small, tiny
+from soundreel.systems.mm_ldm.presets import aist, landscape
+from soundreel.systems.mm_ldm.small_presets import small
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 
 
 def long() -> MMLDMConfig:

@@ -8,7 +8,7 @@ import torch
 
 from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import Importer, System
-from soundreel.systems.mm_ldm import long_presets, presets
+from soundreel.systems.mm_ldm import long_presets, presets, small_presets
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
 from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
@@ -16,6 +16,7 @@ from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.recipes import RECIPES
 from soundreel.systems.mm_ldm.settings import MMLDMOptions
 from soundreel.systems.mm_ldm.stable_diffusion_folder import import_stable_diffusion
+from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.systems.mm_ldm.training import stages_of, train_mm_ldm
 
 
@@ -39,9 +40,9 @@ SYSTEM = System(
         "mm-ldm-landscape": presets.landscape,
         "mm-ldm-aist": presets.aist,
         "mm-ldm-audioset": presets.audioset,
-        "mm-ldm-small": presets.small,
-        "mm-ldm-scenes": presets.scenes,
-        "mm-ldm-tiny": presets.tiny,
+        "mm-ldm-small": small_presets.small,
+        "mm-ldm-scenes": small_presets.scenes,
+        "mm-ldm-tiny": tiny,
         "mm-ldm-long": long_presets.long,
         "mm-ldm-long-landscape": long_presets.long_landscape,
         "mm-ldm-long-small": long_presets.long_small,

@@ -42,13 +42,13 @@ class FlowLossConfig:
         class_drop: share of clips whose class is not told.
     """
 
-    together: float = 0.35
+    together: float = 0.25
     apart: float = 0.25
-    one_clean: float = 0.2
+    one_clean: float = 0.35
     clean_level: float = 0.1
     past_level: float = 0.25
     video_times: tuple[float, float] = (0.7, 1.4)
-    audio_times: tuple[float, float] = (0.0, 1.0)
+    audio_times: tuple[float, float] = (0.3, 1.2)
     uniform_share: float = 0.1
     min_level: float = 0.08
     layout_weight: float = 4.0

@@ -1,7 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
-BENCH := coupled_unet decode_clips super_resolution mm_ldm sampler_oracle zero_shot_oracle
 
 SCENES := data/prepared/scenes64
 MODEL := src/soundreel/assets/default_model
@@ -17,8 +16,8 @@ test: .venv/installed  ## all fast tests, one process a core
 lint: .venv/installed
 	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/pyrefly check
 
-bench: .venv/installed  ## prints Markdown; scripts that need models or data are run by hand
-	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+bench: .venv/installed  ## speed and memory of everything, into benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/bench.py
 
 default-model: .venv/installed  ## the embedded model anew, from nothing; hours on two cores
 	$(BIN)/soundreel render data/rendered --count 6600 --seed 11 --size 64 --duration-s 2 --frame-rate 10

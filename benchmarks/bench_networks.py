@@ -86,7 +86,7 @@ def _signal_decoder(preset: Callable) -> Callable[[str], tuple[nn.Module, Call]]
         network = mm_ldm_networks(config, device)["autoencoder"]
         denoise = _plain_decoder(network, config, device)
         _, signals, timestep = _mm_ldm_inputs(config, device)
-        return network, lambda: list(denoise(signals, timestep).tensors)
+        return network.decoder, lambda: list(denoise(signals, timestep).tensors)
 
     return build
 

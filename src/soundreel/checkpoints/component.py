@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,9 @@ from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.config_io import config_from_json
 from soundreel.files import file_checksum, writing_file
 from soundreel.json_yaml import read_json
+
+if TYPE_CHECKING:
+    from soundreel.checkpoints.lora import Adapter
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
@@ -38,11 +41,13 @@ class StoredComponent:
         folder: where it lies.
         config: plain values of `config.json`.
         checksum: CRC-32 of the weights file; empty in folders of older releases.
+        adapter: low-rank products that the built network's weights get.
     """
 
     folder: Path
     config: Any
     checksum: str = ""
+    adapter: "Adapter | None" = None
 
     @classmethod
     def read(cls, folder: Path, *, checksum: str = "") -> "StoredComponent":
@@ -128,6 +133,8 @@ class StoredComponent:
         check_shapes(_expected_shapes(build, config, len(shapes), where), shapes, where)
         module = build(config)
         module.load_state_dict(self.state())
+        if self.adapter is not None:
+            self.adapter.merge_into(module)
         return module.eval(), config
 
 

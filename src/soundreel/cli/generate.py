@@ -38,6 +38,8 @@ class GenerateArguments:
     model: Annotated[str | None, tyro.conf.Positional] = None
     """A model folder, for example RUN/model, or owner/name on the Hub. Default: the model that
     comes with Soundreel."""
+    adapter: Path | None = None
+    """Folder of a LoRA adapter that was trained on the model, such as RUN/adapter."""
     out: Path
     """Folder for the clips; made if absent."""
     count: int = 4
@@ -91,7 +93,7 @@ def generate(words: list[str]) -> int:
     check_folder(arguments.out)
     if arguments.video is not None and arguments.audio is not None:
         raise SoundreelError("--video and --audio are both given, nothing is left to make")
-    pipeline = load(arguments.model, device=arguments.device)
+    pipeline = load(arguments.model, adapter=arguments.adapter, device=arguments.device)
     request = _request(arguments, pipeline)
     wish = _film_wish(arguments, request)
     films = check_film(wish, pipeline) if wish.is_asked else None
@@ -225,6 +227,7 @@ def _provenance(
         "soundreel": __version__,
         "torch": torch.__version__,
         "model": Path(arguments.model).name if arguments.model else "default",
+        "adapter": arguments.adapter and arguments.adapter.name,
         "seed": seed,
         "class": None if label is None else names[label],
         "text": arguments.text,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from soundreel.checkpoints.errors import CheckpointError
+from soundreel.checkpoints.lora import ADAPTER_CONFIG, Adapter
 from soundreel.checkpoints.store import (
     INDEX_FILE,
     ModelIndex,
@@ -68,6 +69,8 @@ def _describe(path: Path) -> dict[str, str]:
         return describe_media(probe(path))
     if (path / INDEX_FILE).is_file():
         return describe_model(path)
+    if (path / ADAPTER_CONFIG).is_file():
+        return describe_adapter(path)
     if (path / DATASET_FILE).is_file():
         return describe(path)
     if (path / RUN_CONFIG).is_file():
@@ -99,6 +102,22 @@ def _verify(path: Path) -> str:
     for checkpoint in checkpoints:
         verify_checkpoint(checkpoint)
     return f"{len(models)} models, {len(checkpoints)} checkpoints"
+
+
+def describe_adapter(path: Path) -> dict[str, str]:
+    """Describe a LoRA adapter.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    adapter = Adapter.read(path)
+    count = sum(a.numel() + b.numel() for a, b in adapter.products.values())
+    return {
+        "adapter": f"LoRA of rank {adapter.rank}, scale {adapter.alpha / adapter.rank:g}",
+        "adapts": f"{len(adapter.products)} weights of {adapter.component or 'a network'}",
+        "parameters": f"{count:,}",
+        "trained on": adapter.model or "unknown",
+    }
 
 
 def describe_model(folder: Path) -> dict[str, str]:

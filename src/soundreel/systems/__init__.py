@@ -11,6 +11,7 @@ import torch
 
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
+from soundreel.checkpoints.lora import with_adapter
 from soundreel.checkpoints.store import ModelFolder, ModelIndex, read_model
 from soundreel.config_io import ConfigError
 from soundreel.data.options import RECIPES, Recipe
@@ -67,13 +68,17 @@ def recipes() -> dict[str, Recipe]:
 
 
 def load(
-    name_or_path: str | Path | None = None, *, device: torch.device | str | None = None
+    name_or_path: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    device: torch.device | str | None = None,
 ) -> Pipeline:
     """Return a model, ready to generate.
 
     Args:
         name_or_path: a model folder, or `owner/name` on the Hub; default: the model that comes with
             the package.
+        adapter: folder of a LoRA adapter, trained on this model; merged into its weights.
         device: default: CUDA if there is one, else the CPU.
 
     Raises:
@@ -81,17 +86,21 @@ def load(
         SoundreelError: there is no such device.
     """
     found = find_device(device)
-    model = read_model(resolve_model(DEFAULT_MODEL if name_or_path is None else name_or_path))
+    model = _read(DEFAULT_MODEL if name_or_path is None else name_or_path, adapter)
     return _opener(model, upscales=False).load(model, found)
 
 
 def load_upscaler(
-    name_or_path: str | Path, *, device: torch.device | str | None = None
+    name_or_path: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    device: torch.device | str | None = None,
 ) -> Upscaler:
     """Return a model that enlarges clips.
 
     Args:
         name_or_path: a model folder, or `owner/name` on the Hub.
+        adapter: as for `load`.
         device: default: CUDA if there is one, else the CPU.
 
     Raises:
@@ -99,8 +108,13 @@ def load_upscaler(
         SoundreelError: there is no such device.
     """
     found = find_device(device)
-    model = read_model(resolve_model(name_or_path))
+    model = _read(name_or_path, adapter)
     return _opener(model, upscales=True).load(model, found)
+
+
+def _read(name_or_path: str | Path, adapter: str | Path | None) -> ModelFolder:
+    model = read_model(resolve_model(name_or_path))
+    return model if adapter is None else with_adapter(model, adapter)
 
 
 def _opener(model: ModelFolder, *, upscales: bool) -> System:

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.device import PRECISIONS, resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.training.meters import Meters, Tracker, collected
@@ -52,6 +53,7 @@ class TrainConfig:
         keep_checkpoints: how many checkpoints to keep.
         seed: of initial weights, data order, noise and dropout.
         num_threads: CPU threads; 0 leaves PyTorch's choice.
+        lora: adapts the network that the run starts from, in place of training it whole.
     """
 
     total_samples: int = 12_800_000
@@ -73,6 +75,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     seed: int = 0
     num_threads: int = 0
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     def __post_init__(self) -> None:
         if min(self.total_samples, self.epochs) < 0 or not (self.total_samples or self.epochs):
@@ -80,10 +83,8 @@ class TrainConfig:
                 "total_samples must be positive, or 0 with positive epochs, got "
                 f"{self.total_samples} and {self.epochs}"
             )
-        for name in ("global_batch_size", "micro_batch_size", "log_every"):
-            if getattr(self, name) <= 0:
-                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("learning_rate", "save_every", "keep_checkpoints"):
+        positive = ("global_batch_size", "micro_batch_size", "learning_rate", "log_every")
+        for name in (*positive, "save_every", "keep_checkpoints"):
             if getattr(self, name) <= 0:
                 raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("warmup_samples", "decay_samples"):
@@ -272,9 +273,7 @@ def _raise_if_not_finite(
 
 
 def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
-    share = 1.0
-    if samples_seen < config.warmup_samples:
-        share = (samples_seen + 1) / config.warmup_samples
+    share = min(1.0, (samples_seen + 1) / max(1, config.warmup_samples))
     left = config.total_samples - samples_seen
     if left < config.decay_samples:
         share = min(share, left / config.decay_samples)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from soundreel.checkpoints.lora import adapted, add_lora, merge_lora, save_lora
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
 from soundreel.config_io import ConfigError
 from soundreel.data.loader import Batch, Drawable, Loader
@@ -66,7 +67,9 @@ class StageWork(Generic[Network]):
         """Return a copy with the averaged weights, or the current ones without an average."""
         trainee = self.trainees[0]
         network = self.build().to(trainee.device)
+        add_lora(network, self.train.lora, adapted(trainee.network))
         network.load_state_dict((trainee.ema or trainee.network).state_dict())
+        merge_lora(network)
         return network.eval()
 
 
@@ -159,6 +162,7 @@ class Run:
                 f"train.checkpoint_activations: {name} cannot recompute its activations; "
                 "set it to False"
             )
+        add_lora(network, train.lora, seed=derived_seed(train.seed))
         return make_trainee(
             name,
             network,
@@ -218,6 +222,11 @@ class Run:
     def store(self, stage: Stage, work: StageWork[Any], samples_seen: int) -> None:
         """Store what a stage was for; a component folder marks the stage as finished."""
         network = work.averaged()
+        if work.train.lora.rank and self.init is not None:
+            trained, where = work.trainees[0], self.folder(stage) / "adapter"
+            state, origin = (trained.ema or trained.network).state_dict(), self.init.source
+            lora = work.train.lora
+            save_lora(trained.network, state, lora, where, component=stage.component, model=origin)
         config = work.finish(network, samples_seen)
         if config is None:
             return

@@ -110,10 +110,7 @@ def train_stages(
         )
         todo, taken = _todo(trained, wanted, run)
         for stage in todo:
-            try:
-                train_configs[stage.name].grad_accum_steps(parallel.world_size)
-            except ValueError as error:
-                raise ConfigError(f"stage {stage.name}: {error}") from None
+            _check(stage, train_configs[stage.name], run)
         plan = recipe(run)
         with locked(out) if parallel.is_main else nullcontext():
             if parallel.is_main:
@@ -134,6 +131,18 @@ def train_stages(
                 plan.save_model()
     parallel.finish()
     return finished
+
+
+def _check(stage: Stage, train: TrainConfig, run: Run) -> None:
+    """Raise `ConfigError` where a stage cannot be trained as it is configured."""
+    try:
+        train.grad_accum_steps(run.parallel.world_size)
+    except ValueError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from None
+    if train.lora.rank and run.init is None:
+        raise ConfigError(
+            f"stage {stage.name}: lora.rank adapts a trained network; name its model with --init"
+        )
 
 
 def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:

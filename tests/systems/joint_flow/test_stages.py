@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from soundreel import systems
+from soundreel.checkpoints.lora import Adapter, LoRAConfig
 from soundreel.clip import Clip
 from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
 from soundreel.systems.joint_flow.stages import spread, train_joint_flow
@@ -151,6 +153,22 @@ def test_another_transformer_starts_from_a_model_and_keeps_its_codecs(run, data,
     first = weights(out, "transformer")["transformer.safetensors"]["tokens_in.video.weight"]
     old = load_file(run / "model" / "transformer" / "model.safetensors")["tokens_in.video.weight"]
     assert (first - old).abs().max() < 0.05  # a few steps away
+
+
+def test_a_transformer_is_adapted(run, data, tmp_path):
+    config, model = micro(), str(run / "model")
+    stage = config.transformer
+    lora = replace(stage.train, lora=LoRAConfig(rank=2))
+    config = replace(config, transformer=replace(stage, train=lora))
+    assert train_joint_flow(config, data, tmp_path / "run", stages=["transformer"], init=model)
+    adapter = tmp_path / "run" / "transformer" / "adapter"
+    assert all(b.any() for _, b in Adapter.read(adapter).products.values())
+    merged = load_file(tmp_path / "run/transformer/component/network/model.safetensors")
+    joined = load(model, adapter=adapter, device="cpu").transformer.state_dict()
+    products = Adapter.read(adapter).products
+    assert all(
+        torch.allclose(joined[f"{n}.weight"], merged[f"{n}.weight"], atol=1e-6) for n in products
+    )
 
 
 def test_a_stage_without_its_predecessor_is_refused_before_anything_is_written(data, tmp_path):

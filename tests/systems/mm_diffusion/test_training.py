@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.clip import Clip
 from soundreel.config import DataConfig, PreviewConfig
 from soundreel.config_io import ConfigError
@@ -230,6 +231,31 @@ def test_bfloat16_and_recomputation_train(data, tmp_path):
     assert all(
         np.isfinite(v) for line in read_log(tmp_path / "run" / "log.jsonl") for v in line.values()
     )
+
+
+def test_an_adapter_on_its_model_equals_the_merged_model_and_resumes_exactly(data, tmp_path):
+    first = tmp_path / "first"
+    assert train_mm_diffusion(micro_config(), data, first)
+    model = str(first / "model")
+    config = micro_config(lora=LoRAConfig(rank=2, targets="all"), learning_rate=1e-2)
+    with pytest.raises(ConfigError, match="name its model with --init"):
+        train_mm_diffusion(config, data, tmp_path / "tuned")
+    for name in ("tuned", "again"):
+        half = replace(config, train=replace(config.train, total_samples=8))
+        if name == "again":
+            assert train_mm_diffusion(half, data, tmp_path / name, init=model)
+        assert train_mm_diffusion(config, data, tmp_path / name, init=model, resume=name == "again")
+    adapters = [tmp_path / name / "adapter" for name in ("tuned", "again")]
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in adapters)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(v.abs().max() > 0 for v in one.values())  # every product learned something
+    merged = load(tmp_path / "tuned" / "model", device="cpu").unet.state_dict()
+    begun = load(model, device="cpu").unet.state_dict()
+    joined = load(model, adapter=adapters[0], device="cpu").unet.state_dict()
+    for key, value in merged.items():
+        assert torch.allclose(joined[key], value, atol=1e-6)
+        is_adapted = f"base_model.model.{key.removesuffix('.weight')}.lora_A.weight" in one
+        assert is_adapted != torch.equal(value, begun[key]), key
 
 
 def test_training_starts_from_an_earlier_model_and_resumes_so(data, tmp_path):

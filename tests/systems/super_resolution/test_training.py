@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from soundreel.checkpoints.lora import Adapter, LoRAConfig
 from soundreel.checkpoints.store import read_model
 from soundreel.clip import Clip
 from soundreel.config import DataConfig, PreviewConfig
@@ -17,6 +18,7 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.schedules import linear_schedule
+from soundreel.systems import load_upscaler
 from soundreel.systems.super_resolution import presets as super_resolution_presets
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.degradation import DegradationConfig, ImagePairs
@@ -98,6 +100,20 @@ def test_a_run_leaves_a_model_a_log_and_previews_and_resumes_exactly(tmp_path, d
     assert train_super_resolution(run_config(total_samples=8), data, tmp_path / "halves")
     train_super_resolution(run_config(), data, tmp_path / "halves", resume=True)
     assert torch.equal(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
+
+
+def test_an_adapter_of_the_enlarging_network_is_trained_and_loaded(tmp_path, data):
+    config = run_config(total_samples=4, preview_every=0)
+    assert train_super_resolution(config, data, tmp_path / "first")
+    model = str(tmp_path / "first" / "model")
+    lora = LoRAConfig(rank=1, targets="all")
+    tuned = replace(config, train=replace(config.train, lora=lora, total_samples=16))
+    assert train_super_resolution(tuned, data, tmp_path / "tuned", init=model)
+    adapter = tmp_path / "tuned" / "adapter"
+    assert all(b.any() for _, b in Adapter.read(adapter).products.values())
+    joined = load_upscaler(model, adapter=adapter, device="cpu").network.state_dict()
+    merged = load_upscaler(tmp_path / "tuned" / "model", device="cpu").network.state_dict()
+    assert all(torch.allclose(joined[key], merged[key], atol=1e-6) for key in merged)
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path, data):

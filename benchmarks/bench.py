@@ -27,7 +27,7 @@ HEADS = {
     " difference |",
     "clip": "| part of an MM-LDM clip | calls | GFLOP a call | TFLOP a clip | s a clip |",
     "samplers": "| sampler of MM-LDM's embedded generator | steps | s | TFLOP | peak GB | distance"
-    " to 1,000 DDIM steps |",
+    " to 1,000 DPM-Solver++ steps |",
     "media": "| one second of video and sound, CPU time | ms | times PyAV's naive way |",
 }
 NOTES = {

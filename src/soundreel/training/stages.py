@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from soundreel.config_io import ConfigError, save_json
-from soundreel.device import find_device, resolve_precision
+from soundreel.device import faster_precision, find_device
 from soundreel.files import locked
 from soundreel.protocols import Stage, Tracker
 from soundreel.training.init import initial_model
@@ -150,7 +150,8 @@ def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:
 
     @functools.cache
     def measured() -> str:
-        is_faster = resolve_precision(device, "auto") == "bfloat16"
+        # Each stage says its precision as it begins; a run that is refused says nothing else.
+        is_faster = faster_precision(device)[0] == "bfloat16"
         return "bfloat16" if parallel.of_main(is_faster, device) else "float32"
 
     return with_precision(config, lambda names: measured())

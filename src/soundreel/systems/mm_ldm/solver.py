@@ -1,4 +1,4 @@
-"""Solvers of MM-LDM's two chains: the published one, and one that needs a fifth of its steps."""
+"""Solvers of MM-LDM's two chains: the published one, and one that needs fewer steps."""
 
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """A small data set and a run on it, made once: what commands are pointed at."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -92,3 +94,31 @@ def unfinished_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory
     text = (out / "config.json").read_text()
     (out / "config.json").write_text(text.replace('"total_samples": 4', '"total_samples": 8'))
     return out
+
+
+PEAK = """
+import sys
+from soundreel.cli.main import run
+code = run(sys.argv[1:])
+with open("/proc/self/status") as file:
+    peak = next(line.split()[1] for line in file if line.startswith("VmHWM"))
+print("peak", peak)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def peak_mb():
+    """Run a command in a process of its own; return the most memory it took, in 10^6 bytes.
+
+    `getrusage` would count what the test process itself held when it forked.
+    """
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("reads the peak of a process from /proc")
+
+    def measure(*arguments):
+        command = [sys.executable, "-c", PEAK, *map(str, arguments)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return 1024 * int(done.stdout.split()[-1]) / 1e6
+
+    return measure

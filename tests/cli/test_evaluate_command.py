@@ -19,10 +19,11 @@ from soundreel.cli.render import RenderArguments, render
 from soundreel.clip import Clip
 from soundreel.data.shards import ShardReader
 from soundreel.diffusion.config import DiffusionConfig
+from soundreel.errors import SoundreelError
 from soundreel.media.errors import MediaError
 from soundreel.metrics.extractors import PACKAGED_WEIGHTS
 from soundreel.metrics.measure import measure_set
-from soundreel.metrics.report import _player as report_player
+from soundreel.metrics.report import ShownClip
 from soundreel.metrics.weights import file_sha256
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
@@ -210,6 +211,41 @@ def test_evaluate_refuses_what_makes_no_sense(folders, changes, message):
         evaluate(EvaluateArguments(**paths))
 
 
+def test_a_report_that_is_there_is_replaced_only_when_that_is_asked_for(folders):
+    paths = {"ref": folders / "real", "gen": folders / "generated", "metrics": ("fad/yamnet",)}
+    out = folders / "new" / "mine.html"
+    out.parent.mkdir()
+    for mine in (out, out.with_suffix(".json")):
+        mine.write_text("mine")
+        with pytest.raises(SoundreelError, match=rf"{mine.name} is there already.*--overwrite"):
+            evaluate(EvaluateArguments(out=out, **paths))
+        assert [path.read_text() for path in out.parent.iterdir()] == ["mine"]
+        mine.unlink()
+    out.write_text("mine")
+    assert evaluate(EvaluateArguments(out=out, overwrite=True, num_shown=0, **paths)) == 0
+    assert "<h1>Evaluation of generated against real</h1>" in out.read_text()
+
+
+@pytest.mark.slow
+def test_memory_does_not_follow_the_size_of_the_pictures(tmp_path, peak_mb):
+    """Three clips a side, of noise blocks: first of 320x180 pixels, then of 1920x1080."""
+    used_mb = []
+    for scale in (20, 120):
+        sides = [tmp_path / f"{name}{scale}" for name in ("real", "generated")]
+        for side in sides:
+            side.mkdir()
+            for index in range(3):
+                rng = np.random.default_rng([index, side is sides[0]])
+                blocks = rng.integers(0, 256, (20, 9, 16, 3), dtype=np.uint8)
+                frames = blocks.repeat(scale, axis=1).repeat(scale, axis=2)
+                sound = rng.normal(0, 0.1, (1, 32_000)).astype(np.float32)
+                Clip(frames, sound, Fraction(10), 16_000).save(side / f"{index}.mp4")
+        out = tmp_path / f"{scale}.html"
+        used_mb.append(peak_mb("evaluate", *sides, "--out", out))
+    print(used_mb)
+    assert used_mb[1] < used_mb[0] + 80
+
+
 def test_the_reference_subset_is_drawn_by_the_seed(folders):
     chosen = [clip_items(folders / "real", "", 4, seed) for seed in (0, 0, 1)]
     assert [i.name for i in chosen[0]] == [i.name for i in chosen[1]]
@@ -276,7 +312,7 @@ def test_warnings_name_the_users_clip(small_dataset, caplog, monkeypatch):
         8000,
     )
     with caplog.at_level("WARNING"):
-        report_player(loud)
+        ShownClip.of("loud", loud)
     assert caplog.text == ""  # nothing about a file in a temporary folder
     item = clip_items(small_dataset, "", None, 0)[0]
     monkeypatch.setattr(ShardReader, "read", lambda self, record: b"nothing")

@@ -8,9 +8,11 @@ import torch
 
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.errors import SoundreelError
 from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.measure import measure_set
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
+from soundreel.metrics.streams import stream_of
 
 DURATION_S = 1.6
 KINDS = ("bells", "rain", "bouncing_balls")
@@ -36,8 +38,8 @@ class Item:
         scene = render_clip(options, seed, index)
         self.clip = Clip(scene.frames, scene.waveform, Fraction(10), 16_000)
 
-    def load(self, duration_s):
-        return self.clip.cut(0, duration_s)
+    def open(self, duration_s):
+        return stream_of(self.clip.cut(0, duration_s))
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +55,15 @@ def report(tmp_path_factory):
     skipped = measure_set([*sets[0][:3], Broken()], [], DURATION_S, Fraction(10), lambda *_: None)
     result = replace(result, skipped_generated=tuple(skipped.skipped))
     clips = [
-        [
-            ShownClip(name=i.name, clip=i.clip, sync=s)
-            for i, s in zip(items[:4], own.sync[:4], strict=True)
-        ]
+        [(ShownClip.of(i.name, i.clip), s) for i, s in zip(items[:4], own.sync[:4], strict=True)]
         for items, own in zip(sets, (real, generated), strict=True)
     ]
     pairs = [
-        ShownPair(neighbour=n, generated=sets[1][0].clip, known=sets[0][0].clip)
+        ShownPair(
+            neighbour=n,
+            generated=ShownClip.of("generated", sets[1][0].clip),
+            known=ShownClip.of("known", sets[0][0].clip),
+        )
         for n in result.copies.picture.neighbours[:2]
     ]
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -75,8 +78,8 @@ def report(tmp_path_factory):
 class Broken:
     name, label = "bells/broken.mp4", "bells"
 
-    def load(self, duration_s):
-        raise ValueError("cannot be read: no moov atom in a file of 7 bytes")
+    def open(self, duration_s):
+        raise SoundreelError("cannot be read: no moov atom in a file of 7 bytes")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,7 @@ def test_the_report_plays_and_fits_and_asks_for_nothing(report, browser, name, w
         assert state["ready"] >= 2  # HAVE_CURRENT_DATA
         assert state["duration"] == pytest.approx(DURATION_S, abs=0.15)
         assert state["width"] >= 64
-    for selector, number in (("table", 5), ("svg", 8), ("img", 2), ("pre", 1)):
+    for selector, number in (("table", 5), ("svg", 8), ("img", 8), ("pre", 1)):
         elements = page.locator(selector).all()
         assert len(elements) == number, selector
         for element in elements:

@@ -16,9 +16,9 @@ from soundreel import __version__
 from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.cli.clip_sources import Item, clip_items, set_sha256
 from soundreel.cli.main import write
+from soundreel.cli.output import check_folder
 from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
-from soundreel.clip import Clip
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.device import find_device
 from soundreel.errors import SoundreelError
@@ -29,6 +29,7 @@ from soundreel.metrics.extractors import Extractor, build_extractors
 from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.metrics.memorisation import Memorisation
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
+from soundreel.metrics.sync.score import Sync
 
 DEFAULT_METRICS = ("fad/yamnet", "kvd/efficientnet-lite0")
 PAIRS_SHOWN = 3  # of the nearest neighbours in each modality
@@ -44,6 +45,8 @@ class EvaluateArguments:
     """Generated clips: a folder, a prepared data set, or a model to sample from."""
     out: Path = Path("report.html")
     """The report; the same numbers go beside it as .json."""
+    overwrite: bool = False
+    """Replace a report that is there already."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
     """Distances to compute. Official names need the official weights."""
     weights: dict[str, Path] = field(default_factory=dict)
@@ -103,7 +106,7 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
         write_report(
             arguments.out, result, _shown(sources, real, generated, result, arguments, advance)
         )
-    write_text(arguments.out.with_suffix(".json"), json.dumps(result.to_json(), indent=1) + "\n")
+    write_text(_numbers(arguments.out), json.dumps(result.to_json(), indent=1) + "\n")
     _print(result, arguments.out)
     return 0
 
@@ -150,6 +153,19 @@ def _check(arguments: EvaluateArguments) -> None:
         raise SoundreelError(f"--max-clips must be at least 3, got {arguments.max_clips}")
     if arguments.out.suffix != ".html":
         raise SoundreelError(f"--out must end in .html, got {arguments.out}")
+    check_folder(arguments.out.parent)
+    there = [path for path in (arguments.out, _numbers(arguments.out)) if path.exists()]
+    if there and not arguments.overwrite:
+        raise SoundreelError(
+            f"{there[0]} is there already; choose another --out, or add --overwrite to replace it"
+        )
+    if any(not path.is_file() for path in there):
+        raise SoundreelError(f"{there[0]} is no file; choose another --out")
+
+
+def _numbers(out: Path) -> Path:
+    """Return where the report's numbers go."""
+    return out.with_suffix(".json")
 
 
 def _measure(
@@ -178,22 +194,21 @@ def _shown(
     done = count(1)
 
     @cache  # a clip may be the neighbour of several, and sampling one again takes its time
-    def load(name: str, clip: str, start_s: float = 0.0) -> Clip:
-        return items[name][clip].load(arguments.duration_s, start_s)
+    def show(name: str, clip: str, start_s: float = 0.0) -> ShownClip:
+        return ShownClip.of(clip, items[name][clip].load(arguments.duration_s, start_s))
 
-    def clips(name: str, own: MeasuredSet) -> list[ShownClip]:
+    def clips(name: str, own: MeasuredSet) -> list[tuple[ShownClip, Sync | None]]:
         shown = []
         for k in _spread(len(own.names), arguments.num_shown):
-            clip = load(name, own.names[k])
-            shown.append(ShownClip(name=own.names[k], clip=clip, sync=own.sync[k]))
+            shown.append((show(name, own.names[k]), own.sync[k]))
             advance(next(done), total)
         return shown
 
     def nearest(copies: Memorisation) -> list[ShownPair]:
         shown = []
         for neighbour in copies.neighbours[:pairs]:
-            own = load("generated", neighbour.generated)
-            known = load(result.copies.known, neighbour.known, neighbour.start_s)
+            own = show("generated", neighbour.generated)
+            known = show(result.copies.known, neighbour.known, neighbour.start_s)
             shown.append(ShownPair(neighbour=neighbour, generated=own, known=known))
             advance(next(done), total)
         return shown

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +23,7 @@ Image = Float[Tensor, "batch _channel _height _width"]
 
 IMAGE_SIZE = 224
 NUM_FEATURES = 1280
-IMAGES_AT_ONCE = 4  # bounds memory whatever the clip's length, and is no slower
+IMAGES_AT_ONCE = 1  # memory stays small whatever the length of a clip
 # repeats, kernel, stride, expansion, output channels
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -117,10 +117,23 @@ class EfficientNetLite0Features:
             self.network, weights_path, "EfficientNet-Lite0", ignored=("_fc.",)
         )
 
+    def prepare(
+        self, images: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 size size"]:
+        """Return pictures at the size of the network, values 0 to 255."""
+        pixels = images.float()
+        if pixels.shape[-2:] == (IMAGE_SIZE, IMAGE_SIZE):
+            return pixels
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        return functional.interpolate(
+            pixels, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+
     @torch.no_grad()
     def __call__(
-        self, frames: UInt8[Tensor, "batch frame 3 height width"]
+        self, frames: Num[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
+        """Compute features of RGB frames, uint8 or from `prepare`."""
         if frames.shape[1] < 2:
             raise SoundreelError("efficientnet-lite0 describes motion too: a clip needs two frames")
         images = rearrange(frames, "b f c h w -> (b f) c h w")
@@ -128,16 +141,8 @@ class EfficientNetLite0Features:
         rows = rearrange(found, "(b f) d -> b f d", b=frames.shape[0])
         return torch.cat([rows.mean(dim=1), rows.diff(dim=1).abs().mean(dim=1)], dim=1)
 
-    def _features(self, images: UInt8[Tensor, "image 3 height width"]) -> Float[Tensor, "image _"]:
-        pixels = images.float()
-        if pixels.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
-            pixels = functional.interpolate(
-                pixels,
-                size=(IMAGE_SIZE, IMAGE_SIZE),
-                mode="bilinear",
-                align_corners=False,
-                antialias=True,
-            )
+    def _features(self, images: Num[Tensor, "image 3 height width"]) -> Float[Tensor, "image _"]:
+        pixels = self.prepare(images) if images.dtype == torch.uint8 else images
         pixels = ((pixels - 127) / 128).to(memory_format=torch.channels_last)
         return self.network.features(pixels)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from soundreel.metrics.audioclip import AudioCLIPFeatures
@@ -28,8 +28,11 @@ CPU = torch.device("cpu")
 
 @runtime_checkable
 class Extractor(Protocol):
-    """A network with its weights: uint8 frames `batch frame channel height width`, or mono sound
-    `batch sample` at `sample_rate`, to features `row dim`."""
+    """A network with its weights: frames `batch frame channel height width`, or mono sound `batch
+    sample` at `sample_rate`, to features `row dim`.
+
+    Frames are uint8 of any size, or as the extractor's own `prepare` (`PreparesFrames`) made them.
+    """
 
     name: str
     modality: str
@@ -37,6 +40,15 @@ class Extractor(Protocol):
     weights_sha256: str
 
     def __call__(self, clips: Tensor, /) -> Float[Tensor, "row dim"]: ...
+
+
+@runtime_checkable
+class PreparesFrames(Protocol):
+    """A video extractor that reduces pictures to the size it sees, one by one, as they come."""
+
+    def prepare(
+        self, images: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 size size"]: ...
 
 
 class NetworkExtractor(Extractor, Protocol):

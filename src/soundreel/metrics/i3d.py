@@ -9,7 +9,7 @@ total depends on the input size, the odd element goes to the end.
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -135,9 +135,18 @@ class I3DFeatures:
         self.network = I3D()
         self.weights_sha256 = load_weights(self.network, weights_path, "I3D (Kinetics-400, RGB)")
 
+    def prepare(
+        self, images: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 size size"]:
+        """Return pictures as the reference evaluator gives them to the network, in [-1, 1]."""
+        return reference_video_input(images[None])[0].movedim(1, 0)
+
     @torch.no_grad()
     def __call__(
-        self, frames: UInt8[Tensor, "batch frame 3 height width"]
+        self, frames: Num[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
-        """Compute features of RGB frames; a clip's row depends on that clip alone."""
-        return self.network(reference_video_input(frames))
+        """Compute features of RGB frames, uint8 or from `prepare`; a clip's row depends on that
+        clip alone."""
+        if frames.dtype == torch.uint8:
+            return self.network(reference_video_input(frames))
+        return self.network(frames.movedim(2, 1))

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from soundreel.errors import SoundreelError
 from soundreel.media.resample import resample_waveform
-from soundreel.metrics.extractors import CPU, Extractor
+from soundreel.metrics.extractors import CPU, Extractor, PreparesFrames
 from soundreel.metrics.memorisation import describe_picture, describe_sound
 from soundreel.metrics.streams import ClipStream, Watched, watch
 from soundreel.metrics.sync.score import Sync, sync_of_curves
@@ -104,8 +103,10 @@ def measure_set(
     pictures: list[Tensor] = []
     sounds: list[Tensor] = []
 
+    seen_by = {e.name: _reducing(e) for e in extractors if e.modality == "video"}
+
     def measure(item: ClipItem) -> None:
-        clip = checked(watch(item.open(duration_s), frame_rate), duration_s)
+        clip = checked(watch(item.open(duration_s), frame_rate, seen_by), duration_s)
         rows = {e.name: _features(e, clip, device) for e in extractors}
         names.append(item.name)
         labels.append(item.label)
@@ -164,10 +165,14 @@ def checked(clip: Watched, duration_s: float) -> Watched:
     return clip
 
 
+def _reducing(extractor: Extractor) -> Callable[[Tensor], Tensor]:
+    """Return what a picture is to be kept as for an extractor; as it is, where it does not say."""
+    return extractor.prepare if isinstance(extractor, PreparesFrames) else lambda image: image
+
+
 def _features(extractor: Extractor, clip: Watched, device: torch.device) -> Tensor:
     if extractor.modality == "video":
-        frames = np.stack([np.moveaxis(frame, 2, 0) for frame in clip.frames])
-        return extractor(torch.from_numpy(frames)[None].to(device)).cpu()
+        return extractor(clip.frames[extractor.name][None].to(device)).cpu()
     mono, rate = clip.waveform, extractor.sample_rate
     if rate != clip.sample_rate:
         count = mono.shape[1] * rate // clip.sample_rate

@@ -60,7 +60,7 @@ def thumbnails(
     frames: UInt8[np.ndarray, "frame _height _width 3"],
 ) -> Float[Tensor, "frame 16 16"]:
     """Reduce pictures to 16 by 16 grey pixels, 0 to 255."""
-    grey = torch.from_numpy(frames).float().mean(dim=3)[:, None]
+    grey = torch.from_numpy(frames).sum(dim=3, dtype=torch.int16).float()[:, None] / 3
     size = (THUMBNAIL, THUMBNAIL)
     return functional.interpolate(grey, size=size, mode="bilinear", antialias=True)[:, 0]
 

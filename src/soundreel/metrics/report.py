@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 
 from soundreel.clip import Clip
 from soundreel.files import write_text
@@ -39,17 +40,32 @@ figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;dis
 img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
 .warning{border-left:.25rem solid #c2410c;padding-left:.6rem}
 .wide{overflow-x:auto}.wide+.clips{margin-top:1rem}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
+.player a{font-size:.9rem}.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClip:
-    """A clip in the report, with its sync where that could be measured."""
+    """A clip as the report shows it; its pictures and sound are no longer held.
+
+    Attributes:
+        player, timeline, sheet: HTML; the timeline is empty where there is none.
+    """
 
     name: str
-    clip: Clip
-    sync: Sync | None
+    player: str
+    timeline: str
+    sheet: str
+
+    @classmethod
+    def of(cls, name: str, clip: Clip) -> "ShownClip":
+        """Make what the report shows of a clip."""
+        return cls(
+            name=name,
+            player=_player(clip, name),
+            timeline=timeline_svg(clip),
+            sheet=_sheet(clip, name),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +73,16 @@ class ShownPair:
     """A generated clip in the report beside the stretch of a known clip that is nearest to it."""
 
     neighbour: Neighbour
-    generated: Clip
-    known: Clip
+    generated: ShownClip
+    known: ShownClip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The clips that are played in the report; a few of each kind."""
+    """The clips that are played in the report; a few of each kind, with the sync of each."""
 
-    real: Sequence[ShownClip] = ()
-    generated: Sequence[ShownClip] = ()
+    real: Sequence[tuple[ShownClip, Sync | None]] = ()
+    generated: Sequence[tuple[ShownClip, Sync | None]] = ()
     by_picture: Sequence[ShownPair] = ()
     by_sound: Sequence[ShownPair] = ()
 
@@ -79,20 +95,22 @@ def write_report(path: Path, evaluation: Evaluation, shown: Shown) -> None:
 def report_html(evaluation: Evaluation, shown: Shown) -> str:
     """Write the whole page as HTML."""
     copies = evaluation.copies
+    generated, real = (_set_name(evaluation, name) for name in ("generated", "real"))
+    title = f"Evaluation of {generated} against {real}"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
-        f"<title>Evaluation of generated clips</title><style>{STYLE}{TIMELINE_STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}{TIMELINE_STYLE}</style>",
         "</head><body>",
-        "<h1>Evaluation of generated clips</h1>",
+        f"<h1>{escape(title)}</h1>",
         f"<p>{evaluation.num_generated} generated clips, {evaluation.num_real} real ones.</p>",
         *(f"<p class='warning'>{escape(warning)}</p>" for warning in evaluation.warnings),
         _distances(evaluation),
         _sync_tables(evaluation),
-        _clips("Generated", shown.generated),
-        _clips("Real", shown.real),
-        _sheet("generated", shown.generated),
-        _sheet("real", shown.real),
+        _clips(f"Generated clips: {generated}", shown.generated),
+        _clips(f"Real clips: {real}", shown.real),
+        _sheets(f"Contact sheets of {generated}", shown.generated),
+        _sheets(f"Contact sheets of {real}", shown.real),
         _copies(copies.known, "picture", copies.picture),
         _pairs(shown.by_picture),
         _copies(copies.known, "sound", copies.sound),
@@ -103,6 +121,13 @@ def report_html(evaluation: Evaluation, shown: Shown) -> str:
         "</pre></body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _set_name(evaluation: Evaluation, side: str) -> str:
+    """Return what a set is called: its folder's name where that is known."""
+    about = evaluation.provenance.get(side)
+    name = about.get("name") if isinstance(about, dict) else None
+    return str(name or f"{side} clips")
 
 
 def _distances(evaluation: Evaluation) -> str:
@@ -165,21 +190,21 @@ def _number(value: float) -> str:
     return "none" if math.isnan(value) else f"{value:.3f}"
 
 
-def _clips(title: str, shown: Sequence[ShownClip]) -> str:
+def _clips(title: str, shown: Sequence[tuple[ShownClip, Sync | None]]) -> str:
     if not shown:
         return ""
     figures = []
-    for item in shown:
+    for item, sync in shown:
         note = ""
-        if item.sync is not None:
-            offset = "no offset" if item.sync.offset_s is None else f"{item.sync.offset_s:+.2f} s"
-            note = f"score {item.sync.score:.1f}, p {item.sync.p_value:.2f}, {offset}"
+        if sync is not None:
+            offset = "no offset" if sync.offset_s is None else f"{sync.offset_s:+.2f} s"
+            note = f"score {sync.score:.1f}, p {sync.p_value:.2f}, {offset}"
         figures.append(
-            f"<figure>{_player(item.clip)}{timeline_svg(item.clip)}"
+            f"<figure>{item.player}{item.timeline}"
             f"<figcaption>{escape(item.name)}<br>{note}</figcaption></figure>"
         )
     return (
-        f"<h2>{title} clips</h2><p>Below each: what starts in the picture and in the sound; "
+        f"<h2>{escape(title)}</h2><p>Below each: what starts in the picture and in the sound; "
         "upright lines are events.</p>"
         f"<div class='clips'>{''.join(figures)}</div>"
     )
@@ -187,7 +212,7 @@ def _clips(title: str, shown: Sequence[ShownClip]) -> str:
 
 def _pairs(shown: Sequence[ShownPair]) -> str:
     figures = [
-        f"<figure><div class='pair'>{_player(pair.generated)}{_player(pair.known)}</div>"
+        f"<figure><div class='pair'>{pair.generated.player}{pair.known.player}</div>"
         f"<figcaption>{escape(pair.neighbour.generated)}, and {escape(_place(pair.neighbour))}: "
         f"distance {pair.neighbour.distance:.2f}</figcaption></figure>"
         for pair in shown
@@ -201,31 +226,45 @@ def _place(neighbour: Neighbour) -> str:
     return f"{neighbour.known}{later}"
 
 
-def _player(clip: Clip) -> str:
-    return f"<video controls loop playsinline preload='metadata' src='{_mp4_uri(clip)}'></video>"
-
-
-def _mp4_uri(clip: Clip) -> str:
+def _player(clip: Clip, name: str) -> str:
+    """Return a player with the clip and its first picture in it, and a link that saves the clip."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         within = None if clip.waveform is None else np.clip(clip.waveform, -1, 1)
         replace(clip, waveform=within).save(path)  # else a warning would name this file
         data = base64.b64encode(path.read_bytes()).decode()
-    return f"data:video/mp4;base64,{data}"
+    poster = ""
+    if clip.frames is not None:
+        first = Image.fromarray(clip.frames[0])
+        poster = f" poster='{_image_uri(first, 'JPEG')}'"
+    file = f"{Path(name).stem or 'clip'}.mp4"
+    return (
+        f"<div class='player'><video controls loop playsinline preload='none'{poster}"
+        f" aria-label='{escape(name, quote=True)}' src='data:video/mp4;base64,{data}'></video>"
+        f'<a download="{escape(file, quote=True)}" href="#"'
+        ' onclick="this.href=this.previousElementSibling.src">Download</a></div>'
+    )
 
 
-def _sheet(kind: str, shown: Sequence[ShownClip]) -> str:
+def _sheet(clip: Clip, name: str) -> str:
+    image = contact_sheet(clip, titles=[name], width=1100)
+    return (
+        f"<div class='wide'><img class='sheet' loading='lazy' width='{image.width}'"
+        f" height='{image.height}' alt='frames over the spectrogram: {escape(name, quote=True)}'"
+        f" src='{_image_uri(image, 'PNG')}'></div>"
+    )
+
+
+def _image_uri(image: Image.Image, kind: str) -> str:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, optimize=True)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _sheets(title: str, shown: Sequence[tuple[ShownClip, Sync | None]]) -> str:
     if not shown:
         return ""
-    image = contact_sheet([s.clip for s in shown], titles=[s.name for s in shown], width=1100)
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f"<h2>Contact sheet: {kind} clips</h2><div class='wide'><img class='sheet' "
-        f"alt='frames and spectrograms of the {kind} clips above' "
-        f"src='data:image/png;base64,{data}'></div>"
-    )
+    return f"<h2>{escape(title)}</h2>{''.join(item.sheet for item, _ in shown)}"
 
 
 def _copies(known: str, modality: str, copies: Memorisation) -> str:

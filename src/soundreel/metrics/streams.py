@@ -1,13 +1,15 @@
 """Clips that are decoded picture by picture and never lie in memory as a whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from math import ceil, floor
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+import torch
+from jaxtyping import Float, Float32, Num, UInt8
+from torch import Tensor
 
 from soundreel.clip import DEFAULT_FRAME_RATE, Clip, Seconds
 from soundreel.errors import SoundreelError
@@ -28,6 +30,7 @@ from soundreel.metrics.sync.signals import (
 from soundreel.types import frame_to_sample
 
 Picture = UInt8[np.ndarray, "height width 3"]
+Image = UInt8[Tensor, "1 3 height width"]
 Waveform = Float32[np.ndarray, "channel sample"]
 
 MAX_SHOWN_SIDE = 360
@@ -122,14 +125,14 @@ class Watched:
         waveform: the mean of the channels.
         blocks: changes of the picture's blocks (`signals.block_changes`); None where they were not
             asked for.
-        frames: pictures at a lower rate, for the networks; empty where none were asked for.
+        frames: pictures at a lower rate, as each network was said to see them, by its name.
         num_frames, frame_rate, sample_rate: of the clip itself.
     """
 
     thumbnails: Float[np.ndarray, "num_frames 16 16"]
     waveform: Float32[np.ndarray, "1 sample"]
     blocks: Float[np.ndarray, "interval block"] | None
-    frames: list[Picture]
+    frames: dict[str, Num[Tensor, "frame 3 _height _width"]]
     num_frames: int
     frame_rate: Fraction
     sample_rate: int
@@ -140,25 +143,35 @@ class Watched:
         return float(self.num_frames / self.frame_rate)
 
 
-def watch(stream: ClipStream, frame_rate: Fraction | None) -> Watched:
+def watch(
+    stream: ClipStream,
+    frame_rate: Fraction | None,
+    seen_by: Mapping[str, Callable[[Image], Tensor]] | None = None,
+) -> Watched:
     """Decode a clip once and keep what metrics need of it.
 
     Args:
         frame_rate: keep the pictures shown at this rate, and compute the changes of blocks; None
             keeps thumbnails and sound only.
+        seen_by: networks by name, with what reduces a picture to what the network sees.
 
     Raises:
         MediaError: it cannot be decoded.
         SyncError: blocks are asked for and there is one picture only.
     """
     small: list[Float[np.ndarray, "16 16"]] = []
-    kept: list[Picture] = []
+    reduce = seen_by or {}
+    kept: dict[str, list[Tensor]] = {name: [] for name in reduce}
     ratio = Fraction(0) if frame_rate is None else frame_rate / stream.frame_rate
 
     def passing() -> Iterator[Picture]:
         for index, picture in enumerate(stream.pictures()):
             small.append(thumbnails(picture[None])[0].numpy())
-            kept.extend([picture] * (ceil((index + 1) * ratio) - ceil(index * ratio)))
+            times = ceil((index + 1) * ratio) - ceil(index * ratio)
+            if times and reduce:
+                image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, 2, 0)))[None]
+                for name, one in reduce.items():
+                    kept[name] += [one(image)[0]] * times
             yield picture
 
     blocks = None
@@ -173,7 +186,11 @@ def watch(stream: ClipStream, frame_rate: Fraction | None) -> Watched:
         thumbnails=np.stack(small),
         waveform=wave,
         blocks=blocks,
-        frames=kept[: floor(len(small) * ratio)],
+        frames={
+            name: torch.stack(images[: max(1, floor(len(small) * ratio))])
+            for name, images in kept.items()
+            if images
+        },
         num_frames=len(small),
         frame_rate=stream.frame_rate,
         sample_rate=stream.sample_rate,

@@ -115,9 +115,13 @@ def sound_curves(sound: Waveform | Iterable[Waveform], sample_rate: int) -> Soun
         sound: a waveform, or successive blocks of one.
     """
     power = _band_power(sound, sample_rate)
-    level = _decades(power)
-    rise = np.maximum(level[LAG_HOPS:] - level[:-LAG_HOPS], 0).sum(axis=1)
-    flux = np.concatenate([np.zeros(LAG_HOPS), rise]).astype(np.float64)
+    floor = max(FLOOR_POWER, float(power.max()) * 10 ** (-RANGE_DB / 10))
+    flux = np.zeros(len(power))
+    for first in range(LAG_HOPS, len(power), ROWS_AT_ONCE):
+        part = power[first - LAG_HOPS : first + ROWS_AT_ONCE]
+        level = np.log10(np.maximum(part, np.float32(floor)))
+        rise = np.maximum(level[LAG_HOPS:] - level[:-LAG_HOPS], 0)
+        flux[first : first + ROWS_AT_ONCE] = rise.sum(axis=1)
     return SoundCurves(flux=flux, power=power.sum(axis=1).astype(np.float64))
 
 
@@ -231,11 +235,6 @@ def _mirrored_parts(
             yield np.pad(held[: -half - 1], (lead, 0), mode="reflect")
             held, lead = held[-half - 1 :], 0
     yield np.pad(held, (lead, half - 1), mode="reflect")
-
-
-def _decades(power: Float[np.ndarray, "time band"]) -> Float[np.ndarray, "time band"]:
-    floor = max(FLOOR_POWER, float(power.max()) * 10 ** (-RANGE_DB / 10))
-    return np.log10(np.maximum(power, np.float32(floor)))
 
 
 def block_changes(pictures: Iterable[Picture]) -> Float[np.ndarray, "interval block"]:

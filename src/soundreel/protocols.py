@@ -27,6 +27,17 @@ Tracker = Callable[[Mapping[str, float]], None]
 """Receives one dictionary of numbers per log line of a training run."""
 
 
+@runtime_checkable
+class LiveTracker(Protocol):
+    """A tracker that hears of every step, too."""
+
+    def __call__(self, numbers: Mapping[str, float], /) -> None: ...
+
+    def step(self, done: int, total: int) -> None:
+        """Take note that `done` of `total` samples are seen, or windows prepared for a stage."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a training run.

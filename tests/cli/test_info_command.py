@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from soundreel.checkpoints.store import read_model
 from soundreel.cli.main import run
 from soundreel.clip import Clip
+from soundreel.config_io import save_json
+from soundreel.systems import preset
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig, num_parameters
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 
@@ -56,21 +59,54 @@ def test_an_unfinished_run_is_told_as_such(told, unfinished_run):
     assert "last preview" not in lines
 
 
-def test_a_run_in_stages_is_told_stage_by_stage(told, small_run, tmp_path):
-    stage = {"train": {"total_samples": 8}}
-    config = {
-        "system": "mm-ldm",
-        "first_stage": stage,
-        "adversarial": stage | {"enabled": False},
-        "generator": {"train": {"total_samples": 20}},
-    }
+@pytest.fixture
+def staged_run(small_run, tmp_path):
+    """An MM-LDM run of which the first stage is finished and the second has begun."""
+    settings = preset("mm-ldm-tiny")
+    first = settings.first_stage
+    train = replace(first.train, total_samples=8)
+    settings = replace(settings, first_stage=replace(first, train=train))
     shutil.copytree(small_run, tmp_path / "run" / "first_stage")
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    lines = told(tmp_path / "run")
+    (tmp_path / "run" / "autoencoder").mkdir()
+    save_json(settings, tmp_path / "run" / "config.json")
+    return tmp_path / "run"
+
+
+def test_a_run_in_stages_is_told_stage_by_stage(told, staged_run):
+    lines = told(staged_run)
     assert lines["first_stage samples seen"] == "8 of 8, finished"
-    assert lines["generator samples seen"] == "0 of 20"
-    assert not any("adversarial" in name for name in lines)
+    assert lines["autoencoder samples seen"] == "0 of 320, no log line yet"
+    assert lines["generator samples seen"] == "0 of 640, not begun"
     assert lines["model"] == "none yet"
+
+
+def test_a_young_run_has_no_losses_at_first(told, staged_run):
+    log = staged_run / "autoencoder" / "log.jsonl"
+    numbers = {"samples": 80.0, "samples_per_s": 2.0, "time_left_s": 120.0, "ae/mse_video": 0.5}
+    log.write_text(json.dumps(numbers) + "\n")
+    lines = told(staged_run)
+    assert lines["autoencoder samples seen"] == "80 of 320"
+    assert lines["autoencoder ae/mse_video"] == "0.5000 now"
+    assert lines["autoencoder time left"] == "0:02:00, as of the last log line"
+
+
+@pytest.mark.parametrize(
+    ("damage", "told_of"),
+    [
+        ({"generator": 3}, "generator: expected the settings"),
+        ({"generator": {"train": []}}, "generator.train: expected the settings"),
+        ({"generator": {"train": {"total_samples": "many"}}}, "total_samples: expected"),
+        ({"system": "of-tomorrow"}, "unknown system 'of-tomorrow'"),
+        ({"system": None}, "unknown system 'None'"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_one_line(damage, told_of, staged_run, capsys):
+    path = staged_run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert run(["info", str(staged_run)]) == 2
+    line = capsys.readouterr().err
+    assert told_of in line
+    assert line.count("\n") == 1
 
 
 def test_a_prepared_data_set_is_told_with_its_classes(told, small_dataset):

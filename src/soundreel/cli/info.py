@@ -18,12 +18,15 @@ from soundreel.checkpoints.store import (
 )
 from soundreel.cli.main import write
 from soundreel.cli.progress import progress_bar
+from soundreel.cli.training_display import clock_text
+from soundreel.config_io import load_json
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.data.verify import verify_dataset
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_json
 from soundreel.media.probe import MediaInfo, probe
+from soundreel.systems import system
 from soundreel.training.state import list_checkpoints, verify_checkpoint
 from soundreel.training.trackers import read_log
 
@@ -144,15 +147,17 @@ def describe_run(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: its configuration is damaged.
     """
-    config = read_json(folder / RUN_CONFIG, CheckpointError)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / RUN_CONFIG}: holds no configuration of a run")
-    lines = {"run": str(folder), "system": str(config.get("system", "unknown"))}
-    if "train" in config:
-        lines |= _progress(folder, config["train"]["total_samples"], "")
-    for name, part in config.items():
-        if isinstance(part, dict) and "train" in part and part.get("enabled", True):
-            lines |= _progress(folder / name, part["train"]["total_samples"], f"{name} ")
+    path = folder / RUN_CONFIG
+    stored = read_json(path, CheckpointError)
+    if not isinstance(stored, dict) or "system" not in stored:
+        raise CheckpointError(f"{path}: holds no configuration of a run")
+    own = system(str(stored["system"]))
+    settings = load_json(own.config_type, path, error=CheckpointError)
+    lines = {"run": str(folder), "system": own.name}
+    for stage in own.stages(settings):
+        if stage.total_samples:
+            prefix = f"{stage.name} " if stage.folder else ""
+            lines |= _progress(folder / stage.folder, stage.total_samples, prefix)
     model = folder / "model"
     lines["model"] = str(model) if (model / INDEX_FILE).is_file() else "none yet"
     return lines
@@ -163,14 +168,18 @@ def _progress(folder: Path, total: int, prefix: str) -> dict[str, str]:
     checkpoints = list_checkpoints(folder / "checkpoints")
     log = read_log(folder / RUN_LOG)
     seen = max([int(line["samples"]) for line in log] + [int(c.name) for c in checkpoints] + [0])
-    done = f"{seen:,} of {total:,}" + (", finished" if seen >= total else "")
-    lines = {f"{prefix}samples seen": done}
+    state = ", finished" if seen >= total else "" if seen else ", no log line yet"
+    if not folder.is_dir():
+        state = ", not begun"
+    lines = {f"{prefix}samples seen": f"{seen:,} of {total:,}{state}"}
     if log:
         for name in log[-1]:
             if "/" in name and name[-3:-1] != "_q":
-                change = f"{log[0].get(name, math.nan):.4f} at first, {log[-1][name]:.4f} now"
-                lines[f"{prefix}{name}"] = change
+                first = f"{log[0].get(name, math.nan):.4f} at first, " if len(log) > 1 else ""
+                lines[f"{prefix}{name}"] = f"{first}{log[-1][name]:.4f} now"
         lines[f"{prefix}speed"] = f"{log[-1].get('samples_per_s', math.nan):.2f} samples per second"
+        if seen < total and math.isfinite(left_s := log[-1].get("time_left_s", math.nan)):
+            lines[f"{prefix}time left"] = f"{clock_text(left_s)}, as of the last log line"
     if checkpoints:
         lines[f"{prefix}checkpoints"] = ", ".join(c.name for c in checkpoints)
     previews = sorted((folder / "previews").glob("*.png"))

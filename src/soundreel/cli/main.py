@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     name = arguments[0]
     if name not in COMMANDS:
         return fail(f"unknown command {name!r}; one of: {', '.join(COMMANDS)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Stderr()])
     logging.getLogger("jaxtyping").setLevel(logging.WARNING)
     try:
         return _run_command(name, arguments[1:])
@@ -73,6 +73,13 @@ def _run_command(name: str, arguments: list[str]) -> int:
     import tyro
 
     return tyro.cli(command, args=arguments, prog=f"soundreel {name}", use_underscores=False) or 0
+
+
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: a live line there is moved out of the way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
 
 
 def fail(message: str) -> int:

@@ -1,7 +1,5 @@
 """`soundreel train PRESET --data D --out RUN [--resume] [--config FILE] [--SETTING VALUE ...]`."""
 
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +9,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from soundreel.cli.main import write
+from soundreel.cli.training_display import training_display
 from soundreel.config_io import ConfigError, merge_file
 from soundreel.protocols import System, Tracker
 from soundreel.systems import preset, preset_names, system
@@ -107,20 +106,23 @@ def _run(arguments: TrainArguments[Any]) -> bool:
     settings, out = arguments.settings, arguments.out
     own = system(settings.system)
 
-    def trackers() -> list[Tracker]:
-        extra = [tensorboard_tracker(out / "tensorboard")] if arguments.tensorboard else []
-        return [show_progress, *extra]
+    stages = _stages(own, arguments)
+    with training_display() as display:
 
-    return own.train(
-        settings,
-        arguments.data,
-        out,
-        resume=arguments.resume,
-        stages=_stages(own, arguments),
-        init=arguments.init,
-        device=arguments.device,
-        trackers=trackers,
-    )
+        def trackers() -> list[Tracker]:
+            extra = [tensorboard_tracker(out / "tensorboard")] if arguments.tensorboard else []
+            return [display, *extra]
+
+        return own.train(
+            settings,
+            arguments.data,
+            out,
+            resume=arguments.resume,
+            stages=stages,
+            init=arguments.init,
+            device=arguments.device,
+            trackers=trackers,
+        )
 
 
 def _stages(own: System, arguments: TrainArguments[Any]) -> tuple[str, ...]:
@@ -141,20 +143,6 @@ def _stages(own: System, arguments: TrainArguments[Any]) -> tuple[str, ...]:
             " --stages NAME ..."
         )
     return arguments.stages
-
-
-def show_progress(numbers: Mapping[str, float]) -> None:
-    """Write one line to the terminal: clips seen, losses, speed, time left."""
-    losses = "  ".join(
-        f"{name.partition('/')[2]} {value:.4f}"
-        for name, value in numbers.items()
-        if "/" in name and name[-3:-1] != "_q"
-    )
-    minutes, seconds = divmod(round(numbers["time_left_s"]), 60)
-    sys.stderr.write(
-        f"{numbers['samples']:>9.0f} clips  {losses}  {numbers['samples_per_s']:.2f} clips/s"
-        f"  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left\n"
-    )
 
 
 def _config_file(arguments: list[str]) -> Path | None:

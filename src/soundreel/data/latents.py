@@ -95,8 +95,8 @@ class PerceptualStats(nn.Module):
             constant = (variance <= 1e-12 * mean.square() + 1e-20).nonzero().flatten().tolist()
             if constant:
                 raise SoundreelError(
-                    f"channels {constant} of the {name} latents never change; was the autoencoder "
-                    "trained, and does the data hold more than one clip?"
+                    f"channels {constant} of the {name} latents never change: train the stages "
+                    "before this one longer, on more than one clip"
                 )
             stats.get_buffer(f"{name}_mean").copy_(mean)
             stats.get_buffer(f"{name}_std").copy_(variance.sqrt())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.device import PRECISIONS, resolve_precision
 from soundreel.errors import SoundreelError
+from soundreel.protocols import LiveTracker
 from soundreel.training.meters import Meters, Tracker, collected
 from soundreel.training.objectives import StepObjective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import Parallel
@@ -139,7 +140,8 @@ def fit(
         trainees: networks that learn in turn from each batch.
         batches: endless micro-batches that start at sample `samples_seen`.
         checkpoints: folder of the training state.
-        trackers: get one dictionary of numbers each `log_every` samples.
+        trackers: get one dictionary of numbers each `log_every` samples; live ones hear of each
+            step.
         preview: called with the samples seen each `preview_every` samples.
         parallel: the processes of the run; only the main one writes. Losses are logged over all.
         stop: a request that is watched already; by default signals are watched while training.
@@ -158,6 +160,7 @@ def fit(
         trainee.network.compile()
     networks = [parallel.wrap(trainee.network) for trainee in trainees]
     meters = Meters(config.total_samples, samples_seen)
+    live = [tracker for tracker in trackers or () if isinstance(tracker, LiveTracker)]
     with StopRequest() if stop is None else nullcontext(stop) as stop:
         stopped = parallel.any(stop.requested, trainees[0].device)
         while samples_seen < config.total_samples and not stopped:
@@ -173,6 +176,8 @@ def fit(
             meters.add(sums)
             before, samples_seen = samples_seen, samples_seen + config.global_batch_size
             meters.advance(samples_seen)
+            for tracker in live:
+                tracker.step(samples_seen, config.total_samples)
 
             def due(every: int, before: int = before, now: int = samples_seen) -> bool:
                 return every > 0 and now // every > before // every

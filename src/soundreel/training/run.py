@@ -18,7 +18,7 @@ from soundreel.data.loader import Batch, Drawable, Loader
 from soundreel.device import send
 from soundreel.diffusion.noise import derived_seed
 from soundreel.nn.layout import recompute_activations, to_channels_last
-from soundreel.protocols import Stage, Tracker
+from soundreel.protocols import LiveTracker, Stage, Tracker
 from soundreel.training.init import InitialModel
 from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import Objective, TrainingBatch
@@ -108,6 +108,7 @@ class Run:
         self._stop = stop
         self._trackers = trackers
         self._precisions = precisions or {}
+        self._shown: list[Tracker] = []  # of the stage that is under way
 
     def folder(self, stage: Stage) -> Path:
         """Return where a stage's log, checkpoints and previews lie."""
@@ -189,6 +190,25 @@ class Run:
         """Return an encoder that takes pairs from anywhere."""
         return lambda av: encode(av.to(self.device))
 
+    def begin(self, stage: Stage, train: TrainConfig, place: str) -> None:
+        """Write the heading of a stage, before what prepares it.
+
+        Args:
+            place: which of the stages it is, for people.
+        """
+        if not self.parallel.is_main:
+            return
+        precision = self._precisions.get(stage.name, train.precision)
+        logger.info(
+            "%s: %s clips, %d at a time, %s on %s",
+            f"{place}, {stage.name}" if place else stage.name,
+            f"{train.total_samples:,}",
+            train.global_batch_size,
+            precision,
+            self.device,
+        )
+        self._shown = self._trackers()
+
     def fit(self, stage: Stage, work: StageWork[Any]) -> int:
         """Train a stage from its newest checkpoint on; return the samples seen."""
         folder = self.folder(stage)
@@ -197,7 +217,7 @@ class Run:
         trackers: list[Tracker] = []
         if self.parallel.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-            trackers = [JsonLines(folder / "log.jsonl", seen), *self._trackers()]
+            trackers = [JsonLines(folder / "log.jsonl", seen), *self._shown]
         show = work.preview
 
         def preview(samples: int) -> None:
@@ -205,8 +225,8 @@ class Run:
                 show(work.averaged(), samples)
 
         precision = self._precisions.get(stage.name, work.train.precision)
-        if self.parallel.is_main:
-            logger.info("%s: trains in %s on %s", stage.name, precision, self.device)
+        if self.parallel.is_main and seen:
+            logger.info("goes on after %s clips", f"{seen:,}")
         return fit(
             work.trainees,
             self._batches(work, seen),
@@ -243,8 +263,13 @@ class Run:
         """Raise `StoppedError` after a stop request; serves as a callback of long preparations.
 
         With several processes it waits for their next common step.
+
+        Args:
+            progress: how much is done, and of how much.
         """
-        del progress
+        for tracker in self._shown if len(progress) == 2 else ():
+            if isinstance(tracker, LiveTracker):
+                tracker.step(*progress)
         if self._stop.requested and self.parallel.world_size == 1:
             raise StoppedError
 

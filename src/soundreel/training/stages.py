@@ -122,7 +122,9 @@ def train_stages(
             parallel.barrier()
             try:
                 finished = all(
-                    _run_stage(run, stage, plan, train_configs[stage.name], threads)
+                    _run_stage(
+                        run, stage, plan, train_configs[stage.name], threads, _place(stage, trained)
+                    )
                     for stage in todo
                 )
             except StoppedError:
@@ -157,11 +159,19 @@ def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:
     return with_precision(config, lambda names: measured())
 
 
-def _run_stage(run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads: int) -> bool:
+def _place(stage: Stage, trained: Sequence[Stage]) -> str:
+    """Return which stage of how many it is; nothing where there is but one."""
+    return f"stage {trained.index(stage) + 1} of {len(trained)}" if len(trained) > 1 else ""
+
+
+def _run_stage(
+    run: Run, stage: Stage, plan: Recipe, train: TrainConfig, threads: int, place: str
+) -> bool:
     """Train one stage to its end; return False if it was told to stop before."""
     if run.must_stop():
         return False
     prepare_machine(train.num_threads or threads)
+    run.begin(stage, train, place)
     work = plan.begin(stage.name)
     seen = run.fit(stage, work)
     done = seen >= train.total_samples

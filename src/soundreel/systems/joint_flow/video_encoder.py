@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from soundreel.errors import SoundreelError
 from soundreel.systems.joint_flow.lapped import HOP, enlarged, lapped, overlap_frames, reduced
 
 COEFFICIENTS = HOP * 3
@@ -39,7 +40,7 @@ class VideoEncoderConfig:
         for name in ("height", "width"):
             size = getattr(self, name)
             if size % (2 * self.patch_size) or size % self.layout_cell:
-                raise ValueError(
+                raise SoundreelError(
                     f"{name} {size} must be a multiple of twice patch_size {self.patch_size} and"
                     f" of layout_cell {self.layout_cell}"
                 )
@@ -48,7 +49,7 @@ class VideoEncoderConfig:
             "patch": COEFFICIENTS * self.patch_size**2,
         }
         if limits["layout"] < self.token_dim or limits["patch"] < self.detail_dim:
-            raise ValueError(
+            raise SoundreelError(
                 f"detail_dim {self.detail_dim} needs a patch of at least as many numbers and a"
                 f" layout of four times as many; they have {limits['patch']}, {limits['layout']}"
             )
@@ -168,7 +169,7 @@ class VideoEncoder(nn.Module):
                 picture takes from all places alike.
 
         Raises:
-            ValueError: fewer samples than components, or a component that never changes.
+            SoundreelError: fewer samples than components, or a component that never changes.
         """
         cell = self.config.layout_cell
         layout_std = self._fit_level(
@@ -198,7 +199,7 @@ class VideoEncoder(nn.Module):
         dim = basis.shape[1]
         std = values[-dim:].flip(0).clamp(min=0).sqrt()
         if float(std[-1]) <= 1e-6 * float(std[0]) or float(std[0]) == 0:
-            raise ValueError(
+            raise SoundreelError(
                 f"the {name} of the training pictures has fewer than {dim} directions in which it"
                 " changes; train on more clips, or choose a smaller detail_dim"
             )
@@ -241,6 +242,6 @@ def streamed_covariance(
         total = sums if total is None else total + sums
         products = squares if products is None else products.add_(squares)
     if total is None or products is None or count < 2:
-        raise ValueError("a covariance needs at least two samples")
+        raise SoundreelError("a covariance needs at least two samples")
     mean = total / count
     return mean, products / count - mean[:, None] * mean

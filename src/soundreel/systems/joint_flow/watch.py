@@ -67,6 +67,7 @@ def watch(
         SoundreelError: fewer than two clips of a class.
     """
     partner = partners(label)
+    label = torch.where(label < 0, network.config.num_classes, label)  # clips without a class
     own = (partner >= 0).nonzero().flatten()
     if len(own) < 2:
         raise SoundreelError("the watch needs at least two clips of a class")

@@ -1,4 +1,4 @@
-"""What a training run shows on the terminal: log lines, and between them how far it is."""
+"""Display of a training run on the terminal: log lines, and between them how far it is."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from soundreel.cli.progress import progress_bar
 
 PLAIN_EVERY_S = 30.0
-"""Where the output is no terminal: seconds of silence after which a line says how far it is."""
+"""Seconds of silence after which a line says how far it is, where the output is no terminal."""
 
 
 class TrainingDisplay:

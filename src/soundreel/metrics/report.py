@@ -8,16 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 
 from soundreel.clip import Clip
 from soundreel.files import write_text
 from soundreel.media.contact_sheet import contact_sheet
+from soundreel.media.data_uri import frame_uri, image_uri
 from soundreel.metrics.evaluation import Evaluation, SyncReport
 from soundreel.metrics.frechet import Estimate
 from soundreel.metrics.measure import Skipped
@@ -235,8 +234,7 @@ def _player(clip: Clip, name: str) -> str:
         data = base64.b64encode(path.read_bytes()).decode()
     poster = ""
     if clip.frames is not None:
-        first = Image.fromarray(clip.frames[0])
-        poster = f" poster='{_image_uri(first, 'JPEG')}'"
+        poster = f" poster='{frame_uri(clip.frames[0])}'"
     file = f"{Path(name).stem or 'clip'}.mp4"
     return (
         f"<div class='player'><video controls loop playsinline preload='none'{poster}"
@@ -251,14 +249,8 @@ def _sheet(clip: Clip, name: str) -> str:
     return (
         f"<div class='wide'><img class='sheet' loading='lazy' width='{image.width}'"
         f" height='{image.height}' alt='frames over the spectrogram: {escape(name, quote=True)}'"
-        f" src='{_image_uri(image, 'PNG')}'></div>"
+        f" src='{image_uri(image)}'></div>"
     )
-
-
-def _image_uri(image: Image.Image, kind: str) -> str:
-    buffer = BytesIO()
-    image.save(buffer, format=kind, optimize=True)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _sheets(title: str, shown: Sequence[tuple[ShownClip, Sync | None]]) -> str:

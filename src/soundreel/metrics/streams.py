@@ -1,5 +1,6 @@
 """Clips that are decoded picture by picture and never lie in memory as a whole."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -168,18 +169,15 @@ def watch(
         for index, picture in enumerate(stream.pictures()):
             small.append(thumbnails(picture[None])[0].numpy())
             times = ceil((index + 1) * ratio) - ceil(index * ratio)
-            if times and reduce:
-                image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, 2, 0)))[None]
-                for name, one in reduce.items():
-                    kept[name] += [one(image)[0]] * times
+            for name, one in reduce.items() if times else ():
+                kept[name] += [one(_image(picture))[0]] * times
             yield picture
 
     blocks = None
     if frame_rate is not None:
         blocks = block_changes(passing())
     else:
-        for _ in passing():
-            pass
+        deque(passing(), maxlen=0)
     sound = stream.sound(stream.num_samples(len(small)))
     wave = np.concatenate([block.mean(axis=0, keepdims=True) for block in sound], axis=1)
     return Watched(
@@ -187,14 +185,16 @@ def watch(
         waveform=wave,
         blocks=blocks,
         frames={
-            name: torch.stack(images[: max(1, floor(len(small) * ratio))])
-            for name, images in kept.items()
-            if images
+            name: torch.stack(kept[name][: max(1, floor(len(small) * ratio))]) for name in kept
         },
         num_frames=len(small),
         frame_rate=stream.frame_rate,
         sample_rate=stream.sample_rate,
     )
+
+
+def _image(picture: Picture) -> Image:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, 2, 0)))[None]
 
 
 def load_to_show(source: Source, duration_s: float, start_s: float = 0.0) -> Clip:

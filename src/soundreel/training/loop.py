@@ -40,8 +40,7 @@ class TrainConfig:
         total_samples: training clips to see in all; 0 takes `epochs`.
         epochs: how often to see the windows of the data set, where `total_samples` is 0.
         global_batch_size: clips per optimizer step.
-        micro_batch_size: clips that go through the network at once in each process; divides
-            `global_batch_size`.
+        micro_batch_size: clips that a process computes at once; divides `global_batch_size`.
         learning_rate: of AdamW, constant after `warmup_samples` of linear increase and up to the
             last `decay_samples`, over which it falls linearly to nothing.
         ema_decay: of the averaged weights per step; 0 keeps none.
@@ -51,7 +50,7 @@ class TrainConfig:
         compile: run the networks through `torch.compile`.
         checkpoint_activations: recompute activations in the backward pass; less memory, more time.
         *_every: samples between log lines, checkpoints and previews (0: no previews).
-        keep_checkpoints: how many checkpoints to keep.
+        keep_checkpoints: how many of them to keep.
         seed: of initial weights, data order, noise and dropout.
         num_threads: CPU threads; 0 leaves PyTorch's choice.
         lora: adapts the network that the run starts from, in place of training it whole.
@@ -140,8 +139,7 @@ def fit(
         trainees: networks that learn in turn from each batch.
         batches: endless micro-batches that start at sample `samples_seen`.
         checkpoints: folder of the training state.
-        trackers: get one dictionary of numbers each `log_every` samples; live ones hear of each
-            step.
+        trackers: get one dictionary of numbers each `log_every` samples; live ones, each step.
         preview: called with the samples seen each `preview_every` samples.
         parallel: the processes of the run; only the main one writes. Losses are logged over all.
         stop: a request that is watched already; by default signals are watched while training.
@@ -160,7 +158,7 @@ def fit(
         trainee.network.compile()
     networks = [parallel.wrap(trainee.network) for trainee in trainees]
     meters = Meters(config.total_samples, samples_seen)
-    live = [tracker for tracker in trackers or () if isinstance(tracker, LiveTracker)]
+    live = [t for t in trackers or () if isinstance(t, LiveTracker)]
     with StopRequest() if stop is None else nullcontext(stop) as stop:
         stopped = parallel.any(stop.requested, trainees[0].device)
         while samples_seen < config.total_samples and not stopped:
@@ -250,13 +248,11 @@ def _gradients(
                 result = trainee.objective(network, batch, step.noise(batch))
             (result.loss / len(step.batches)).backward()
         results.append(TrainingLoss(result.loss.detach(), result.means))
-    with_gradient = [p for p in trainee.network.parameters() if p.grad is not None]
-    gradients = [p.grad for p in with_gradient if p.grad is not None]
+    weights = list(trainee.network.parameters())
+    gradients = [p.grad for p in weights if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if config.max_grad_norm:
-        torch.nn.utils.clip_grads_with_norm_(
-            with_gradient, config.max_grad_norm, norm, foreach=True
-        )
+        torch.nn.utils.clip_grads_with_norm_(weights, config.max_grad_norm, norm, foreach=True)
     return results, norm
 
 

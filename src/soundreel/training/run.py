@@ -178,36 +178,20 @@ class Run:
         self, name: str, network: nn.Module, objective: Objective, train: TrainConfig
     ) -> Trainee:
         """Return a network that learns against the main one; it keeps no average."""
-        return make_trainee(
-            name,
-            network,
-            objective,
-            learning_rate=train.learning_rate,
-            weight_decay=train.weight_decay,
-        )
+        rates = {"learning_rate": train.learning_rate, "weight_decay": train.weight_decay}
+        return make_trainee(name, network, objective, **rates)
 
     def on_device(self, encode: Callable[[AV], AV]) -> Callable[[AV], AV]:
         """Return an encoder that takes pairs from anywhere."""
         return lambda av: encode(av.to(self.device))
 
     def begin(self, stage: Stage, train: TrainConfig, place: str) -> None:
-        """Write the heading of a stage, before what prepares it.
-
-        Args:
-            place: which of the stages it is, for people.
-        """
-        if not self.parallel.is_main:
-            return
-        precision = self._precisions.get(stage.name, train.precision)
-        logger.info(
-            "%s: %s clips, %d at a time, %s on %s",
-            f"{place}, {stage.name}" if place else stage.name,
-            f"{train.total_samples:,}",
-            train.global_batch_size,
-            precision,
-            self.device,
-        )
-        self._shown = self._trackers()
+        """Write the heading of a stage, before what prepares it; `place` is its number."""
+        if self.parallel.is_main:
+            precision = self._precisions.get(stage.name, train.precision)
+            work = f"{train.total_samples:,} clips, {train.global_batch_size} at a time"
+            logger.info("%s%s: %s, %s on %s", place, stage.name, work, precision, self.device)
+            self._shown = self._trackers()
 
     def fit(self, stage: Stage, work: StageWork[Any]) -> int:
         """Train a stage from its newest checkpoint on; return the samples seen."""
@@ -262,10 +246,7 @@ class Run:
     def raise_if_stopped(self, *progress: int) -> None:
         """Raise `StoppedError` after a stop request; serves as a callback of long preparations.
 
-        With several processes it waits for their next common step.
-
-        Args:
-            progress: how much is done, and of how much.
+        With several processes it waits for their next common step. `progress` is done and total.
         """
         for tracker in self._shown if len(progress) == 2 else ():
             if isinstance(tracker, LiveTracker):
@@ -306,7 +287,6 @@ def batch_on_device(batch: Any, device: torch.device) -> Any:
     """
     if device.type == "cpu":
         return batch
-
     changes: dict[str, Any] = {}
     for entry in fields(batch):
         value = getattr(batch, entry.name)

@@ -161,7 +161,7 @@ def _settled(config: Any, parallel: Parallel, device: torch.device) -> Any:
 
 def _place(stage: Stage, trained: Sequence[Stage]) -> str:
     """Return which stage of how many it is; nothing where there is but one."""
-    return f"stage {trained.index(stage) + 1} of {len(trained)}" if len(trained) > 1 else ""
+    return f"stage {trained.index(stage) + 1} of {len(trained)}, " if len(trained) > 1 else ""
 
 
 def _run_stage(

@@ -213,7 +213,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch, fas
 
     def prefer(precision):
         monkeypatch.setattr(
-            "soundreel.training.stages.resolve_precision", lambda device, wanted: precision
+            "soundreel.training.stages.faster_precision", lambda device: (precision, 1.0)
         )
 
     monkeypatch.setattr("soundreel.training.run.fit", fit_noted)

@@ -32,6 +32,7 @@ LAYERS = {
     "film": 3,
     "film_clock": 3,
     "films": 3,
+    "film_file": 3,
     "checkpoints": 3,
     "data": 3,
     "metrics": 3,

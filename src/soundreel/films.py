@@ -16,17 +16,46 @@ from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
 from soundreel.film import FilmMaker, Join, film, join_clips
 from soundreel.film_clock import FilmClock, Modality, Picture, Sound, given_frames, given_sound
+from soundreel.request import check_counts
 from soundreel.types import ClipSpec
 
 Source = Clip | str | Path
-FILM_WORDS = frozenset(("duration_s", "after", "start_s", "modality", "join"))
+FILM_WORDS = frozenset(("duration_s", "after", "between", "start_s", "modality", "join"))
 """Arguments of `generate` that ask for a film in place of single windows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilmInputs:
+    """A film that is asked for, its sources opened, at the model's size and rates.
+
+    Attributes:
+        num_frames: of the whole film, or of the gap between two clips; None is without end.
+        after: the clip that the film begins with.
+        between: the clips before and after the gap.
+        pictures, sound: read as they are needed; the film is as long as they are.
+    """
+
+    num_frames: int | None = None
+    after: Clip | None = None
+    between: tuple[Clip, Clip] | None = None
+    pictures: Iterator[Picture] | None = None
+    sound: Iterator[Sound] | None = None
+    modality: Modality = "both"
+    join: Join | None = None
+
+
 class Films:
-    """`stream` for pipelines that tell how one window is made (`film_maker`, `fit`)."""
+    """`stream` for pipelines that tell how one window is made (`film_maker`, `fit`).
+
+    A system that makes films without such windows has `check_film` and `make_film` of its own.
+    """
 
     clip: ClipSpec
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Return what can be given to `generate`."""
+        raise NotImplementedError
 
     def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> FilmMaker:
         """Return what makes the windows of a film.
@@ -45,6 +74,33 @@ class Films:
         """Return a clip at the model's rates, size and channels."""
         raise NotImplementedError
 
+    def check_film(
+        self, *, modality: Modality, is_given: bool, join: Join | None, **request: Any
+    ) -> None:
+        """Raise `SoundreelError` where the model makes no such film, see `film_maker`."""
+        del join
+        self.film_maker(modality=modality, is_given=is_given, **request)
+
+    def make_film(self, inputs: FilmInputs, *, seed: int, **request: Any) -> Iterator[Clip]:
+        """Return the pieces of a film whose request is checked."""
+        is_given = inputs.pictures is not None or inputs.sound is not None
+        maker = self.film_maker(modality=inputs.modality, is_given=is_given, **request)
+        clock = FilmClock(maker.clip, maker.overlap)
+        given = None
+        if inputs.pictures is not None:
+            given = given_frames(inputs.pictures, clock)
+        elif inputs.sound is not None:
+            given = given_sound(inputs.sound, clock)
+        return film(
+            maker,
+            seed=seed,
+            num_frames=inputs.num_frames,
+            after=inputs.after,
+            modality=inputs.modality,
+            given=given,
+            join=inputs.join or "fade",
+        )
+
     def stream(
         self,
         *,
@@ -53,9 +109,10 @@ class Films:
         after: Source | None = None,
         video: Source | None = None,
         audio: Source | None = None,
+        between: tuple[Source, Source] | None = None,
         start_s: Seconds = 0,
         modality: Modality = "both",
-        join: Join = "fade",
+        join: Join | None = None,
         **request: Any,
     ) -> Iterator[Clip]:
         """Return the pieces of a film as they are made, at the model's size and rates.
@@ -63,44 +120,54 @@ class Films:
         Args:
             duration_s: of the whole film, what it goes on from included. None is as long as the
                 given pictures or sound, or without end.
-            after: the film begins with this clip and goes on from it, at least a window long.
+            after: the film begins with this clip and goes on from it.
             video: pictures that get sound; their pieces hold them at the model's size.
             audio: sound that gets pictures.
+            between: two clips; `duration_s` is what is made between them.
             start_s: where in `video` or `audio` the film begins.
             modality: what of `after` goes on; the other is neither looked at nor made.
-            join: "fade" what neighbouring windows both make, or "butt": set them side by side.
+            join: "fade" what neighbouring windows both make, or "butt": set them side by side; None
+                is "fade". For models whose windows are joined.
             request: what else `generate` takes, such as `label`, and the model's options.
 
         Raises:
-            SoundreelError: the model makes no films, arguments exclude each other, or a clip is too
-                short.
+            SoundreelError: the model makes no such film, arguments exclude each other, or a clip is
+                too short.
             MediaError: a file cannot be read.
         """
-        if sum(source is not None for source in (after, video, audio)) > 1:
-            raise SoundreelError("a film has one of after, video and audio; leave the others out")
+        if sum(source is not None for source in (after, video, audio, between)) > 1:
+            raise SoundreelError(
+                "a film has one of after, between, video and audio; leave the others out"
+            )
         if modality != "both" and after is None:
             raise SoundreelError("modality chooses what of a clip goes on: give the clip (after)")
+        if start_s and video is None and audio is None:
+            raise SoundreelError("start_s is a place in video or audio; give one of them")
+        if between is not None and "between" not in self.conditions:
+            raise SoundreelError("this model fills no gaps; leave between out")
+        if between is not None and duration_s is None:
+            raise SoundreelError("a gap needs a length: give duration_s")
+        check_counts(1, seed, 1)
         is_given = video is not None or audio is not None
-        maker = self.film_maker(modality=modality, is_given=is_given, **request)
-        clock = FilmClock(maker.clip, maker.overlap)
-        num_frames = None if duration_s is None else clock.num_frames(duration_s)
-        part = _Part(Fraction(start_s), None if duration_s is None else Fraction(duration_s))
-        given = None
+        self.check_film(modality=modality, is_given=is_given, join=join, **request)
+        num_frames = None if duration_s is None else FilmClock(self.clip).num_frames(duration_s)
+        part = _Part(_exact(start_s), None if duration_s is None else _exact(duration_s))
+        pictures = sound = None
         if video is not None:
             pictures, num_frames = self._pictures(video, part)
-            given = given_frames(pictures, clock)
         elif audio is not None:
-            blocks, num_frames = self._sound(audio, part)
-            given = given_sound(blocks, clock)
-        return film(
-            maker,
-            seed=seed,
+            sound, num_frames = self._sound(audio, part)
+        gap = None if between is None else (self._fitted(between[0]), self._fitted(between[1]))
+        inputs = FilmInputs(
             num_frames=num_frames,
             after=None if after is None else self._fitted(after),
+            between=gap,
+            pictures=pictures,
+            sound=sound,
             modality=modality,
-            given=given,
             join=join,
         )
+        return self.make_film(inputs, seed=seed, **request)
 
     def films(self, *, count: int, seed: int, **request: Any) -> list[Clip]:
         """Return `count` whole films, the i-th from `seed + i`.
@@ -197,6 +264,11 @@ class _Part:
                 + " is not within it"
             )
         return rest if self.duration is None else self.duration
+
+
+def _exact(seconds: Seconds) -> Fraction:
+    """Return the time that is meant: 0.3 is three tenths, not the binary number below it."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def floor_frames(start: Fraction, rate: Fraction) -> int:

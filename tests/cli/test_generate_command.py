@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from soundreel.cli.film import FilmWish, check_film
 from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
+from soundreel.film_file import FilmRequest, check_film
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 
 
@@ -112,8 +112,13 @@ def test_clips_that_are_finished_stay_when_the_command_is_stopped(generate, tmp_
         (("--guidance-scale", "2"), "unknown option guidance_scale; this model takes after, audio"),
         (("--class", "dog"), "this model has no classes"),
         (("--text", "a dog"), "trained without captions"),
-        (("--video", "a.mp4", "--audio", "b.wav"), "--video and --audio are both given"),
+        (("--video", "a.mp4", "--audio", "b.wav"), "--video and --audio exclude each other"),
         (("--after", "a.mp4"), "give the length of the film (--duration)"),
+        (("--between", "a.mp4", "b.mp4"), "this model cannot be given between"),
+        (("--between", "a", "b", "--after", "c"), "--after and --between exclude each other"),
+        (("--duration", "2", "--modality", "audio"), "--modality chooses what of --after goes on"),
+        (("--join", "butt"), "--modality and --join are of films"),
+        (("--model-size",), "--model-size is of --video or --audio"),
         (("--start", "2"), "--start is a place in --video or --audio"),
         (("--duration", "0.01"), "holds no frame"),
         (("--device", "tpu"), "device 'tpu' does not exist here; one of cpu"),
@@ -161,7 +166,7 @@ def test_a_film_has_the_length_that_is_asked_for(generate, tmp_path):
     clip = Clip.load(tmp_path / "out" / "clip-0003.mkv")
     assert (clip.num_frames, clip.num_samples) == (9, 7_200)
     facts = json.loads((tmp_path / "out" / "clip-0004.json").read_text())
-    assert (facts["seed"], facts["duration_s"], facts["join"]) == (4, 0.9, "fade")
+    assert (facts["seed"], facts["duration_s"], facts.get("join")) == (4, 0.9, None)
     assert not list((tmp_path / "out").glob("*.part.*"))
 
 
@@ -200,19 +205,15 @@ def test_a_film_goes_on_from_a_clip(generate, tmp_path):
     assert (sound.frames is None, sound.num_samples) == (True, 9_600)
 
 
-def test_a_model_with_films_of_its_own_is_asked_for_whole_clips():
+def test_a_model_that_makes_no_films_is_asked_for_whole_clips():
     class Pipeline:
         conditions = frozenset(("video", "after"))
 
-    def wish(**changes):
-        nothing = dict.fromkeys(("video", "audio", "after", "duration"))
-        words = {"start": Fraction(0), "is_model_size": False, "words": {"modality": "both"}}
-        return FilmWish(**{**nothing, **words, **changes})
-
-    asked = wish(video=Path("talk.mp4"), duration=Fraction(3))
+    asked = FilmRequest(video=Path("talk.mp4"), duration=Fraction(3))
     assert check_film(asked, Pipeline()) is None
     assert asked.whole == {"video": Path("talk.mp4"), "duration_s": 3}
     with pytest.raises(SoundreelError, match="cannot be given audio"):
-        check_film(wish(audio=Path("song.wav")), Pipeline())
-    with pytest.raises(SoundreelError, match="no --start"):
-        check_film(wish(video=Path("talk.mp4"), start=Fraction(1)), Pipeline())
+        check_film(FilmRequest(audio=Path("song.wav")), Pipeline())
+    for changes in ({"start": Fraction(1)}, {"is_model_size": True}, {"join": "butt"}):
+        with pytest.raises(SoundreelError, match="no --start"):
+            check_film(FilmRequest(video=Path("talk.mp4"), **changes), Pipeline())

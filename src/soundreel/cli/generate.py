@@ -12,7 +12,6 @@ import torch
 import tyro
 
 from soundreel import __version__
-from soundreel.cli.film import FilmWish, check_film, write_film
 from soundreel.cli.main import write
 from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
@@ -20,6 +19,7 @@ from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.device import resolve_precision
 from soundreel.errors import SoundreelError
+from soundreel.film_file import FilmRequest, check_film, write_film
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 from soundreel.request import check_counts, find_label
@@ -52,16 +52,18 @@ class GenerateArguments:
     """A sound, or a video with one, that is kept and gets pictures of its length."""
     after: Path | None = None
     """A video that the film begins with and goes on from; needs --duration."""
+    between: tuple[Path, Path] | None = None
+    """Two videos; --duration seconds are made between them, and the three are one film."""
     duration: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """Length of each film, what it goes on from included. Default: one window of the model, or as
-    long as --video or --audio."""
+    """Length of each film, what it goes on from included; with --between, of the gap. Default: one
+    window of the model, or as long as --video or --audio."""
     start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
     """Time in --video or --audio at which the film begins."""
     modality: Literal["both", "audio", "video"] = "both"
     """The part of --after that goes on."""
-    join: Literal["fade", "butt"] = "fade"
-    """Join of a film's windows: faded where both made the same stretch, or set side by
-    side."""
+    join: Literal["fade", "butt"] | None = None
+    """Join of a film's windows: faded where both made the same stretch (the default), or set side
+    by side. For models whose windows are joined."""
     model_size: bool = False
     """Write the pictures of --video and the sound of --audio as the model sees them."""
     label: Annotated[str | None, tyro.conf.arg(name="class", aliases=["--label"])] = None
@@ -91,14 +93,12 @@ def generate(words: list[str]) -> int:
     )
     check_counts(arguments.count, arguments.seed, arguments.batch_size)
     check_folder(arguments.out)
-    if arguments.video is not None and arguments.audio is not None:
-        raise SoundreelError("--video and --audio are both given, nothing is left to make")
     pipeline = load(arguments.model, adapter=arguments.adapter, device=arguments.device)
     request = _request(arguments, pipeline)
-    wish = _film_wish(arguments, request)
-    films = check_film(wish, pipeline) if wish.is_asked else None
+    film = _film_request(arguments, request)
+    films = check_film(film, pipeline) if film.is_asked else None
     if films is None:
-        request |= wish.whole
+        request |= film.whole
     upscaler = None
     if arguments.upscale is not None:
         upscaler = load_upscaler(arguments.upscale, device=arguments.device)
@@ -107,7 +107,7 @@ def generate(words: list[str]) -> int:
     try:
         with progress_bar("sampling") as advance:
             if films is not None:
-                make = partial(write_film, wish, films, upscaler=upscaler, advance=advance)
+                make = partial(write_film, film, films, upscaler=upscaler, advance=advance)
                 for seed in range(arguments.seed, arguments.seed + arguments.count):
                     facts = _provenance(seed, arguments, pipeline, request)
                     path = _target(seed, arguments)
@@ -145,19 +145,31 @@ def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
     return request
 
 
-def _film_wish(arguments: GenerateArguments, request: dict[str, Any]) -> FilmWish:
+def _film_request(arguments: GenerateArguments, options: dict[str, Any]) -> FilmRequest:
     duration = None if arguments.duration is None else Fraction(arguments.duration)
     if arguments.start and arguments.video is None and arguments.audio is None:
         raise SoundreelError("--start is a place in --video or --audio; give one of them")
-    return FilmWish(
+    film = FilmRequest(
         video=arguments.video,
         audio=arguments.audio,
         after=arguments.after,
+        between=arguments.between,
         duration=duration and duration.limit_denominator(1_000_000),
         start=Fraction(arguments.start).limit_denominator(1_000_000),
+        modality=arguments.modality,
+        join=arguments.join,
         is_model_size=arguments.model_size,
-        words={"modality": arguments.modality, "join": arguments.join, **request},
+        options=options,
     )
+    given = {name: getattr(film, name) for name in ("video", "audio", "after", "between")}
+    flags = [f"--{name}" for name, source in given.items() if source is not None]
+    if len(flags) > 1:
+        raise SoundreelError(f"{' and '.join(flags)} exclude each other; give one of them")
+    if film.is_model_size and film.video is None and film.audio is None:
+        raise SoundreelError("--model-size is of --video or --audio; give one of them")
+    if not film.is_asked and (film.modality != "both" or film.join is not None):
+        raise SoundreelError("--modality and --join are of films; ask for one (--duration)")
+    return film
 
 
 def _clips(
@@ -232,10 +244,11 @@ def _provenance(
         "class": None if label is None else names[label],
         "text": arguments.text,
         **{name: None if path is None else path.name for name, path in given.items()},
+        "between": arguments.between and [path.name for path in arguments.between],
         "duration_s": arguments.duration,
         "start_s": arguments.start or None,
         "modality": None if arguments.after is None else arguments.modality,
-        "join": arguments.join if any((*given.values(), arguments.duration)) else None,
+        "join": arguments.join,
         "options": chosen,
         "device": str(pipeline.device),
         "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,

@@ -9,9 +9,11 @@ import torch
 from soundreel.checkpoints.store import read_model
 from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
+from soundreel.film import join_clips
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.config import JointFlowOptions
+from soundreel.systems.joint_flow.given import GivenPictures
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline, JointFlowSettings
 from soundreel.systems.joint_flow.transformer import JointTransformer
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
@@ -100,22 +102,27 @@ def test_going_on_begins_with_the_clip_and_depends_on_it(pipeline):
     assert not np.array_equal(longer.frames[12:], other.frames[12:])
 
 
-def test_a_gap_between_two_clips_is_filled_from_both(pipeline):
-    before, after = clip(12, seed=1), clip(12, seed=2)
+@pytest.fixture(scope="module")
+def wide(pipeline):
+    """The same with windows of seven groups, which have place for a gap."""
+    spec = replace(pipeline.clip, num_frames=24)
+    parts = (pipeline.video, pipeline.audio, pipeline.transformer)
+    return JointFlowPipeline(*parts, spec, pipeline.settings)
+
+
+@pytest.mark.parametrize("frames", [8, 7, 5])
+def test_a_gap_between_two_clips_is_filled_from_both(pipeline, wide, frames):
+    before, after = clip(13, seed=1), clip(12, seed=2)
     with pytest.raises(SoundreelError, match="fills up to 0 s"):
         pipeline.fill(before, after, 0.4)  # a window of three groups has no place
-    wide = JointFlowPipeline(
-        pipeline.video,
-        pipeline.audio,
-        pipeline.transformer,
-        replace(pipeline.clip, num_frames=24),
-        pipeline.settings,
-    )
-    made = wide.fill(before, after, 0.8)
-    assert made.num_frames == 8
-    assert made.num_samples == 8 * 1600
-    other = wide.fill(before, clip(12, seed=5), 0.8)
-    assert not np.array_equal(made.frames, other.frames)
+    made = wide.fill(before, after, frames / 10)
+    assert (made.num_frames, made.num_samples) == (frames, frames * 1600)
+    for other in ((before, clip(12, seed=5)), (clip(13, seed=5), after)):
+        assert not np.array_equal(made.frames, wide.fill(*other, frames / 10).frames)
+    film = join_clips(wide.stream(between=(before, after), duration_s=frames / 10))
+    assert np.array_equal(film.frames, np.concatenate([before.frames, made.frames, after.frames]))
+    assert film.num_samples == (13 + frames + 12) * 1600
+    assert same(wide.generate(between=(before, after), duration_s=frames / 10)[0], film)
 
 
 def test_a_stream_goes_on_for_ever_in_pieces_that_are_the_whole(pipeline):
@@ -130,6 +137,61 @@ def test_a_stream_goes_on_for_ever_in_pieces_that_are_the_whole(pipeline):
     (clip_,) = pipeline.generate(seed=5, duration_s=2)
     assert np.array_equal(clip_.frames, whole)
     assert np.array_equal(clip_.waveform, np.concatenate([p.waveform for p in again], axis=1))
+
+
+@pytest.mark.parametrize("modality", ["both", "audio", "video"])
+def test_a_film_goes_on_with_what_is_asked_for_alone(pipeline, modality):
+    past, other = clip(14, seed=1), clip(14, seed=2)
+    unseen = {"both": past, "audio": replace(past, frames=other.frames)}
+    unseen["video"] = replace(past, waveform=other.waveform)
+
+    def made(source):
+        return list(pipeline.stream(after=source, duration_s=3, modality=modality))
+
+    pieces = made(past)
+    kept = [name for name in ("frames", "waveform") if getattr(pieces[0], name) is not None]
+    assert (
+        kept
+        == {"both": ["frames", "waveform"], "audio": ["waveform"], "video": ["frames"]}[modality]
+    )
+    for name in kept:
+        assert np.array_equal(getattr(pieces[0], name), getattr(past, name))
+    film = join_clips(pieces)
+    assert film.duration == 3
+    same_film = join_clips(made(unseen[modality]))
+    other_film = join_clips(made(other))
+    for name in kept:
+        assert np.array_equal(getattr(film, name), getattr(same_film, name))
+        assert not np.array_equal(getattr(film, name)[-8:], getattr(other_film, name)[-8:])
+
+
+def test_a_film_of_given_pictures_or_sound_holds_them(pipeline):
+    source = clip(27)
+    heard = join_clips(pipeline.stream(video=source, start_s=0.3, duration_s=2.1))
+    assert np.array_equal(heard.frames, source.frames[3:24])
+    assert heard.num_samples == 21 * 1600
+    other = replace(source, frames=255 - source.frames)
+    other = join_clips(pipeline.stream(video=other, start_s=0.3, duration_s=2.1))
+    assert not np.array_equal(heard.waveform, other.waveform)
+    seen = join_clips(pipeline.stream(audio=source))
+    assert seen.num_frames == 27
+    assert np.array_equal(seen.waveform, source.waveform)
+
+
+def test_a_film_needs_as_much_memory_when_it_is_long(pipeline, monkeypatch):
+    """What is held of the given pictures, and the latents known at a time, do not grow."""
+    held, encode = [], GivenPictures._groups
+
+    def watched(self, count):
+        result = encode(self, count)
+        held.append((len(self._kept), result.shape[1]))
+        return result
+
+    monkeypatch.setattr(GivenPictures, "_groups", watched)
+    for piece in pipeline.stream(video=clip(200)):
+        assert piece.num_frames <= 24
+    assert len(held) > 20
+    assert max(held[len(held) // 2 :]) <= max(held[: len(held) // 2])
 
 
 def test_real_clips_go_through_the_codecs_frame_by_frame(pipeline):
@@ -167,9 +229,12 @@ def test_progress_counts_every_step_of_every_batch(pipeline):
         ({"video": clip(8), "audio": clip(8)}, "exclude each other"),
         ({"video": replace(clip(8), frames=None)}, "given as video has none"),
         ({"audio": replace(clip(8), waveform=None)}, "given as audio has none"),
-        ({"after": replace(clip(8), waveform=None)}, "pictures and sound"),
+        ({"after": replace(clip(8), waveform=None), "duration_s": 2}, "has no audio"),
+        ({"after": clip(8)}, "needs a length"),
+        ({"duration_s": 2, "join": "fade"}, "without borders; leave join out"),
+        ({"between": (clip(8), clip(8))}, "needs a length"),
         ({"after": clip(4), "duration_s": 2}, "at least 0.8 s"),
-        ({"after": clip(12), "duration_s": 1}, "ask for a longer one"),
+        ({"after": clip(12), "duration_s": 1}, "ask for a longer film"),
         ({"duration_s": 0.01}, "holds no frame"),
         ({"label": "snow"}, "rain, fire"),
         ({"num_steps": 0}, "num_steps must be at least 1"),

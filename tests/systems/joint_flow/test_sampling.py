@@ -80,7 +80,12 @@ def test_what_is_given_comes_back_and_steers_the_other(transformer, given):
     results = []
     for seed in (1, 2):
         signal = AV(None, None).replace(given, groups(10, seed)[given])
-        made = film(transformer, 2, given=signal)
+        rows = iter(signal[given].split(1, dim=1))
+
+        def following(count, rows=rows):
+            return AV(None, None).replace(given, torch.cat([next(rows) for _ in range(count)], 1))
+
+        made = film(transformer, 2, given=following)
         assert torch.equal(made[given], signal[given][:, : made[given].shape[1]])
         results.append(made[other])
     assert (results[0] - results[1]).abs().max() > 1e-3
@@ -99,6 +104,18 @@ def test_the_past_steers_what_follows(transformer):
     assert results[0].video.shape[1] == 3  # half of a window is history
     assert (results[0].video - results[1].video).abs().max() > 1e-3
     assert (results[0].audio - results[1].audio).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("known", ["video", "audio"])
+def test_the_past_of_one_modality_steers_both(transformer, known):
+    def made(seed):
+        return film(transformer, 2, past=AV(None, None).replace(known, groups(5, seed)[known]))
+
+    results = [made(seed) for seed in (1, 2)]
+    assert [x.shape[1] for x in results[0].tensors] == [6, 6]  # two of six, half of it history
+    for modality in ("video", "audio"):
+        assert (results[0][modality] - results[1][modality]).abs().max() > 1e-4
+    assert torch.equal(results[0].video, made(1).video)
 
 
 def test_a_gap_is_filled_between_what_is_known(transformer):

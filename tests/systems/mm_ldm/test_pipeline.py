@@ -612,7 +612,7 @@ def test_a_film_model_folder_opens_as_it_was(long_pipeline, tmp_path):
 def test_films_that_cannot_be_made_are_refused(long_pipeline, pipeline):
     with pytest.raises(SoundreelError, match="train one of the presets for long video"):
         pipeline.generate(duration_s=2)
-    with pytest.raises(SoundreelError, match="one of after, video and audio"):
+    with pytest.raises(SoundreelError, match="one of after, between, video and audio"):
         long_pipeline.stream(video=make_clip(), after=make_clip())
     with pytest.raises(SoundreelError, match="give the clip"):
         long_pipeline.stream(modality="audio", duration_s=2)

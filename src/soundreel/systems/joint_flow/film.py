@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from soundreel.clip import Clip
 from soundreel.diffusion.noise import derived_seed
-from soundreel.errors import SoundreelError
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.lapped import HOP, with_margins
 from soundreel.systems.joint_flow.latents import encode_audio
@@ -17,24 +16,6 @@ from soundreel.systems.joint_flow.streaming import AudioStream, VideoStream
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.types import AV, ClipSpec
-
-
-def whole_hops(clip: Clip, spec: ClipSpec) -> Clip:
-    """Return a clip at the model's rates and size, less what is over at its end beyond whole hops.
-
-    Raises:
-        SoundreelError: it is shorter than a hop of four frames.
-    """
-    fitted = clip.resample(
-        frame_rate=spec.frame_rate,
-        sample_rate=spec.sample_rate,
-        size=(spec.height, spec.width),
-        num_channels=spec.num_channels,
-    )
-    hops = fitted.num_frames // HOP
-    if not hops:
-        raise SoundreelError(f"the clip lasts {clip.duration_s:g} s, less than four frames")
-    return fitted.cut(0, hops * HOP / spec.frame_rate)
 
 
 def latents_of(clip: Clip, spec: ClipSpec, encoder: VideoEncoder, codec: AudioCodec) -> AV:

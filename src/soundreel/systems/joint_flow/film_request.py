@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 
-import numpy as np
-
 from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
-from soundreel.systems.joint_flow.film import whole_hops
+from soundreel.film_clock import FilmClock
+from soundreel.request import Given as GivenClip
+from soundreel.systems.joint_flow.given import Given, GivenLatents
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.types import AV, ClipSpec, frame_to_sample
 
@@ -24,15 +23,15 @@ class Film:
 
     Attributes:
         num_frames: frames to make; None for ever.
-        given: codec latents of one modality, a batch of one, that stay; absent for none.
-        past: codec latents of both to go on from, likewise.
-        source: the clip whose own frames or sound are kept, or that the film begins with.
+        given: one modality that stays; None for none.
+        past: codec latents to go on from, a batch of one; absent for none.
+        wanted: what is decoded.
     """
 
     num_frames: int | None
-    given: AV = field(default_factory=lambda: AV(None, None))
+    given: Given | None = None
     past: AV = field(default_factory=lambda: AV(None, None))
-    source: Clip | None = None
+    wanted: tuple[str, ...] = ("video", "audio")
 
     @property
     def num_groups(self) -> int | None:
@@ -47,9 +46,7 @@ class Film:
         """
         if self.num_groups is None:
             raise SoundreelError("only films that end are counted")
-        kept = min(self.past["video"].shape[1], window // 2) if self.past.present else 0
-        further = self.num_groups - (window - kept)
-        return 1 + -(-max(0, further) // (window - window // 2))
+        return 1 + -(-max(0, self.num_groups - window) // (window - window // 2))
 
 
 def read_film(
@@ -57,87 +54,72 @@ def read_film(
     encode: Encode,
     video: Clip | str | Path | None,
     audio: Clip | str | Path | None,
-    after: Clip | str | Path | None,
     duration_s: Seconds | None,
-) -> Film:
-    """Return what a request asks for; a path is read whole.
+) -> tuple[Film, Clip | None]:
+    """Return what a request asks for, and the clip whose pictures or sound are kept.
+
+    A path is read whole.
 
     Raises:
         SoundreelError: what is asked for does not fit together.
         MediaError: a file cannot be read.
     """
-    if sum(x is not None for x in (video, audio, after)) > 1:
-        raise SoundreelError("video, audio and after exclude each other; give one of them")
-    num_frames = None
-    if duration_s is not None:
-        num_frames = round(Fraction(duration_s) * spec.frame_rate)
-        if num_frames < 1:
-            raise SoundreelError(f"duration_s holds no frame, got {float(duration_s):g}")
-    if after is not None:
-        return _sequel(_opened(after), spec, encode, num_frames)
-    if video is not None:
-        return _with_given("video", _opened(video), spec, encode, duration_s)
-    if audio is not None:
-        return _with_given("audio", _opened(audio), spec, encode, duration_s)
-    return Film(num_frames)
+    if video is not None and audio is not None:
+        raise SoundreelError("video and audio exclude each other; give one of them")
+    num_frames = None if duration_s is None else FilmClock(spec).num_frames(duration_s)
+    source = video if video is not None else audio
+    if source is None:
+        return Film(spec.num_frames if num_frames is None else num_frames), None
+    clip = source if isinstance(source, Clip) else Clip.load(source)
+    given = GivenClip("video" if video is not None else "audio", clip)
+    return _with_given(given, spec, encode, duration_s)
 
 
 def ending(clip: Clip, spec: ClipSpec, encode: Encode, num_groups: int) -> AV:
     """Return the latents of the last groups that lie wholly within a clip.
 
+    Args:
+        clip: at the model's rates; its end is the border of a hop.
+
     Raises:
         SoundreelError: there are none.
     """
-    fitted = whole_hops(clip, spec)
-    hops = min(fitted.num_frames // HOP, num_groups + 1)
+    frames = whole_frames(clip, spec)
+    hops = min(frames // HOP, num_groups + 1)
     if hops < 2:
         raise SoundreelError(
             f"the clip to go on from lasts {clip.duration_s:g} s; at least"
             f" {float(2 * HOP / spec.frame_rate):g} s are needed"
         )
-    length = hops * HOP / spec.frame_rate
-    return encode(fitted.cut(fitted.duration - length, length)).map(lambda x: x[:, 1:-1])
+    length = hops * HOP
+    last = clip.cut((frames - length) / spec.frame_rate, length / spec.frame_rate)
+    return encode(last).map(lambda x: x[:, 1:-1])
+
+
+def whole_frames(clip: Clip, spec: ClipSpec) -> int:
+    """Return how many frames of the model a clip lasts, also where it is sound alone."""
+    return clip.num_frames or floor(clip.duration * spec.frame_rate)
 
 
 def with_source(made: Clip, source: Clip | None) -> Clip:
-    """Return what was made with what was given: the other modality, or the clip before it."""
+    """Return what was made with the modality that was given."""
     if source is None:
         return made
     if made.frames is None and made.waveform is not None:
         length = int(source.duration * made.sample_rate)
         return replace(source, waveform=made.waveform[:, :length], sample_rate=made.sample_rate)
-    if source.frames is None and source.waveform is not None:
-        length = frame_to_sample(made.num_frames, made.frame_rate, source.sample_rate)
-        sound = source.waveform[:, :length]
-        return replace(made, waveform=sound, sample_rate=source.sample_rate)
-    return replace(
-        made,
-        frames=np.concatenate([_present(source.frames), _present(made.frames)]),
-        waveform=np.concatenate([_present(source.waveform), _present(made.waveform)], axis=1),
-    )
-
-
-def _sequel(source: Clip, spec: ClipSpec, encode: Encode, num_frames: int | None) -> Film:
-    if source.frames is None or source.waveform is None:
-        raise SoundreelError("the clip to go on from needs pictures and sound")
-    fitted = whole_hops(source, spec)
-    past = ending(fitted, spec, encode, (spec.num_frames // HOP + 1) // 2)
-    made = None if num_frames is None else num_frames - fitted.num_frames
-    if made is not None and made < 1:
-        raise SoundreelError(
-            f"the result is to last {float((num_frames or 0) / spec.frame_rate):g} s, but the clip"
-            f" that it begins with lasts {fitted.duration_s:g} s; ask for a longer one"
-        )
-    return Film(made, past=past, source=fitted)
+    assert source.waveform is not None, "sound was given where pictures were made"
+    length = frame_to_sample(made.num_frames, made.frame_rate, source.sample_rate)
+    sound = source.waveform[:, :length]
+    return replace(made, waveform=sound, sample_rate=source.sample_rate)
 
 
 def _with_given(
-    modality: str, source: Clip, spec: ClipSpec, encode: Encode, duration_s: Seconds | None
-) -> Film:
-    kept = source.frames if modality == "video" else source.waveform
-    if kept is None:
-        raise SoundreelError(f"the clip given as {modality} has none")
-    is_video = modality == "video"
+    given: GivenClip, spec: ClipSpec, encode: Encode, duration_s: Seconds | None
+) -> tuple[Film, Clip]:
+    is_video, source = given.modality == "video", given.clip
+    if (source.frames if is_video else source.waveform) is None:
+        raise SoundreelError(f"the clip given as {given.modality} has none")
     source = replace(
         source,
         frames=source.frames if is_video else None,
@@ -147,16 +129,8 @@ def _with_given(
         source = source.cut(0, duration_s)
     # Sound must reach to the end of the last picture; pictures end with the last whole one.
     frames = source.duration * spec.frame_rate
-    frames = ceil(frames) if modality == "video" else floor(frames)
+    frames = ceil(frames) if is_video else floor(frames)
     if not frames:
         raise SoundreelError(f"the sound lasts {source.duration_s:g} s, less than a frame")
-    return Film(frames, given=encode(source), source=source)
-
-
-def _opened(source: Clip | str | Path) -> Clip:
-    return source if isinstance(source, Clip) else Clip.load(source)
-
-
-def _present(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None, "a clip that goes on from another has both modalities"
-    return array
+    wanted = ("audio",) if is_video else ("video",)
+    return Film(frames, GivenLatents(encode(source)), wanted=wanted), source

@@ -1,8 +1,7 @@
 """joint_flow from noise to clips: every task by one vector of noise levels."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,16 @@ from soundreel.checkpoints.store import (
 from soundreel.clip import Clip, Seconds
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.errors import SoundreelError
+from soundreel.film import Join
+from soundreel.film_clock import FilmClock, Modality
+from soundreel.films import FILM_WORDS, FilmInputs, Films
 from soundreel.protocols import Progress, with_options
 from soundreel.request import check_counts, find_label
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
 from soundreel.systems.joint_flow.config import SYSTEM, JointFlowOptions
-from soundreel.systems.joint_flow.film import FilmDecoder, clips_of, latents_of
+from soundreel.systems.joint_flow.film import FilmDecoder, clips_of
 from soundreel.systems.joint_flow.film_maker import FilmMaker
-from soundreel.systems.joint_flow.film_request import ending, read_film, with_source
-from soundreel.systems.joint_flow.lapped import HOP
+from soundreel.systems.joint_flow.film_request import read_film, with_source
 from soundreel.systems.joint_flow.transformer import (
     JointTransformer,
     JointTransformerConfig,
@@ -54,7 +55,7 @@ class JointFlowSettings:
     samples_seen: int = 0
 
 
-class JointFlowPipeline:
+class JointFlowPipeline(Films):
     """The networks of joint_flow, ready to encode, decode and generate.
 
     Args:
@@ -121,7 +122,7 @@ class JointFlowPipeline:
     def conditions(self) -> frozenset[str]:
         """Return what can be given to `generate`."""
         label = ("label",) if self.class_names else ()
-        return frozenset(("video", "audio", "after", *label))
+        return frozenset(("video", "audio", "after", "between", *label))
 
     @property
     def options(self) -> JointFlowOptions:
@@ -145,7 +146,16 @@ class JointFlowPipeline:
         Group g lies around the beginning of hop g, so there is one group more than hops of four
         frames. Frames are cut to the centre of the model's shape.
         """
-        return latents_of(clip, self.clip, self.video.linear, self.audio)
+        return self._maker.encode(clip)
+
+    def fit(self, clip: Clip) -> Clip:
+        """Return a clip at the model's rates and channels, cut to the centre of its shape."""
+        return clip.resample(
+            frame_rate=self.clip.frame_rate,
+            sample_rate=self.clip.sample_rate,
+            size=None if clip.frames is None else (self.clip.height, self.clip.width),
+            num_channels=None if clip.waveform is None else self.clip.num_channels,
+        )
 
     @torch.no_grad()
     def decode(self, latents: AV, *, seed: int = 0) -> list[Clip]:
@@ -168,13 +178,12 @@ class JointFlowPipeline:
         video: Clip | str | Path | None = None,
         audio: Clip | str | Path | None = None,
         label: int | str | None = None,
-        after: Clip | str | Path | None = None,
         duration_s: Seconds | None = None,
         batch_size: int = 4,
         progress: Progress | None = None,
         **options: Any,
     ) -> list[Clip]:
-        """Return clips with sound; sound for a video or pictures for a sound; or a clip's sequel.
+        """Return clips with sound; sound for a video or pictures for a sound; or films.
 
         Clip i depends on `seed + i` alone, not on `count` or `batch_size`.
 
@@ -182,18 +191,19 @@ class JointFlowPipeline:
             video: a clip that keeps its frames, rate and length, and gets sound.
             audio: a clip that keeps its sound, and gets frames.
             label: number or name of a class; None leaves it open.
-            after: a clip that what is made begins with and goes on from.
             duration_s: length of the result; that of what is given, or the model's own.
             options: fields of `JointFlowOptions`; those left out or None are the model's own.
+                `after`, `between` and the other `FILM_WORDS` ask for films, see `Films.stream`.
 
         Raises:
             SoundreelError: what is asked for does not fit together, or is out of range.
         """
         check_counts(count, seed, batch_size)
+        if FILM_WORDS & options.keys():
+            given = {"video": video, "audio": audio, "label": label, "duration_s": duration_s}
+            return self.films(count=count, seed=seed, **given, **options)
         sampling = self._sampling(label, options)
-        film = read_film(self.clip, self.encode, video, audio, after, duration_s)
-        if film.num_frames is None:
-            film = replace(film, num_frames=self.clip.num_frames)
+        film, source = read_film(self.clip, self.encode, video, audio, duration_s)
         steps = film.num_windows(self._maker.window) * sampling[1].num_steps
         firsts = range(0, count, batch_size)
         clips: list[Clip] = []
@@ -205,38 +215,26 @@ class JointFlowPipeline:
                     progress(number * steps + done, len(firsts) * steps)
 
             clips += clips_of(list(self._maker.film(film, seeds, *sampling, callback)), self.clip)
-        return [with_source(clip, film.source) for clip in clips]
+        return [with_source(clip, source) for clip in clips]
 
-    @torch.no_grad()
-    def stream(
-        self,
-        *,
-        seed: int = 0,
-        video: Clip | str | Path | None = None,
-        audio: Clip | str | Path | None = None,
-        label: int | str | None = None,
-        after: Clip | str | Path | None = None,
-        duration_s: Seconds | None = None,
-        **options: Any,
-    ) -> Iterator[Clip]:
-        """Make a film piece by piece, with constant memory; without a duration, for ever.
+    def check_film(
+        self, *, modality: Modality, is_given: bool, join: Join | None, **request: Any
+    ) -> None:
+        """Raise `SoundreelError` where the request is none of this model's."""
+        del modality, is_given
+        if join is not None:
+            raise SoundreelError("this model makes films without borders; leave join out")
+        self._sampling(request.pop("label", None), request)
 
-        The pieces follow each other without a gap. A film that lasts longer begins like a shorter
-        one, bit for bit, up to the last half second of the shorter.
+    def make_film(self, inputs: FilmInputs, *, seed: int, **request: Any) -> Iterator[Clip]:
+        """Return the pieces of a film, in constant memory, see `Films.stream`.
 
-        Args:
-            after: a clip to go on from; its own frames and sound are not repeated.
-
-        Raises:
-            SoundreelError: see `generate`.
+        A film that lasts longer begins like a shorter one, bit for bit, up to the last half second
+        of the shorter.
         """
-        check_counts(1, seed, 1)
-        sampling = self._sampling(label, options)
-        film = read_film(self.clip, self.encode, video, audio, after, duration_s)
-        for piece in self._maker.film(film, range(seed, seed + 1), *sampling):
-            yield clips_of([piece], self.clip)[0]
+        sampling = self._sampling(request.pop("label", None), request)
+        return self._maker.pieces(inputs, seed, *sampling)
 
-    @torch.no_grad()
     def fill(
         self,
         before: Clip,
@@ -247,26 +245,15 @@ class JointFlowPipeline:
         label: int | str | None = None,
         **options: Any,
     ) -> Clip:
-        """Return what lies between two clips, in whole hops of four frames.
+        """Return what lies between two clips; `stream(between=...)` returns it with them.
 
         Raises:
-            SoundreelError: the gap is empty or longer than a window has place for.
+            SoundreelError: the gap is empty or longer than a window has place for, or a clip is too
+                short.
         """
+        num_frames = FilmClock(self.clip).num_frames(duration_s)
         sampling = self._sampling(label, options)
-        hops = round(Fraction(duration_s) * self.clip.frame_rate / HOP)
-        longest = self._maker.window - 3
-        if not 1 <= hops <= longest:
-            raise SoundreelError(
-                f"a gap of {float(duration_s):g} s; this model fills up to"
-                f" {float(longest * HOP / self.clip.frame_rate):g} s"
-            )
-        room = longest + 2 - hops  # groups of the window that are known
-        first = ending(before, self.clip, self.encode, room // 2)
-        last = self.encode(after).map(lambda x: x[:, 1 : 1 + room - room // 2])
-        latents = self._maker.fill(first, last, hops + 1, seed, *sampling)
-        (whole,) = self.decode(latents, seed=seed)
-        start = first["video"].shape[1] * HOP / self.clip.frame_rate
-        return whole.cut(start, hops * HOP / self.clip.frame_rate)
+        return self._maker.fill(self.fit(before), self.fit(after), num_frames, seed, *sampling)
 
     def _sampling(
         self, label: int | str | None, options: dict[str, Any]

@@ -102,7 +102,7 @@ def film_groups(
     *,
     window: int,
     past: AV | None = None,
-    given: AV | None = None,
+    given: Callable[[int], AV] | None = None,
     callback: Callable[[int, int], None] | None = None,
 ) -> Iterator[AV]:
     """Make groups for ever, a window at a time; at most half of a window is history.
@@ -113,29 +113,36 @@ def film_groups(
     Args:
         seeds: one for each clip.
         window: groups of a window.
-        past: scaled groups to go on from, of which the last `window // 2` are used.
-        given: scaled groups of one modality, known from the film's first new group on; the last
-            one goes on where they end.
+        past: scaled groups to go on from, of which the last `window // 2` are used; a modality that
+            is absent is made for them as well.
+        given: returns so many further scaled groups of one modality, known from the film's first
+            new group on.
 
     Yields:
         Scaled groups, `batch group token dim` each, without those of the past.
     """
     noise = GroupNoise(seeds, transformer)
     longest = window // 2
-    history = None if past is None else past.map(lambda x: x[:, -longest:])
-    before = None if history is None else noise.next(history.tensors[0].shape[1])
-    position = 0
+    history, before, absent = None, None, []
+    if past is not None:
+        before = noise.next(min(past.tensors[0].shape[1], longest))
+        absent = [m for m in MODALITIES if m not in past.present]
+        history = before.map(torch.zeros_like)
+        for modality in past.present:
+            history = history.replace(modality, past[modality][:, -longest:])
     while True:
         kept = 0 if history is None else history.tensors[0].shape[1]
         fresh = noise.next(window - kept)
         whole = _after(before, fresh)
         known = _after(history, fresh.map(torch.zeros_like))
         level = whole.map(lambda x, k=kept: _levels(x, k))
+        for modality in absent:
+            level[modality].fill_(1.0)
+        absent = []
         if given is not None:
-            known, level = _with_given(known, level, given, position, kept)
+            known, level = _with_given(known, level, given(window - kept))
         made = sample_groups(transformer, known, level, whole, label, options, callback)
         yield made.map(lambda x, k=kept: x[:, k:])
-        position += window - kept
         history, before = (pair.map(lambda x: x[:, -longest:]) for pair in (made, whole))
 
 
@@ -152,14 +159,11 @@ def _levels(like: Tensor, kept: int) -> Tensor:
     return level
 
 
-def _with_given(known: AV, level: AV, given: AV, position: int, kept: int) -> tuple[AV, AV]:
+def _with_given(known: AV, level: AV, given: AV) -> tuple[AV, AV]:
     """Put what is known of one modality in place; the history of it stays what it was."""
     (modality,) = given.present
-    values = given[modality]
-    count = known[modality].shape[1] - kept
-    rows = torch.arange(position, position + count, device=values.device)
-    rows = rows.clamp(max=values.shape[1] - 1)
-    filled = torch.cat([known[modality][:, :kept], values[:, rows]], dim=1)
+    kept = known[modality].shape[1] - given[modality].shape[1]
+    filled = torch.cat([known[modality][:, :kept], given[modality]], dim=1)
     return known.replace(modality, filled), level.replace(
         modality, torch.full_like(level[modality], GIVEN)
     )

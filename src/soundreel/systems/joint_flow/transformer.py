@@ -125,6 +125,8 @@ class JointTransformer(nn.Module):
 
     def restored(self, latents: AV) -> AV:
         """Return what the codecs decode; the inverse of `scaled`."""
+        if latents.audio is None:
+            return latents
         mean, std = self.get_buffer("audio_mean"), self.get_buffer("audio_std")
         return latents.replace("audio", latents["audio"] * std + mean)
 

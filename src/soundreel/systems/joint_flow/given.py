@@ -1,4 +1,4 @@
-"""What is given of a film, as codec latents: whole, or as pictures or sound are read."""
+"""Codec latents of what is given of a film: whole, or as pictures or sound are read."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice

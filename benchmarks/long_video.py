@@ -1,12 +1,14 @@
 """Long video of a trained MM-LDM: use of the past, borders of windows, drift over a minute.
 
-    python benchmarks/long_video.py past MODEL --data PREPARED
-    python benchmarks/long_video.py seams MODEL [--films 10 --duration 20]
-    python benchmarks/long_video.py drift MODEL [--films 11 --duration 60 --classifiers FOLDER]
+    python benchmarks/long_video.py past MODEL --data PREPARED [--clips 110]
+    python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --duration 20]
+    python benchmarks/long_video.py drift MODEL --out OUT [--films 11 --duration 60]
 
 `past` compares the loss of a window given the latents of the window before it with that given
 another clip's of the same class; `seams` compares borders with the middle of windows, for faded and
-for butt-joined windows and for rendered films; `drift` follows films window by window.
+for butt-joined windows and for rendered films; `drift` follows films window by window, with
+`--classifiers FOLDER` their class too. OUT keeps the windows of film i, the same for every
+measurement; what is there is not made again.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from scene_classifiers import open_classifiers
 
 import soundreel
@@ -24,8 +27,9 @@ from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.scenes.render import render_clip
 from soundreel.data.scenes.sizes import options_for
+from soundreel.device import autocast
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.film import join_clips
+from soundreel.film import Join, join_clips, join_windows, window_seed
 from soundreel.film_clock import FilmClock
 from soundreel.systems.mm_ldm.generator_loss import conditional_loss, draw
 from soundreel.systems.mm_ldm.long_loss import TASKS, known_history
@@ -38,18 +42,18 @@ NUM_RESAMPLES = 2000
 
 def past(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, object]:
     """Loss given the own past, another clip's of the same class, and none, by task and modality."""
-    windows, labels, keys = test_latents(pipeline, options.data)
+    windows, labels, keys = test_latents(pipeline, options.data, options.clips)
     rows = [n for n in range(len(keys) - 1) if keys[n] == keys[n + 1]]
     before = windows.map(lambda x: x[rows])
     now = windows.map(lambda x: x[[row + 1 for row in rows]])
     label, names = labels[rows], [keys[row] for row in rows]
     other = before.map(lambda x: x[strangers(names, label.tolist())])
     found: dict[str, object] = {"pairs": len(rows), "clips": len(set(names))}
+    nothing = losses(pipeline, now, label, before.map(torch.zeros_like), options.times)
     for number, task in enumerate(TASKS[1:], start=1):
         chosen = torch.full((len(rows),), number)
-        own = losses(pipeline, now, label, known_history(before, chosen))
-        anothers = losses(pipeline, now, label, known_history(other, chosen))
-        nothing = losses(pipeline, now, label, before.map(torch.zeros_like))
+        own = losses(pipeline, now, label, known_history(before, chosen), options.times)
+        anothers = losses(pipeline, now, label, known_history(other, chosen), options.times)
         found[task] = {
             name: {
                 "own": own[name].mean().item(),
@@ -63,18 +67,24 @@ def past(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, obje
     return found
 
 
-def test_latents(pipeline: MMLDMPipeline, data: Path) -> tuple[AV, torch.Tensor, list[str]]:
+def test_latents(
+    pipeline: MMLDMPipeline, data: Path, num_clips: int
+) -> tuple[AV, torch.Tensor, list[str]]:
     """Standardised latents of the test clips' windows one hop apart, their classes and clips."""
     assert pipeline.long_generator is not None
-    hop = FilmClock(pipeline.clip, pipeline.long_generator.config.overlap).hop
+    hop = clock_of(pipeline).hop
     samples = PreparedDataset(data, spec=pipeline.clip, split="test", stride=hop)
     encoded, labels, keys = [], [], []
     for index in range(len(samples)):
         sample = samples[index]
+        if sample.key not in keys and len(set(keys)) == num_clips:
+            break
         encoded.append(pipeline.encode_av(sample.av.map(lambda x: x[None])))
         labels.append(sample.label)
         keys.append(sample.key)
-    return AV.cat(encoded), torch.tensor(labels), keys
+    label = torch.tensor(labels)
+    none = pipeline.long_generator.config.generator.num_classes
+    return AV.cat(encoded), torch.where(label < 0, none, label), keys
 
 
 def strangers(names: list[str], labels: list[int]) -> list[int]:
@@ -89,7 +99,7 @@ def strangers(names: list[str], labels: list[int]) -> list[int]:
 
 @torch.no_grad()
 def losses(
-    pipeline: MMLDMPipeline, latents: AV, label: torch.Tensor, previous: AV, num_times: int = 8
+    pipeline: MMLDMPipeline, latents: AV, label: torch.Tensor, previous: AV, num_times: int
 ) -> dict[str, torch.Tensor]:
     """Mean over times, the same noise whatever is known; for each pair, by modality."""
     network = pipeline.long_generator
@@ -136,14 +146,43 @@ def relative_gap(own: torch.Tensor, other: torch.Tensor, names: list[str]) -> li
     return [float(gap), float((resampled[1] / resampled[0] - 1).std())]
 
 
-def made_films(pipeline: MMLDMPipeline, options: argparse.Namespace, join: str) -> Iterator[Clip]:
+def made_films(pipeline: MMLDMPipeline, options: argparse.Namespace, join: Join) -> Iterator[Clip]:
     """Films from nothing, the classes in turn."""
-    names = pipeline.class_names
+    clock = clock_of(pipeline)
+    num_frames = clock.num_frames(options.duration)
     for seed in range(options.films):
-        request = {"label": names[seed % len(names)]} if names else {}
-        yield join_clips(
-            pipeline.stream(seed=seed, duration_s=options.duration, join=join, **request)
-        )
+        windows = made_windows(pipeline, seed, clock.num_windows(num_frames), options.out)
+        yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
+
+
+def made_windows(pipeline: MMLDMPipeline, seed: int, count: int, out: Path) -> Iterator[Clip]:
+    """The first windows of a film; those that OUT does not have are made and kept there."""
+    names = pipeline.class_names
+    request = {"label": names[seed % len(names)]} if names else {}
+    maker = pipeline.film_maker(modality="both", is_given=False, **request)
+    spec, state = pipeline.clip, maker.begin(None)
+    for number in range(count):
+        kept = out / f"film-{seed:02d}" / f"window-{number:03d}.safetensors"
+        if kept.exists():
+            stored = load_file(kept)
+            frames, sound = stored["frames"].numpy(), stored["waveform"].numpy()
+            window = Clip(frames, sound, spec.frame_rate, spec.sample_rate)
+            state = AV(stored["video"], stored["audio"])
+        else:
+            window, state = maker.window(state, None, window_seed(seed, number))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {"video": state["video"], "audio": state["audio"]}
+            tensors |= {
+                "frames": torch.from_numpy(window.frames),
+                "waveform": torch.from_numpy(window.waveform),
+            }
+            save_file({name: x.contiguous() for name, x in tensors.items()}, kept)
+        yield window
+
+
+def clock_of(pipeline: MMLDMPipeline) -> FilmClock:
+    assert pipeline.long_generator is not None
+    return FilmClock(pipeline.clip, pipeline.long_generator.config.overlap)
 
 
 def rendered_films(pipeline: MMLDMPipeline, options: argparse.Namespace) -> Iterator[Clip]:
@@ -156,8 +195,7 @@ def rendered_films(pipeline: MMLDMPipeline, options: argparse.Namespace) -> Iter
 
 def seams(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, object]:
     """How borders differ from places within windows, and two such places from each other."""
-    assert pipeline.long_generator is not None
-    clock = FilmClock(pipeline.clip, pipeline.long_generator.config.overlap)
+    clock = clock_of(pipeline)
     sets = {
         "fade": lambda: made_films(pipeline, options, "fade"),
         "butt": lambda: made_films(pipeline, options, "butt"),
@@ -254,6 +292,10 @@ def main() -> None:
     parser.add_argument("what", choices=("past", "seams", "drift"))
     parser.add_argument("model")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--precision", default="bfloat16", help="of the losses of `past`")
+    parser.add_argument("--clips", type=int, default=110, help="test clips of `past`")
+    parser.add_argument("--times", type=int, default=8, help="diffusion times of `past`")
     parser.add_argument("--films", type=int, default=10)
     parser.add_argument("--duration", type=int, default=20)
     parser.add_argument("--classifiers", type=Path)
@@ -262,7 +304,8 @@ def main() -> None:
     assert isinstance(pipeline, MMLDMPipeline)
     assert pipeline.long_generator is not None, "a model with the phase `long`"
     measure = {"past": past, "seams": seams, "drift": drift}[options.what]
-    print(json.dumps(measure(pipeline, options), indent=1))
+    with autocast(pipeline.device, options.precision if options.what == "past" else "float32"):
+        print(json.dumps(measure(pipeline, options), indent=1))
 
 
 if __name__ == "__main__":

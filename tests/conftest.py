@@ -106,31 +106,24 @@ def weights_folder() -> Path:
     return folder
 
 
+def _module(path: str) -> ModuleType:
+    """Return a module of the tests, which are no package."""
+    spec = spec_from_file_location(Path(path).stem, ROOT / "tests" / path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def damaged() -> Callable[[bytes, random.Random], bytes]:
     """`damaged(content, random)`: what disks, networks and editors do to a file."""
-
-    def damage(content: bytes, random: random.Random) -> bytes:
-        """A bit changed, or a piece missing, doubled, overwritten, or cut off."""
-        first, second = sorted(random.choices(range(len(content) + 1), k=2))
-        kind = random.randrange(5)
-        if kind == 0:
-            place = random.randrange(len(content))
-            flipped = content[place] ^ (1 << random.randrange(8))
-            return content[:place] + bytes([flipped]) + content[place + 1 :]
-        piece = {1: b"", 2: 2 * content[first:second], 3: random.randbytes(second - first)}
-        return content[:first] if kind == 4 else content[:first] + piece[kind] + content[second:]
-
-    return damage
+    return _module("attacks/damage.py").damage
 
 
 @pytest.fixture(scope="session")
 def hostile_media() -> ModuleType:
     """The module `tests/hostile_media.py`, which builds broken and odd media files."""
-    spec = spec_from_file_location("hostile_media", ROOT / "tests" / "hostile_media.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module("hostile_media.py")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Also cuts pictures and sound that are given into such windows, one after the oth
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import count, islice
+from itertools import count, islice, repeat
 from typing import Literal
 
 import numpy as np
@@ -136,3 +136,22 @@ def only(clip: Clip, modality: Modality) -> Clip:
     if modality == "audio":
         return replace(clip, frames=None)
     return replace(clip, waveform=None) if modality == "video" else clip
+
+
+def held_pictures(pictures: Iterator[Picture], num_pictures: int) -> Iterator[Picture]:
+    """Yield so many pictures, the last one as often as is needed."""
+    last = None
+    for _, last in zip(range(num_pictures), pictures, strict=False):
+        yield last
+        num_pictures -= 1
+    if last is not None:
+        yield from repeat(last, num_pictures)
+
+
+def first_samples(blocks: Iterator[Sound], limit: int) -> Iterator[Sound]:
+    """Yield the first samples, at most `limit`."""
+    for block in blocks:
+        if limit <= 0:
+            return
+        yield block[:, :limit]
+        limit -= block.shape[1]

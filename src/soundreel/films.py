@@ -7,7 +7,6 @@ somebody's sound; in each case window by window, in constant memory.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import repeat
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,17 @@ from typing import Any
 from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
 from soundreel.film import FilmMaker, Join, film, join_clips
-from soundreel.film_clock import FilmClock, Modality, Picture, Sound, given_frames, given_sound
+from soundreel.film_clock import (
+    FilmClock,
+    Modality,
+    Picture,
+    Sound,
+    first_samples,
+    given_frames,
+    given_sound,
+    held_pictures,
+)
+from soundreel.protocols import Progress
 from soundreel.request import check_counts
 from soundreel.types import ClipSpec
 
@@ -169,10 +178,13 @@ class Films:
         )
         return self.make_film(inputs, seed=seed, **request)
 
-    def films(self, *, count: int, seed: int, **request: Any) -> list[Clip]:
+    def films(
+        self, *, count: int, seed: int, progress: Progress | None = None, **request: Any
+    ) -> list[Clip]:
         """Return `count` whole films, the i-th from `seed + i`.
 
         Args:
+            progress: called with the films done, and all, as each piece is made.
             request: that of `stream`.
 
         Raises:
@@ -180,7 +192,16 @@ class Films:
         """
         if request.get("duration_s") is None:
             raise SoundreelError("a film needs a length: give duration_s, or use stream()")
-        return [join_clips(self.stream(seed=seed + index, **request)) for index in range(count)]
+
+        def told(done: int) -> Iterator[Clip]:
+            for piece in self.stream(seed=seed + done, **request):
+                if progress is not None:
+                    progress(done, count)
+                yield piece
+            if progress is not None:
+                progress(done + 1, count)
+
+        return [join_clips(told(index)) for index in range(count)]
 
     def _fitted(self, source: Source) -> Clip:
         if not isinstance(source, Clip):
@@ -210,7 +231,7 @@ class Films:
             pictures = read_frames(source, frame_rate=rate, start=part.start)
         count = max(1, ceil(length * rate))
         fitted = (self._fit_picture(picture) for picture in pictures)
-        return _held(fitted, count), count
+        return held_pictures(fitted, count), count
 
     def _fit_picture(self, picture: Picture) -> Picture:
         fitted = self.fit(Clip(picture[None], None, self.clip.frame_rate)).frames
@@ -240,7 +261,9 @@ class Films:
 
         total = sum(block.shape[1] for block in read())
         length = part.length(part.start + Fraction(total, rate))
-        return _first(read(), round(length * rate)), max(1, ceil(length * self.clip.frame_rate))
+        return first_samples(read(), round(length * rate)), max(
+            1, ceil(length * self.clip.frame_rate)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,22 +297,3 @@ def _exact(seconds: Seconds) -> Fraction:
 def floor_frames(start: Fraction, rate: Fraction) -> int:
     """Return the index of the frame that is shown, or the sample that is taken, at a time."""
     return int(start * rate)
-
-
-def _held(pictures: Iterator[Picture], count: int) -> Iterator[Picture]:
-    """Yield `count` pictures, the last one as often as is needed."""
-    last = None
-    for _, last in zip(range(count), pictures, strict=False):
-        yield last
-        count -= 1
-    if last is not None:
-        yield from repeat(last, count)
-
-
-def _first(blocks: Iterator[Sound], limit: int) -> Iterator[Sound]:
-    """Yield the first samples, at most `limit`."""
-    for block in blocks:
-        if limit <= 0:
-            return
-        yield block[:, :limit]
-        limit -= block.shape[1]

@@ -15,7 +15,9 @@ from soundreel.checkpoints.lora import (
     add_lora,
     merge_lora,
     save_lora,
+    with_adapter,
 )
+from soundreel.checkpoints.store import ModelIndex, read_model, save_component, save_model_index
 from soundreel.cli.main import run
 from soundreel.errors import SoundreelError
 
@@ -131,3 +133,21 @@ def test_what_does_not_fit_is_refused(tmp_path):
             LoRAConfig(**wrong)
     with pytest.raises(SoundreelError, match="no such weight to adapt"):
         add_lora(nn.Sequential(nn.Conv2d(3, 4, 3)), LoRAConfig(rank=2))
+
+
+@pytest.mark.parametrize("names", [("net",), ("net", "other")])
+def test_an_adapter_without_a_name_is_that_of_the_only_network(names, tmp_path):
+    model = trained()
+    save_lora(model, model.state_dict(), ALL, tmp_path / "adapter", component="", model="base")
+    for name in names:
+        save_component(tmp_path / "model", name, network(), ALL)
+    index = ModelIndex(system="toy", components=dict.fromkeys(names, "toy"))
+    save_model_index(tmp_path / "model", index)
+    stored = read_model(tmp_path / "model")
+    if len(names) == 1:
+        part = with_adapter(stored, tmp_path / "adapter").component("net")
+        built, _ = part.build(lambda config: network(), LoRAConfig)
+        torch.testing.assert_close(built(X), model(X))
+    else:
+        with pytest.raises(CheckpointError, match="does not name its network among net, other"):
+            with_adapter(stored, tmp_path / "adapter")

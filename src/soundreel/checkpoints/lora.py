@@ -224,12 +224,23 @@ class Adapter:
 def with_adapter(model: ModelFolder, folder: str | Path) -> ModelFolder:
     """Return a model whose network gets an adapter's products when it is built.
 
+    An adapter that does not name its network is that of a model's only one.
+
     Raises:
-        CheckpointError: there is no such adapter, or the model has no such network.
+        CheckpointError: there is no such adapter, it does not name one of several networks, or the
+            model has no such network.
     """
     adapter = Adapter.read(Path(folder))
-    part = replace(model.component(adapter.component), adapter=adapter)
-    return replace(model, components={**model.components, adapter.component: part})
+    name = adapter.component
+    if not name and len(model.components) == 1:
+        (name,) = model.components
+    if not name:
+        raise CheckpointError(
+            f"{folder}: does not name its network among {', '.join(model.components)}; put it into "
+            f"the metadata of {ADAPTER_WEIGHTS} as `component`"
+        )
+    part = replace(model.component(name), adapter=adapter)
+    return replace(model, components={**model.components, name: part})
 
 
 def _numbers(values: Any, path: Path) -> tuple[int, float]:

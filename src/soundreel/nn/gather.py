@@ -18,8 +18,9 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.first_row = distributed.get_rank() * len(x)
         ctx.num_rows = len(x)
+        x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, x.contiguous())
+        distributed.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod

@@ -31,9 +31,8 @@ FREE_SETTINGS = frozenset(
     }
 )
 """Settings that may change between the parts of a run. All but `micro_batch_size` leave its course
-as it is;
-that one groups the same clips otherwise, and masks of dropout are drawn by group; and with
-`decay_samples` the learning rate falls towards the `total_samples` of the moment. A text
+as it is; that one groups the same clips otherwise, and masks of dropout are drawn by group; and
+with `decay_samples` the learning rate falls towards the `total_samples` of the moment. A text
 encoder may lie in another `folder`; that it is the same one, its hash says."""
 
 

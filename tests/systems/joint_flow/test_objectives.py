@@ -165,7 +165,7 @@ def test_the_watch_sees_what_is_learned_and_nothing_before(steady, batch_of):
         optimizer.step()
     after = watch(network, held_out, label)
     learned = after["past" if steady else "audio"]
-    assert learned.mean > 3 * learned.error > 0
+    assert learned.mean > (3 if steady else 5) * learned.error > 0
     if not steady:  # nothing of a past that says nothing
         assert abs(after["past"].mean) < 3 * after["past"].error
     with pytest.raises(ValueError, match="two clips of a class"):

@@ -79,6 +79,14 @@ def test_progress_counts_every_step_of_every_batch():
     assert seen == [(n, 9) for n in range(1, 10)]
 
 
+def test_progress_of_films_is_told_piece_by_piece_and_reaches_its_total():
+    seen = []
+    pipeline().generate(count=2, duration_s=0.9, progress=lambda *x: seen.append(x))
+    assert seen[0] == (0, 2)
+    assert [step for n, step in enumerate(seen) if step not in seen[:n]] == [(0, 2), (1, 2), (2, 2)]
+    assert seen.count((0, 2)) > 1  # more than one piece
+
+
 def test_a_saved_model_loads_equal_and_generates_the_same(tmp_path):
     pipe = pipeline()
     pipe.save(tmp_path / "model")

@@ -201,7 +201,7 @@ class JointFlowPipeline(Films):
         check_counts(count, seed, batch_size)
         if FILM_WORDS & options.keys():
             given = {"video": video, "audio": audio, "label": label, "duration_s": duration_s}
-            return self.films(count=count, seed=seed, **given, **options)
+            return self.films(count=count, seed=seed, progress=progress, **given, **options)
         sampling = self._sampling(label, options)
         film, source = read_film(self.clip, self.encode, video, audio, duration_s)
         steps = film.num_windows(self._maker.window) * sampling[1].num_steps

@@ -200,7 +200,7 @@ class MMDiffusionPipeline(Films):
         check_counts(count, seed, batch_size)
         if FILM_WORDS & options.keys():
             given = {"video": video, "audio": audio}
-            return self.films(count=count, seed=seed, **given, **options)
+            return self.films(count=count, seed=seed, progress=progress, **given, **options)
         chosen = with_options(self.options, options, self.conditions)
         given = self._known(read_given(video, audio, self.clip))
         num_batches = -(-count // batch_size)

@@ -262,7 +262,7 @@ class MMLDMPipeline(Films):
         check_counts(count, seed, batch_size)
         if FILM_WORDS & options.keys():
             given = {"video": video, "audio": audio, "label": label, "text": text}
-            return self.films(count=count, seed=seed, **given, **options)
+            return self.films(count=count, seed=seed, progress=progress, **given, **options)
         request = self.request(label, text, options)
         signal = known_signal(read_given(video, audio, self.clip), self.clip, self.settings.framing)
         known = self.encode_av(signal, precision=request.precision)

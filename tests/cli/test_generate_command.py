@@ -63,6 +63,8 @@ def test_each_clip_says_how_it_was_made_beside_it_and_in_the_file(generate, tmp_
         "num_steps": 2,
         "sampler": "ddim",
         "guidance_weight": 2.0,
+        "guidance_rule": "reconstruction",
+        "official_scale": 3.0,
         "precision": "float32",
     }
     with av.open(str(tmp_path / "out" / "clip-0004.mkv")) as container:
@@ -122,6 +124,9 @@ def test_clips_that_are_finished_stay_when_the_command_is_stopped(generate, tmp_
         (("--start", "2"), "--start is a place in --video or --audio"),
         (("--duration", "0.01"), "holds no frame"),
         (("--device", "tpu"), "device 'tpu' does not exist here; one of cpu"),
+        (("--guidance-rule", "official"), "steers by a whole given video or audio"),
+        (("--guidance-rule", "official", "--duration", "2"), "steers by a whole given video"),
+        (("--guidance-rule", "official", "--video", "a.mp4"), "is defined for sampler ddpm"),
         (("--precision", "half"), "precision is one of auto, float32, bfloat16"),
     ],
 )
@@ -182,6 +187,17 @@ def test_a_video_keeps_its_picture_and_gets_a_sound_of_its_length(small_run, tmp
     assert run(["generate", *words, "--out", str(tmp_path / "small"), "--model-size"]) == 0
     small = Clip.load(tmp_path / "small" / "clip-0000.mp4")
     assert (small.num_frames, small.frame_rate) == (9, 10)
+
+
+def test_the_published_rule_of_guidance_is_chosen_by_name(generate, tmp_path, talk):
+    words = ("--count", "1", "--audio", str(talk), "--duration", "0.8", "--sampler", "ddpm")
+    assert generate("own", *words) == 0
+    assert generate("out", *words, "--guidance-rule", "official") == 0
+    own, official = (Clip.load(tmp_path / d / "clip-0000.mkv").frames for d in ("own", "out"))
+    assert official.shape == (8, 16, 16, 3)
+    assert (own != official).any()
+    facts = json.loads((tmp_path / "out" / "clip-0000.json").read_text())["options"]
+    assert (facts["guidance_rule"], facts["official_scale"]) == ("official", 3.0)
 
 
 def test_a_part_of_a_sound_gets_pictures(generate, tmp_path, talk):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,11 +10,15 @@ import soundreel
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.clip import Clip
 from soundreel.diffusion.config import DiffusionConfig
+from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.samplers import SAMPLERS
-from soundreel.film import join_clips
+from soundreel.diffusion.schedules import linear_schedule, respace
+from soundreel.diffusion.zero_shot import zero_shot_ddpm
+from soundreel.errors import SoundreelError
+from soundreel.film import join_clips, window_seed
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
-from soundreel.types import ClipSpec
+from soundreel.types import AV, ClipSpec
 
 CLIP = ClipSpec(num_frames=4, height=16, width=16, sample_rate=8000)
 
@@ -174,6 +179,65 @@ def test_what_cannot_be_conditioned_on_is_refused():
         pipe.generate(audio=silent)
     with pytest.raises(ValueError, match="guidance_weight must be at least 0"):
         pipe.generate(video=clip, guidance_weight=-1.0)
+
+
+OFFICIAL = {"guidance_rule": "official", "sampler": "ddpm", "num_steps": 5}
+
+
+@pytest.mark.parametrize(("given", "batch_size"), [("video", 2), ("audio", 1)])
+def test_the_official_rule_is_the_published_gradient_with_its_scale(given, batch_size):
+    pipe, clip = pipeline(), known_clip()
+    pipe.settings = replace(pipe.settings, diffusion=DiffusionConfig(prediction_type="x0"))
+    made = pipe.generate(**{given: clip}, seed=4, **OFFICIAL, precision="float32")[0]
+    known = AV(None, None).replace(given, pipe.encode(clip)[given])
+    noise = PerSampleNoise([4])
+    expected = zero_shot_ddpm(
+        pipe.denoiser(),
+        noise(pipe.template(1)),
+        respace(linear_schedule(), 5),
+        given=known,
+        noise=noise,
+        weight=3.0 * 2**20 / (batch_size * known[given].numel()),
+        prediction_type="x0",
+    )
+    (expected,) = pipe.decode(expected.replace(given, known[given]))
+    assert close(made, expected)
+    weaker = pipe.generate(**{given: clip}, seed=4, **OFFICIAL, official_scale=0.0)[0]
+    assert not close(made, weaker)
+
+
+def test_the_official_rule_gives_the_same_clip_in_a_batch_of_1_and_of_3():
+    pipe, options = pipeline(), {"audio": known_clip(), "count": 3, "seed": 2, **OFFICIAL}
+    together = pipe.generate(**options, batch_size=3)
+    alone = pipe.generate(**options, batch_size=1)
+    assert all(close(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_the_official_rule_makes_the_windows_of_a_film_one_by_one():
+    pipe, video = pipeline(), join_clips([known_clip(1), known_clip(2)])
+    film = join_clips(pipe.stream(video=video, seed=3, **OFFICIAL))
+    assert np.array_equal(film.frames, video.frames)
+    seeds = (3, window_seed(3, 1))
+    for number, (clip, seed) in enumerate(zip((known_clip(1), known_clip(2)), seeds, strict=True)):
+        (alone,) = pipe.generate(video=clip, seed=seed, **OFFICIAL)
+        part = film.waveform[:, 3_200 * number : 3_200 * (number + 1)]
+        assert np.allclose(part, alone.waveform, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"guidance_rule": "official"}, "is defined for sampler ddpm"),
+        ({**OFFICIAL, "guidance_weight": 4.0}, "give official_scale in its place"),
+        ({"official_scale": 4.0}, "official_scale is of guidance_rule official"),
+        ({**OFFICIAL, "video": None}, "steers by a whole given video or audio"),
+        ({**OFFICIAL, "video": None, "duration_s": 1.0}, "steers by a whole given video or audio"),
+        ({"guidance_rule": "published"}, "guidance_rule is one of reconstruction, official"),
+    ],
+)
+def test_the_official_rule_is_refused_where_it_means_nothing(options, words):
+    with pytest.raises(SoundreelError, match=words):
+        pipeline().generate(**{"video": known_clip(), **options})
 
 
 @pytest.mark.parametrize("weight", [0.0, 2.0])

@@ -1,7 +1,8 @@
 """Films of MM-Diffusion, which was trained on single windows: the overlap with the last is given.
 
 A window's first frames and the sound beneath them are those that the window before ended with; the
-rest is sampled around them, as a missing modality is (`soundreel.diffusion.zero_shot`).
+rest is sampled around them, as a missing modality is (`soundreel.diffusion.zero_shot`). By the
+published rule of guidance, which knows whole modalities alone, windows share nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ class OverlapFilmMaker:
         self._pipeline = pipeline
         self._options = options
         self._kept = ("video", "audio") if modality == "both" else (modality,)
+        self._is_official = options.guidance_rule == "official"
 
     @property
     def clip(self) -> ClipSpec:
@@ -41,7 +43,7 @@ class OverlapFilmMaker:
 
     @property
     def overlap(self) -> int:
-        return self.clip.num_frames // OVERLAP_SHARE
+        return 0 if self._is_official else self.clip.num_frames // OVERLAP_SHARE
 
     def begin(self, past: Clip | None) -> AV:
         """Return the frames and the sound that the next window begins with."""
@@ -53,6 +55,12 @@ class OverlapFilmMaker:
         """Sample one window; its last frames and their sound are the next state."""
         pipeline, noise = self._pipeline, PerSampleNoise([seed])
         xt = noise(pipeline.template(1))
+        if self._is_official and given is not None:
+            whole = given.to_av(self.clip).to(pipeline.device)
+            with torch.no_grad():
+                av = pipeline.sample_given(whole, xt, noise, self._options)
+            (clip,) = pipeline.decode(av)
+            return clip, AV(None, None)
         signal, known = xt.map(torch.zeros_like), xt.map(torch.zeros_like)
         for name in state.present:
             length = state[name].shape[_axis(name)]

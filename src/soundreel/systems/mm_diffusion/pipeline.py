@@ -18,15 +18,14 @@ from soundreel.checkpoints.store import (
 )
 from soundreel.clip import Clip
 from soundreel.config_io import config_from_json, config_to_json
-from soundreel.device import PRECISIONS, autocast
+from soundreel.device import autocast
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.denoiser import Callback, Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
-from soundreel.diffusion.samplers import SAMPLERS, sample
-from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide
+from soundreel.diffusion.samplers import sample
 from soundreel.film_clock import Modality
 from soundreel.films import FILM_WORDS, Films
-from soundreel.protocols import Progress, option, with_options
+from soundreel.protocols import Progress, with_options
 from soundreel.request import Given, check_counts, read_given
 from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNet,
@@ -34,35 +33,13 @@ from soundreel.systems.mm_diffusion.coupled_unet import (
     split_variance,
 )
 from soundreel.systems.mm_diffusion.film_maker import OverlapFilmMaker
+from soundreel.systems.mm_diffusion.given import check_rule, sample_official, whole_guide
+from soundreel.systems.mm_diffusion.options import MMDiffusionOptions
 from soundreel.types import AV, ClipSpec
 
 SYSTEM = "mm-diffusion"
 COMPONENT = "unet"
 KIND = "coupled-unet"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MMDiffusionOptions:
-    """Options of `MMDiffusionPipeline.generate` besides the request itself."""
-
-    num_steps: int = option(
-        20, "Sampling steps; more is slower and closer to the model.", low=1, high=100
-    )
-    sampler: str = option("dpm-solver++", "Sampler.", choices=tuple(SAMPLERS))
-    guidance_weight: float = option(
-        2.0,
-        "How strongly the given modality steers the other; 0 is replacement alone, at half the"
-        " cost.",
-        low=0,
-        high=8,
-        given_only=True,
-    )
-    precision: str = option(
-        "auto",
-        "Precision of the network; auto measures which one is faster.",
-        choices=PRECISIONS,
-        on_page=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +179,7 @@ class MMDiffusionPipeline(Films):
             given = {"video": video, "audio": audio}
             return self.films(count=count, seed=seed, progress=progress, **given, **options)
         chosen = with_options(self.options, options, self.conditions)
+        check_rule(chosen, self.options, is_given=video is not None or audio is not None)
         given = self._known(read_given(video, audio, self.clip))
         num_batches = -(-count // batch_size)
         clips: list[Clip] = []
@@ -214,12 +192,35 @@ class MMDiffusionPipeline(Films):
                 if progress is not None and num_steps is not None:
                     progress(number * num_steps + step, num_batches * num_steps)
 
-            guide = _guide(known, xt, chosen.guidance_weight)
-            av = self.sample(xt, noise, chosen, guide=guide, callback=callback)
-            for name in known.present:
-                av = av.replace(name, known[name])
-            clips += self.decode(av)
+            clips += self.decode(self.sample_given(known, xt, noise, chosen, callback=callback))
         return clips
+
+    def sample_given(
+        self,
+        given: AV,
+        xt: AV,
+        noise: NoiseSource,
+        options: MMDiffusionOptions,
+        *,
+        callback: Callback | None = None,
+    ) -> AV:
+        """Return pixels and waveforms in [-1, 1] from the noise `xt`, around a given modality.
+
+        Args:
+            given: one modality in [-1, 1], which stays as it is, or none.
+        """
+        if given.present and options.guidance_rule == "official":
+            diffusion = self.settings.diffusion
+            with autocast(self.device, options.precision):
+                av = sample_official(
+                    self.denoiser(), given, xt, noise, options, diffusion, callback
+                )
+        else:
+            guide = whole_guide(given, xt, options.guidance_weight)
+            av = self.sample(xt, noise, options, guide=guide, callback=callback)
+        for name in given.present:
+            av = av.replace(name, given[name])
+        return av
 
     def sample(
         self,
@@ -246,10 +247,9 @@ class MMDiffusionPipeline(Films):
 
     def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> OverlapFilmMaker:
         """Return what makes the windows of a film, see `Films`."""
-        del is_given
-        return OverlapFilmMaker(
-            self, with_options(self.options, request, self.conditions), modality
-        )
+        chosen = with_options(self.options, request, self.conditions)
+        check_rule(chosen, self.options, is_given=is_given)
+        return OverlapFilmMaker(self, chosen, modality)
 
     def _known(self, given: Given | None) -> AV:
         """Return the given modality as a batch of one; both absent for joint generation."""
@@ -290,11 +290,3 @@ class MMDiffusionPipeline(Films):
             size=(self.clip.height, self.clip.width),
             num_channels=None if clip.waveform is None else self.clip.num_channels,
         )
-
-
-def _guide(known: AV, noise: AV, weight: float) -> Guide | None:
-    if not known.present:
-        return None
-    if weight == 0:
-        return replacement_guide(known, noise)
-    return gradient_guide(known, noise, weight=weight)

@@ -14,11 +14,8 @@ from soundreel.systems.mm_diffusion import presets
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.export_official import export_mm_diffusion
 from soundreel.systems.mm_diffusion.import_official import ImportOptions, import_mm_diffusion
-from soundreel.systems.mm_diffusion.pipeline import (
-    KIND,
-    MMDiffusionOptions,
-    MMDiffusionPipeline,
-)
+from soundreel.systems.mm_diffusion.options import MMDiffusionOptions
+from soundreel.systems.mm_diffusion.pipeline import KIND, MMDiffusionPipeline
 from soundreel.systems.mm_diffusion.pipeline import (
     SYSTEM as NAME,
 )

@@ -1,0 +1,45 @@
+"""Options of MM-Diffusion's sampling."""
+
+from dataclasses import dataclass
+
+from soundreel.device import PRECISIONS
+from soundreel.diffusion.samplers import SAMPLERS
+from soundreel.protocols import option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MMDiffusionOptions:
+    """Options of `MMDiffusionPipeline.generate` besides the request itself."""
+
+    num_steps: int = option(
+        20, "Sampling steps; more is slower and closer to the model.", low=1, high=100
+    )
+    sampler: str = option("dpm-solver++", "Sampler.", choices=tuple(SAMPLERS))
+    guidance_weight: float = option(
+        2.0,
+        "How strongly the given modality steers the other, by the rule reconstruction; 0 is"
+        " replacement alone, at half the cost.",
+        low=0,
+        high=8,
+        given_only=True,
+    )
+    guidance_rule: str = option(
+        "reconstruction",
+        "Rule of the gradient by which the given modality steers the other; official is"
+        " MM-Diffusion's published one, for the sampler ddpm.",
+        choices=("reconstruction", "official"),
+        given_only=True,
+    )
+    official_scale: float = option(
+        3.0,
+        "Gradient scale of the rule official, as the published scripts count it; 0 is replacement.",
+        low=0,
+        high=8,
+        given_only=True,
+    )
+    precision: str = option(
+        "auto",
+        "Precision of the network; auto measures which one is faster.",
+        choices=PRECISIONS,
+        on_page=False,
+    )

@@ -13,6 +13,7 @@ like a shorter one bit for bit.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -179,7 +180,7 @@ def join_windows(
         frames = _joined(
             None if held is None else held.frames,
             window.frames,
-            _kept_pictures if is_kept else _pictures,
+            (_kept_pictures if is_kept else _pictures)(clock),
             join,
         )
         sound = _joined(
@@ -236,15 +237,23 @@ def _joined(
     return np.concatenate([left, right.take(range(length, right.shape[axis]), axis)], axis)
 
 
-def _pictures(left: Frames, right: Frames) -> Frames:
-    length = len(left)
-    return np.concatenate([fade_pictures(left, right[:length]), right[length:]])
+def _pictures(clock: FilmClock) -> Callable[[Frames, Frames], Frames]:
+    return partial(fade_pictures, areas_fade=_areas_fade(clock))
 
 
-def _kept_pictures(left: Frames, right: Frames) -> Frames:
-    length = len(left)
-    met = meet_pictures(left[-1:], right[length - 1 : length], right[length : 2 * length])
-    return np.concatenate([left, met, right[2 * length :]])
+def _kept_pictures(clock: FilmClock) -> Callable[[Frames, Frames], Frames]:
+    def join(left: Frames, right: Frames) -> Frames:
+        length = len(left)
+        shared, following = right[length - 1 : length], right[length:]
+        met = meet_pictures(left[-1:], shared, following, length, _areas_fade(clock))
+        return np.concatenate([left, met])
+
+    return join
+
+
+def _areas_fade(clock: FilmClock) -> int:
+    """Return half of what a window adds: its end, which the next window meets, is its own."""
+    return max(clock.overlap, clock.hop // 2)
 
 
 def _sound(clock: FilmClock) -> Callable[[Sound, Sound], Sound]:

@@ -26,13 +26,34 @@ def picture(value, frames):
 
 
 def test_each_change_of_a_picture_fade_has_an_equal_share():
-    faded = fade_pictures(picture(10, 4), picture(60, 4))
-    assert faded[:, 0, 0, 0].tolist() == [20, 30, 40, 50]
+    faded = fade_pictures(picture(10, 4), picture(60, 6), 4)
+    assert faded[:, 0, 0, 0].tolist() == [20, 30, 40, 50, 60, 60]
+
+
+def test_detail_fades_over_the_overlap_and_areas_for_longer():
+    """The end of the window before is 24 levels darker, with a pattern of single pixels on it."""
+    pattern = 60 * (np.indices((16, 16)).sum(axis=0) % 2)[None, :, :, None].astype(np.uint8)
+    left = np.repeat(np.broadcast_to(50 + pattern, (1, 16, 16, 3)), 2, axis=0)
+    right = np.full((8, 16, 16, 3), 104, np.uint8)
+    faded = fade_pictures(left, right, areas_fade=5).astype(int)
+    means = [round(float(x)) for x in faded.mean(axis=(1, 2, 3))]
+    assert means == [84, 88, 92, 96, 100, 104, 104, 104]
+    contrast = faded.max(axis=(1, 2, 3)) - faded.min(axis=(1, 2, 3))
+    assert contrast.tolist() == [40, 20, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_small_thing_that_moved_leaves_little_of_a_ghost():
+    left, right = np.full((2, 64, 64, 3), 80, np.uint8), np.full((8, 64, 64, 3), 80, np.uint8)
+    left[:, 30:34, 10:14] = 240
+    faded = fade_pictures(left, right, areas_fade=6).astype(int)
+    assert faded[0, 30:34, 10:14].mean() > 160
+    assert np.abs(faded[2:] - 80).max() < 0.15 * 160
+    assert np.array_equal(faded[6:], right[6:])
 
 
 def test_equal_pictures_stay_to_the_bit():
-    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
-    assert np.array_equal(fade_pictures(frames, frames), frames)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
+    assert np.array_equal(fade_pictures(frames[:3], frames, 5), frames)
 
 
 @settings(max_examples=30, deadline=None)
@@ -76,8 +97,8 @@ def test_no_overlap_gives_nothing():
 
 
 def test_what_follows_a_kept_end_starts_from_it():
-    following = meet_pictures(picture(100, 1), picture(60, 1), picture(62, 3))
-    assert following[:, 0, 0, 0].tolist() == [92, 82, 72]
+    following = meet_pictures(picture(100, 1), picture(60, 1), picture(62, 4), 2, 3)
+    assert following[:, 0, 0, 0].tolist() == [92, 82, 72, 62]
     sound = meet_sound(
         np.array([[0.5]], np.float32),
         np.array([[0.1]], np.float32),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import soundreel
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_pairs import LatentPairs
 from soundreel.data.latents import LatentDataset, cache_latents
@@ -27,9 +28,11 @@ from soundreel.systems.mm_ldm.long_loss import (
 from soundreel.systems.mm_ldm.long_presets import (
     long,
     long_landscape,
+    long_scenes,
     long_small,
     long_tiny,
 )
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=4, audio_channels=2, audio_size=2)
@@ -227,6 +230,13 @@ def test_sizes_of_the_published_networks():
     assert count(transformer) + tables(transformer) == 678_022_304
 
 
+def test_the_model_that_comes_along_fits_the_preset_of_scenes():
+    model, preset = soundreel.load(device="cpu"), long_scenes()
+    assert isinstance(model, MMLDMPipeline)
+    assert model.generator.config == preset.generator_model
+    assert model.autoencoder.config == preset.autoencoder.model
+
+
 def test_presets():
     published = long()
     assert (published.long.train.total_samples, published.long.train.epochs) == (0, 40)
@@ -237,7 +247,7 @@ def test_presets():
     assert (published.long.history_depth, published.long.overlap) == (14, 0)
     assert long_landscape().long == published.long
     assert long_landscape().autoencoder.model.decoder.num_classes == 9
-    for preset in (long_small(), long_tiny()):
+    for preset in (long_small(), long_scenes(), long_tiny()):
         assert preset.long.enabled
         assert LongGenerator(preset.long_generator).config.overlap == preset.long.overlap
     with pytest.raises(ValueError, match=r"data\.stride"):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from soundreel.systems.mm_ldm.config import LongRun, MMLDMConfig
 from soundreel.systems.mm_ldm.presets import aist, landscape
-from soundreel.systems.mm_ldm.small_presets import small
+from soundreel.systems.mm_ldm.small_presets import scenes, small
 from soundreel.systems.mm_ldm.tiny_preset import tiny
 
 
@@ -40,6 +40,27 @@ def long_small() -> MMLDMConfig:
     base = small()
     train = replace(base.generator.train, total_samples=80_000, learning_rate=2e-4)
     return replace(base, long=LongRun(enabled=True, history_depth=4, overlap=2, train=train))
+
+
+def long_scenes() -> MMLDMConfig:
+    """Return `scenes` for long video, to start from the model that comes with the package; windows
+    share four of their sixteen frames."""
+    base = scenes()
+    train = replace(
+        base.generator.train,
+        total_samples=40_000,
+        learning_rate=3e-4,
+        decay_samples=12_000,
+        ema_decay=0.998,
+        log_every=800,
+        save_every=8_000,
+        preview_every=40_000,
+    )
+    return replace(
+        base,
+        data=replace(base.data, stride=2),
+        long=LongRun(enabled=True, history_depth=4, overlap=4, train=train),
+    )
 
 
 def long_tiny() -> MMLDMConfig:

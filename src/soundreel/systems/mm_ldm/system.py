@@ -46,6 +46,7 @@ SYSTEM = System(
         "mm-ldm-long": long_presets.long,
         "mm-ldm-long-landscape": long_presets.long_landscape,
         "mm-ldm-long-small": long_presets.long_small,
+        "mm-ldm-long-scenes": long_presets.long_scenes,
         "mm-ldm-long-tiny": long_presets.long_tiny,
     },
     stages=stages_of,

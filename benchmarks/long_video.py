@@ -1,20 +1,22 @@
-"""Long video of a trained MM-LDM: use of the past, borders of windows, drift over a minute.
+"""Long video of a trained model: use of the past, borders of windows, drift over a minute.
 
     python benchmarks/long_video.py past MODEL --data PREPARED [--clips 110]
-    python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --duration 20]
+    python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --duration 20 --data PREPARED]
     python benchmarks/long_video.py drift MODEL --out OUT [--films 11 --duration 60]
 
-`past` compares the loss of a window given the latents of the window before it with that given
-another clip's of the same class; `seams` compares borders with the middle of windows, for faded and
-for butt-joined windows and for rendered films; `drift` follows films window by window, with
-`--classifiers FOLDER` their class too. OUT keeps the windows of film i, the same for every
-measurement; what is there is not made again.
+`past` (of an MM-LDM) compares the loss of a window given the latents of the window before it with
+that given another clip's of the same class; `seams` compares borders with the middle of windows,
+for faded and for butt-joined windows and for real film: whole test clips of `--data`, else rendered
+films; `drift` follows films window by window, with `--classifiers FOLDER` their class too. OUT
+keeps the windows of film i, the same for every measurement; what is there is not made again.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,9 @@ from soundreel.device import autocast
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.film import Join, join_clips, join_windows, window_seed
 from soundreel.film_clock import FilmClock
+from soundreel.films import Films
+from soundreel.systems.joint_flow.lapped import HOP
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.systems.mm_ldm.generator_loss import conditional_loss, draw
 from soundreel.systems.mm_ldm.long_loss import TASKS, known_history
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
@@ -146,23 +151,27 @@ def relative_gap(own: torch.Tensor, other: torch.Tensor, names: list[str]) -> li
     return [float(gap), float((resampled[1] / resampled[0] - 1).std())]
 
 
-def made_films(pipeline: MMLDMPipeline, options: argparse.Namespace, join: Join) -> Iterator[Clip]:
+def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iterator[Clip]:
     """Films from nothing, the classes in turn."""
     clock = clock_of(pipeline)
     num_frames = clock.num_frames(options.duration)
     for seed in range(options.films):
-        windows = made_windows(pipeline, seed, clock.num_windows(num_frames), options.out)
+        windows = made_windows(pipeline, seed, clock.num_windows(num_frames), options)
         yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
 
 
-def made_windows(pipeline: MMLDMPipeline, seed: int, count: int, out: Path) -> Iterator[Clip]:
+def made_windows(
+    pipeline: Films, seed: int, count: int, options: argparse.Namespace
+) -> Iterator[Clip]:
     """The first windows of a film; those that OUT does not have are made and kept there."""
-    names = pipeline.class_names
+    names = getattr(pipeline, "class_names", ())
     request = {"label": names[seed % len(names)]} if names else {}
+    if options.precision:
+        request["precision"] = options.precision
     maker = pipeline.film_maker(modality="both", is_given=False, **request)
     spec, state = pipeline.clip, maker.begin(None)
     for number in range(count):
-        kept = out / f"film-{seed:02d}" / f"window-{number:03d}.safetensors"
+        kept = options.out / f"film-{seed:02d}" / f"window-{number:03d}.safetensors"
         if kept.exists():
             stored = load_file(kept)
             frames, sound = stored["frames"].numpy(), stored["waveform"].numpy()
@@ -180,41 +189,111 @@ def made_windows(pipeline: MMLDMPipeline, seed: int, count: int, out: Path) -> I
         yield window
 
 
-def clock_of(pipeline: MMLDMPipeline) -> FilmClock:
-    assert pipeline.long_generator is not None
-    return FilmClock(pipeline.clip, pipeline.long_generator.config.overlap)
+def clock_of(pipeline: Films) -> FilmClock:
+    maker = pipeline.film_maker(modality="both", is_given=False)
+    return FilmClock(pipeline.clip, maker.overlap)
 
 
-def rendered_films(pipeline: MMLDMPipeline, options: argparse.Namespace) -> Iterator[Clip]:
-    spec = pipeline.clip
+@dataclass(frozen=True)
+class Borders:
+    """Where windows of a film meet.
+
+    Attributes:
+        frames: first frame that both sides have made.
+        length: frames from there on that are looked at.
+    """
+
+    frames: list[int]
+    length: int
+
+
+def joined_film_sets(
+    pipeline: Films, options: argparse.Namespace
+) -> dict[str, Iterator[tuple[Clip, Borders]]]:
+    """Faded films, butt-joined ones of the same windows, and real ones with the same borders."""
+    clock = clock_of(pipeline)
+
+    def with_borders(films: Iterator[Clip]) -> Iterator[tuple[Clip, Borders]]:
+        for film in films:
+            count = clock.num_windows(film.num_frames)
+            starts = [clock.start(number) for number in range(1, count)]
+            yield film, Borders(starts, max(clock.overlap, 1))
+
+    return {
+        "fade": with_borders(made_films(pipeline, options, "fade")),
+        "butt": with_borders(made_films(pipeline, options, "butt")),
+        "real": with_borders(real_films(clock, options)),
+    }
+
+
+def streamed_film_sets(
+    pipeline: Films, options: argparse.Namespace
+) -> dict[str, Iterator[tuple[Clip, Borders]]]:
+    """Films of a system whose windows need no joining; a piece is what a window adds."""
+    names = getattr(pipeline, "class_names", ())
+    places: list[int] = []
+
+    def films() -> Iterator[tuple[Clip, Borders]]:
+        for seed in range(options.films):
+            request = {"label": names[seed % len(names)]} if names else {}
+            stream = pipeline.stream(seed=seed, duration_s=options.duration, **request)
+            pieces = list(stream)
+            places[:] = accumulate(piece.num_frames for piece in pieces[:-1])
+            yield join_clips(pieces), Borders(list(places), HOP)
+
+    def real() -> Iterator[tuple[Clip, Borders]]:
+        for film in real_films(FilmClock(pipeline.clip), options):
+            yield film, Borders([place for place in places if place < film.num_frames], HOP)
+
+    return {"own": films(), "real": real()}
+
+
+def real_films(clock: FilmClock, options: argparse.Namespace) -> Iterator[Clip]:
+    spec = clock.clip
+    if options.data is not None:
+        yield from whole_clips(options.data, clock)
+        return
     wanted = options_for(spec, num_frames=int(options.duration * spec.frame_rate))
     for index in range(options.films):
         made = render_clip(wanted, RENDER_SEED, index)
         yield Clip(made.frames, made.waveform, spec.frame_rate, spec.sample_rate)
 
 
-def seams(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, object]:
+def whole_clips(data: Path, clock: FilmClock) -> Iterator[Clip]:
+    """Test clips of a prepared data set in their whole length."""
+    spec = clock.clip
+    samples = PreparedDataset(data, spec=spec, split="test", stride=clock.hop)
+    windows = (samples[index] for index in range(len(samples)))
+    for _, parts in groupby(windows, key=lambda sample: sample.key):
+        clips = [
+            Clip.from_av(part.av.map(lambda x: x[None]), spec.frame_rate, spec.sample_rate)[0]
+            for part in parts
+        ]
+        num_frames = clock.start(len(clips) - 1) + spec.num_frames
+        yield join_clips(join_windows(clips, clock, num_frames=num_frames, join="butt"))
+
+
+def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
     """How borders differ from places within windows, and two such places from each other."""
-    clock = clock_of(pipeline)
-    sets = {
-        "fade": lambda: made_films(pipeline, options, "fade"),
-        "butt": lambda: made_films(pipeline, options, "butt"),
-        "rendered": lambda: rendered_films(pipeline, options),
-    }
     found: dict[str, object] = {"films": options.films, "duration_s": options.duration}
+    is_joined = isinstance(pipeline, MMLDMPipeline | MMDiffusionPipeline)
+    sets = (joined_film_sets if is_joined else streamed_film_sets)(pipeline, options)
     for name, films in sets.items():
-        rows = [border_rows(film, clock) for film in films()]
-        for place, column in (("border", 0), ("inside", 1)):
-            found[f"{name}, {place}"] = {
-                "click_db": resampled_mean([row[0][column] for row in rows]),
-                "frame_change_ratio": resampled_mean([row[1][column] for row in rows]),
+        rows = np.array([row for film in films if (row := border_row(*film)) is not None])
+        for column, measure in enumerate(("click_db", "frame_change_ratio")):
+            border, inside = rows[:, column].T
+            found[f"{name}, {measure}"] = {
+                "films": len(rows),
+                "border": resampled_mean(border),
+                "inside": resampled_mean(inside),
+                "difference": resampled_mean(border - inside),
             }
     return found
 
 
-def border_rows(film: Clip, clock: FilmClock) -> np.ndarray:
-    """Click energy in dB and frame change, at borders and between inner places, both against the
-    middle of the windows; the mean over a film's windows."""
+def border_row(film: Clip, borders: Borders) -> np.ndarray | None:
+    """Click energy in dB and frame change, at borders and midway between them, both against the
+    mean of three places between borders; the mean over a film. None where it has no border."""
     assert film.frames is not None
     assert film.waveform is not None
     frames, sound = film.frames.astype(np.float32), film.waveform[0].astype(np.float64)
@@ -225,25 +304,25 @@ def border_rows(film: Clip, clock: FilmClock) -> np.ndarray:
 
     def at(first: int) -> tuple[float, float]:
         """Loudest millisecond in dB, and mean change, of a place as long as an overlap."""
-        length = max(clock.overlap, 1) + 1
-        begin, end = (1000 * n // clock.clip.frame_rate for n in (first - 1, first - 1 + length))
+        length = borders.length + 1
+        begin, end = (1000 * n // film.frame_rate for n in (first - 1, first - 1 + length))
         loud = 10 * np.log10(peaks[int(begin) : int(end)].max() + 1e-12)
         return loud, change[first - 1 : first - 1 + length].mean()
 
     rows = []
-    for number in range(1, int(film.num_frames // clock.hop) - 1):
-        border = clock.start(number)
-        inside = [at(border + clock.hop * part // 4) for part in (1, 2, 3)]
-        middle = np.mean(inside, axis=0)
-        rows.append((at(border), inside[1], middle))
+    for first, second in pairwise(borders.frames):
+        inside = [at(first + (second - first) * part // 4) for part in (1, 2, 3)]
+        rows.append((at(first), inside[1], np.mean(inside, axis=0)))
+    if not rows:
+        return None
     border, inner, middle = np.array(rows).transpose(1, 2, 0)
-    ends = [border[0] - middle[0], inner[0] - middle[0]]
+    clicks = [(x[0] - middle[0]).mean() for x in (border, inner)]
     floor = 0.02  # grey levels of 255: stills differ by rounding
     ratios = [x[1].mean() / max(middle[1].mean(), floor) for x in (border, inner)]
-    return np.array([[x.mean() for x in ends], ratios])
+    return np.array([clicks, ratios])
 
 
-def resampled_mean(values: list[float]) -> list[float]:
+def resampled_mean(values: np.ndarray) -> list[float]:
     """Mean and 95 % interval over films."""
     drawn = np.random.default_rng(0).choice(values, (NUM_RESAMPLES, len(values))).mean(axis=1)
     return [float(np.mean(values)), *np.quantile(drawn, (0.025, 0.975)).tolist()]
@@ -293,7 +372,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--precision", default="bfloat16", help="of the losses of `past`")
+    parser.add_argument("--precision", default="", help="other than the model's own")
     parser.add_argument("--clips", type=int, default=110, help="test clips of `past`")
     parser.add_argument("--times", type=int, default=8, help="diffusion times of `past`")
     parser.add_argument("--films", type=int, default=10)
@@ -301,10 +380,9 @@ def main() -> None:
     parser.add_argument("--classifiers", type=Path)
     options = parser.parse_args()
     pipeline = soundreel.load(options.model)
-    assert isinstance(pipeline, MMLDMPipeline)
-    assert pipeline.long_generator is not None, "a model with the phase `long`"
     measure = {"past": past, "seams": seams, "drift": drift}[options.what]
-    with autocast(pipeline.device, options.precision if options.what == "past" else "float32"):
+    precision = options.precision or "auto" if options.what == "past" else "float32"
+    with autocast(pipeline.device, precision):
         print(json.dumps(measure(pipeline, options), indent=1))
 
 

@@ -71,11 +71,12 @@ def training_data(folder: Path, name: str) -> Path:
     return data
 
 
-def shortened(config: Any, steps: int) -> dict[str, Any]:
-    """Return what makes every stage of a configuration last so many steps."""
+def shortened(config: Any, steps: int, processes: int = 1) -> dict[str, Any]:
+    """Return what makes every stage last so many steps, divisible among so many processes."""
     if isinstance(config, TrainConfig):
         total = steps * config.global_batch_size
         return {
+            "micro_batch_size": min(config.micro_batch_size, config.global_batch_size // processes),
             "total_samples": total,
             "warmup_samples": 0,
             "decay_samples": 0,
@@ -87,7 +88,7 @@ def shortened(config: Any, steps: int) -> dict[str, Any]:
         }
     changes = {}
     for entry in fields(config) if is_dataclass(config) else ():
-        inner = shortened(getattr(config, entry.name), steps)
+        inner = shortened(getattr(config, entry.name), steps, processes)
         if inner:
             changes[entry.name] = inner
     return changes
@@ -151,13 +152,11 @@ def merged(config: Any, changes: dict[str, Any]) -> Any:
 def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> None:
     """Print seconds per step of both sides by stage, and their ratio."""
     changes = out.with_suffix(".yaml")
-    changes.write_text(json.dumps(shortened(preset(name), arguments.steps)))
+    before = arguments.what == "before"
+    settings = shortened(preset(name), arguments.steps, processes=1 if before else 2)
+    changes.write_text(json.dumps(settings))
     sides: dict[str, tuple[Path, int]] = {"after": (HERE, 1)}
-    sides |= (
-        {"before": (arguments.checkout.resolve(), 1)}
-        if arguments.what == "before"
-        else {"two": (HERE, 2)}
-    )
+    sides |= {"before": (arguments.checkout.resolve(), 1)} if before else {"two": (HERE, 2)}
     rates: dict[str, dict[str, list[float]]] = {}
     for turn in range(arguments.turns):
         for side, (checkout, processes) in sides.items():

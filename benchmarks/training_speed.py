@@ -178,8 +178,11 @@ def train(name: str, data: Path, out: Path, changes: Path, checkout: Path, proce
     if processes > 1:
         program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [*program, "soundreel", "train", name, "--data", data, "--out", out]
+    command += (
+        [] if isinstance(getattr(preset(name), "train", None), TrainConfig) else ["--all-stages"]
+    )
     done = subprocess.run(
-        [*map(str, command), "--config", str(changes), "--all-stages"],
+        [*map(str, command), "--config", str(changes)],
         env={**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

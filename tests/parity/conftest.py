@@ -7,6 +7,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from published_mm_ldm import (
+    AUDIO_ENCODER,
+    CLASS_HEAD,
+    CONTRASTIVE_HEAD,
+    PROJECTOR,
+    VIDEO_ENCODER,
+    autoencoder_config,
+    load_official,
+)
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,16 +25,7 @@ from soundreel.diffusion.vp_time import VPTime
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.official_keys import from_official
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
-from soundreel.systems.mm_ldm.official_configs import autoencoder_config
-from soundreel.systems.mm_ldm.official_keys import (
-    AUDIO_ENCODER,
-    CLASS_HEAD,
-    CONTRASTIVE_HEAD,
-    PROJECTOR,
-    VIDEO_ENCODER,
-    load_official,
-    signal_decoder_rules,
-)
+from soundreel.systems.mm_ldm.official_keys import signal_decoder_rules
 from soundreel.types import AV
 
 

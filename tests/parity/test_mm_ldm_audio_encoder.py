@@ -2,14 +2,9 @@
 
 import pytest
 import torch
+from published_mm_ldm import AUDIO_ENCODER, encoder_config, load_official
 
-from soundreel.systems.mm_ldm.official_configs import encoder_config
-from soundreel.systems.mm_ldm.official_keys import (
-    AUDIO_ENCODER,
-    key_table,
-    load_official,
-    to_official,
-)
+from soundreel.systems.mm_ldm.official_keys import key_table, to_official
 from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoder, AudioEncoderConfig
 
 

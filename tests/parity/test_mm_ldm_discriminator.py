@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from published_mm_ldm import DISCRIMINATOR, discriminator_config, load_official
 
 from soundreel.systems.mm_ldm.discriminator import (
     Discriminator,
@@ -9,13 +10,7 @@ from soundreel.systems.mm_ldm.discriminator import (
     hinge_loss,
     triples,
 )
-from soundreel.systems.mm_ldm.official_configs import discriminator_config
-from soundreel.systems.mm_ldm.official_keys import (
-    DISCRIMINATOR,
-    key_table,
-    load_official,
-    to_official,
-)
+from soundreel.systems.mm_ldm.official_keys import key_table, to_official
 
 
 @pytest.fixture

@@ -4,14 +4,10 @@ import json
 
 import pytest
 import torch
+from published_mm_ldm import from_published_state, to_published_state
 from safetensors.torch import load_file
 
-from soundreel.systems.mm_ldm.generator import (
-    GeneratorConfig,
-    JointTransformer,
-    from_published_state,
-    to_published_state,
-)
+from soundreel.systems.mm_ldm.generator import GeneratorConfig, JointTransformer
 from soundreel.types import AV, LatentSpec
 
 CASES = ("joint", "audio_to_video", "video_to_audio", "null_context")

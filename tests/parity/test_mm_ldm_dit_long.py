@@ -4,16 +4,19 @@ import json
 
 import pytest
 import torch
+from published_mm_ldm import (
+    from_published_state,
+    history_encoder_from_published,
+    history_encoder_to_published,
+)
 from safetensors.torch import load_file
 
 from soundreel.diffusion.schedules import respace, scaled_linear_schedule
-from soundreel.systems.mm_ldm.generator import GeneratorConfig, from_published_state
+from soundreel.systems.mm_ldm.generator import GeneratorConfig
 from soundreel.systems.mm_ldm.history_encoder import (
     HistoryEncoder,
     LongGenerator,
     LongGeneratorConfig,
-    history_encoder_from_published,
-    history_encoder_to_published,
 )
 from soundreel.systems.mm_ldm.sampling import SamplingConfig, sample_latents
 from soundreel.types import AV, LatentSpec

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from published_mm_ldm import from_published_state
 from safetensors.torch import load_file
 
 from soundreel.diffusion.process import q_sample
 from soundreel.diffusion.schedules import scaled_linear_schedule
-from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig, from_published_state
+from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
 from soundreel.systems.mm_ldm.generator_loss import (
     GeneratorDraws,
     GeneratorObjective,

@@ -2,15 +2,10 @@
 
 import pytest
 import torch
+from published_mm_ldm import kl_vae_config, load_official
 
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
-from soundreel.systems.mm_ldm.official_configs import kl_vae_config
-from soundreel.systems.mm_ldm.official_keys import (
-    KL_VAE_COMPVIS,
-    key_table,
-    load_official,
-    to_official,
-)
+from soundreel.systems.mm_ldm.official_keys import KL_VAE_COMPVIS, key_table, to_official
 
 
 @pytest.fixture

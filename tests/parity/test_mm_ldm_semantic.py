@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from torch.nn import functional
-
-from soundreel.systems.mm_ldm.official_configs import projector_config
-from soundreel.systems.mm_ldm.official_keys import (
+from published_mm_ldm import (
     CLASS_HEAD,
     CONTRASTIVE_HEAD,
     PROJECTOR,
-    key_table,
     load_official,
-    to_official,
+    projector_config,
 )
+from torch.nn import functional
+
+from soundreel.systems.mm_ldm.official_keys import key_table, to_official
 from soundreel.systems.mm_ldm.semantic import ClassHead, ContrastiveHead, Projector
 from soundreel.types import AV
 

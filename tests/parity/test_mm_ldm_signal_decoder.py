@@ -4,14 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from published_mm_ldm import latent_spec, load_official, signal_decoder_config
 
-from soundreel.systems.mm_ldm.official_configs import latent_spec, signal_decoder_config
-from soundreel.systems.mm_ldm.official_keys import (
-    key_table,
-    load_official,
-    signal_decoder_rules,
-    to_official,
-)
+from soundreel.systems.mm_ldm.official_keys import key_table, signal_decoder_rules, to_official
 from soundreel.systems.mm_ldm.signal_decoder import DecoderCondition, SignalDecoder
 from soundreel.types import AV
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import av
 import pytest
 import torch
+from published_mm_ldm import kl_vae_config, load_official
 from safetensors.torch import save_file
 from torch import nn
 
@@ -13,7 +14,6 @@ from soundreel.checkpoints.errors import CheckpointError
 from soundreel.systems.mm_ldm.first_stage_loss import freeze_encoder
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
-from soundreel.systems.mm_ldm.official_configs import kl_vae_config
 from soundreel.systems.mm_ldm.official_keys import KL_VAE_COMPVIS, to_official
 from soundreel.systems.mm_ldm.stable_diffusion_keys import kl_vae_diffusers_rules
 
@@ -161,7 +161,6 @@ def test_reconstruction_equals_that_of_diffusers():
         norm_num_groups=32,
     ).eval()
     ours = model(KLVAEConfig(width=32, channel_mult=(1, 2, 2), num_res_blocks=1))
-    from soundreel.systems.mm_ldm.official_keys import load_official
 
     load_official(ours, theirs.state_dict(), kl_vae_diffusers_rules(3))
     image = torch.rand(2, 3, 32, 32) * 2 - 1

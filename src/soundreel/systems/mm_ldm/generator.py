@@ -11,7 +11,7 @@ the noisy one. Letters: b batch, n token, d width, c channel, h w grid, p q insi
 Source: Sun et al. 2024 (arXiv 2410.01594), stage 3 and appendix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -287,52 +287,3 @@ class Generator(nn.Module):
         return Prediction(
             output.map(lambda x: x.chunk(2, dim=1)[0]), output.map(lambda x: x.chunk(2, dim=1)[1])
         )
-
-
-PUBLISHED_PREFIXES = (
-    ("time_embedding.first.", "t_embedder.mlp.0."),
-    ("time_embedding.last.", "t_embedder.mlp.2."),
-    ("context_projection.", "c_embedder."),
-    *(
-        pair
-        for name in SEQUENCE_ORDER
-        for pair in (
-            (f"embed.{name}.start", f"eos_{name}"),
-            (f"embed.{name}.modality_embedding", f"mod_embed_{name}"),
-            (f"embed.{name}.position_table", f"pos_embed_{name}"),
-            (f"embed.{name}.patch.", f"x_embedder_{name}.proj."),
-            (f"embed.{name}.condition_patch.", f"cond_embedder_{name}.proj."),
-            (f"head.{name}.output.", f"final_layer_{name}.linear."),
-            (f"head.{name}.modulation.", f"final_layer_{name}.adaLN_modulation."),
-        )
-    ),
-)
-PUBLISHED_BLOCK_PARTS = (
-    (".attention.qkv.", ".attn.qkv."),
-    (".attention.output.", ".attn.proj."),
-    (".mlp.0.", ".mlp.fc1."),
-    (".mlp.2.", ".mlp.fc2."),
-    (".modulation.", ".adaLN_modulation."),
-)
-
-
-def _rename(key: str, *, to_published: bool) -> str:
-    source, target = (0, 1) if to_published else (1, 0)
-    if key.startswith("blocks."):
-        for pair in PUBLISHED_BLOCK_PARTS:
-            if pair[source] in key:
-                return key.replace(pair[source], pair[target])
-    for pair in PUBLISHED_PREFIXES:
-        if key.startswith(pair[source]):
-            return pair[target] + key.removeprefix(pair[source])
-    raise SoundreelError(f"no name is known for the weight {key!r} of a joint transformer")
-
-
-def from_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of the published transformer under the names of `JointTransformer`."""
-    return {_rename(key, to_published=False): value for key, value in state.items()}
-
-
-def to_published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of a `JointTransformer` under the published names."""
-    return {_rename(key, to_published=True): value for key, value in state.items()}

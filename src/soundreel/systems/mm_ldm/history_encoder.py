@@ -13,7 +13,6 @@ A previous latent of zeros means that there is none, so one network serves four 
 Source: Sun et al. 2024 (arXiv 2410.01594), appendix on long video.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,15 +28,12 @@ from soundreel.systems.mm_ldm.generator import (
     Generator,
     GeneratorConfig,
     TransformerTrunk,
-    from_published_state,
     linear,
-    to_published_state,
 )
 from soundreel.training.parallel import unwrapped
 from soundreel.types import AV
 
 NO_LATENTS = AV(None, None)
-UNUSED_PUBLISHED_PREFIX = "final_layer_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,29 +163,3 @@ def generator_of(network: nn.Module) -> Generator:
     inner = inner.generator if isinstance(inner, LongGenerator) else inner
     assert isinstance(inner, Generator), "this objective trains a Generator"
     return inner
-
-
-def history_encoder_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of the published condition encoder under the names of `HistoryEncoder`."""
-    taps = {
-        f"taps.{key.split('.')[1]}.weight": value
-        for key, value in state.items()
-        if key.startswith("zero_layers.")
-    }
-    others = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(("zero_layers.", UNUSED_PUBLISHED_PREFIX))
-    }
-    return {**from_published_state(others), **taps}
-
-
-def history_encoder_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of a `HistoryEncoder` under the published names, without the unused heads."""
-    taps = {
-        f"zero_layers.{key.split('.')[1]}.0.weight": value
-        for key, value in state.items()
-        if key.startswith("taps.")
-    }
-    others = {key: value for key, value in state.items() if not key.startswith("taps.")}
-    return {**to_published_state(others), **taps}

@@ -25,71 +25,6 @@ RESIDUAL: Rules = (
     (r"\bskip\.", "skip_connection."),
 )
 
-ATTENTION: Rules = ((r"\.attention\.(\d+)\.out\.", r".attention.\1.proj_out."),)
-
-TRUNK: Rules = (
-    (r"^trunk\.blocks\.0\.conv\.", "input_blocks.0."),
-    (r"^trunk\.blocks\.(\d+)\.conv\.", r"input_blocks.\1.0.op."),
-    (r"^trunk\.blocks\.(\d+)\.residual\.", r"input_blocks.\1.0."),
-    *ATTENTION,
-    (r"^trunk\.blocks\.(\d+)\.attention\.0\.", r"input_blocks.\1.1."),
-    (r"^trunk\.blocks\.(\d+)\.attention\.1\.", r"input_blocks.\1.2."),
-    *RESIDUAL,
-)
-
-
-def _encoder_rules(modality: str) -> Rules:
-    head = ((r"block\.conv\.", "0."), (r"norm\.", "1."), (r"out\.", "3."))
-    heads = [
-        (rf"^{ours}\.{part}", f"{theirs}.{number}")
-        for ours, theirs in (("mean_head", "out_vc"), ("logvar_head", "out_vc_var"))
-        for part, number in head
-    ]
-    return (
-        (r"^content$", f"{modality}_content"),
-        *heads,
-        (r"^index_embed\.first\.", "index_embed.0."),
-        (r"^index_embed\.last\.", "index_embed.2."),
-        (r"^pyramid\.blocks\.(\d+)\.residual\.", r"output_blocks.\1.0."),
-        (r"^pyramid\.blocks\.(\d+)\.out\.", r"output_blocks.\1.1.0."),
-        *TRUNK,
-    )
-
-
-VIDEO_ENCODER = _encoder_rules("video")
-AUDIO_ENCODER = _encoder_rules("audio")
-
-PROJECTOR: Rules = (
-    (r"^conv\.", "out.0."),
-    (r"^norm\.", "out.1."),
-    (r"^out\.(?=weight|bias)", "out.4."),
-    *TRUNK,
-)
-
-CLASS_HEAD: Rules = (
-    (r"^(map_\w+)\.conv1\.", r"\1.0."),
-    (r"^(map_\w+)\.conv2\.", r"\1.2."),
-    (r"^out\.", "out.4."),
-    (r"^mix\.", "out.0."),
-    (r"^norm\.", "out.1."),
-)
-
-CONTRASTIVE_HEAD: Rules = (
-    (r"^(map_\w+)\.conv1\.", r"\1.0."),
-    (r"^(map_\w+)\.norm\.", r"\1.1."),
-    (r"^(map_\w+)\.conv2\.", r"\1.3."),
-    (r"^out_(\w+)\.", r"map_\1.5."),
-    (r"^temperature_", "contrastive_temp_"),
-)
-
-DISCRIMINATOR: Rules = (
-    (r"^slot_embed$", "frame_embed"),
-    (r"^block\.conv\.", "out.0."),
-    (r"^norm\.", "out.1."),
-    (r"^out\.(?=weight|bias)", "out.5."),
-    *TRUNK,
-)
-
 TRANSFORMER: Rules = (
     (r"\.layers\.", ".transformer_blocks."),
     (r"\.self_attention\.", ".attn1."),
@@ -214,11 +149,6 @@ def to_official(
     if shapes is None:
         return published
     return {key: value.reshape(tuple(shapes[key])) for key, value in published.items()}
-
-
-def load_official(module: nn.Module, state: Mapping[str, Tensor], rules: Rules) -> None:
-    """Copy published tensors into a module; raises `SoundreelError` as `from_official` does."""
-    module.load_state_dict(from_official(module, state, rules))
 
 
 def _squeezed(x: Tensor) -> list[int]:

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ PRESETS = {
     "processes": ("mm-diffusion-small", "mm-ldm-small"),
     "before": ("mm-diffusion-small", "mm-diffusion-sr-small", "mm-ldm-small"),
 }
+
+
+PARTS = ("network", "update", "data")
 
 
 def main() -> None:
@@ -95,19 +99,28 @@ def shortened(config: Any, steps: int, processes: int = 1) -> dict[str, Any]:
 
 
 def print_overhead(name: str, data: Path, out: Path, steps: int) -> None:
-    """Print the share of a step outside of forward pass, backward pass and optimizer."""
+    """Print seconds of a step and shares of it: the update, the next batch, and all the rest.
+
+    The update is that of weights, their average and the clipping of gradients; clips are decoded
+    once and then kept. What is left over is neither of these nor a forward or backward pass.
+    """
     (own,) = (entry for entry in all_systems() if name in entry.presets)
     config = merged(preset(name), shortened(preset(name), steps))
-    spent, marks, totals = [0.0], {}, {}
+    spent, marks, totals = dict.fromkeys(PARTS, 0.0), {}, {}
 
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(function: Callable[..., Any], kind: str = "network") -> Callable[..., Any]:
         def call(*values: Any, **named: Any) -> Any:
             started = time.perf_counter()
             result = function(*values, **named)
-            spent[0] += time.perf_counter() - started
+            spent[kind] += time.perf_counter() - started
             return result
 
         return call
+
+    def batches(*values: Any) -> Iterator[Any]:
+        read = timed(partial(next, read_batches(*values)), "data")
+        while True:
+            yield read()
 
     def make_trainee(*values: Any, **named: Any) -> Any:
         trainee = original(*values, **named)
@@ -116,28 +129,42 @@ def print_overhead(name: str, data: Path, out: Path, steps: int) -> None:
             objective = StepObjective(timed(objective.prepare), timed(objective.loss))
         else:
             objective = timed(objective)
-        trainee.optimizer.step = timed(trainee.optimizer.step)
+        trainee.optimizer.step = timed(trainee.optimizer.step, "update")
+        if trainee.ema is not None:
+            trainee.ema.update = timed(trainee.ema.update, "update")
         return replace(trainee, objective=objective)
 
     def mark(numbers: Any) -> None:
         stage = next(key for key in numbers if "/" in key).partition("/")[0]
         now = time.perf_counter()
         if stage in marks:
-            totals.setdefault(stage, []).append((now - marks[stage], spent[0]))
-        marks[stage], spent[0] = now, 0.0
+            totals.setdefault(stage, []).append((now - marks[stage], *spent.values()))
+        marks[stage] = now
+        spent.update(dict.fromkeys(PARTS, 0.0))
 
     original, run.make_trainee = run.make_trainee, make_trainee
+    read_batches, run.Run._batches = run.Run._batches, batches
     backward, torch.Tensor.backward = torch.Tensor.backward, timed(torch.Tensor.backward)
+    norms = torch.nn.utils
+    measure, clip = norms.get_total_norm, norms.clip_grads_with_norm_
+    norms.get_total_norm = timed(measure, "update")
+    norms.clip_grads_with_norm_ = timed(clip, "update")
     try:
         own.train(config, data, out, trackers=lambda: [mark])
     finally:
         run.make_trainee, torch.Tensor.backward = original, backward
+        norms.get_total_norm, norms.clip_grads_with_norm_ = measure, clip
+        run.Run._batches = read_batches
     for stage, found in totals.items():
-        shares = [1 - inner / whole for whole, inner in found[1:]]
-        seconds = statistics.median(whole for whole, _ in found[1:])
-        print(
-            f"| {name} | {stage} | {seconds:.2f} s | {statistics.median(shares):.1%} |", flush=True
+        seconds = statistics.median(whole for whole, *_ in found[1:])
+        shares = [
+            [part / whole for part in (update, data, whole - sum((net, update, data)))]
+            for whole, net, update, data in found[1:]
+        ]
+        update, data, rest = (
+            f"{statistics.median(part):.1%}" for part in zip(*shares, strict=True)
         )
+        print(f"| {name} | {stage} | {seconds:.2f} s | {update} | {data} | {rest} |", flush=True)
 
 
 def merged(config: Any, changes: dict[str, Any]) -> Any:
@@ -150,46 +177,57 @@ def merged(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> None:
-    """Print seconds per step of both sides by stage, and their ratio."""
+    """Print clips per second by stage of both sides, and their ratio.
+
+    Two processes also get the ratio of two trainings that know nothing of each other: what the
+    machine itself allows, whose cores share caches and memory.
+    """
     changes = out.with_suffix(".yaml")
     before = arguments.what == "before"
     settings = shortened(preset(name), arguments.steps, processes=1 if before else 2)
     changes.write_text(json.dumps(settings))
-    sides: dict[str, tuple[Path, int]] = {"after": (HERE, 1)}
-    sides |= {"before": (arguments.checkout.resolve(), 1)} if before else {"two": (HERE, 2)}
+    other = {"before": 1} if before else {"two": 2, "beside": 1}
     rates: dict[str, dict[str, list[float]]] = {}
     for turn in range(arguments.turns):
-        for side, (checkout, processes) in sides.items():
-            folder = out / f"{side}{turn}"
-            train(name, data, folder, changes, checkout, processes)
-            for log in sorted(folder.rglob("log.jsonl")):
+        for side, processes in {"after": 1, **other}.items():
+            checkout = arguments.checkout.resolve() if side == "before" else HERE
+            folders = [out / f"{side}{turn}-{run}" for run in range(1 + (side == "beside"))]
+            started = [train(name, data, at, changes, checkout, processes) for at in folders]
+            for process in started:
+                if process.wait():
+                    sys.exit(f"{checkout}: {process.stderr.read()[-2000:]}")
+            for log in sorted(folders[0].rglob("log.jsonl")):
                 found = [line["samples_per_s"] for line in read_log(log)][2:]
-                stage = str(log.parent.relative_to(folder))
+                stage = str(log.parent.relative_to(folders[0]))
                 rates.setdefault(stage, {}).setdefault(side, []).extend(found)
     for stage, found in rates.items():
-        first, second = (statistics.median(found[side]) for side in sides)
-        ratio = first / second if arguments.what == "before" else second / first
-        print(f"| {name} | {stage} | {first:.2f}/s | {second:.2f}/s | {ratio:.2f} |", flush=True)
+        medians = {side: statistics.median(values) for side, values in found.items()}
+        first = medians["after"]
+        if before:
+            shown = [f"{medians['before']:.2f}/s", f"{first / medians['before']:.2f}"]
+        else:
+            limit = 2 * medians["beside"] / first
+            shown = [f"{medians['two']:.2f}/s", f"{medians['two'] / first:.2f}", f"{limit:.2f}"]
+        print(f"| {name} | {stage} | {first:.2f}/s | {' | '.join(shown)} |", flush=True)
 
 
-def train(name: str, data: Path, out: Path, changes: Path, checkout: Path, processes: int) -> None:
-    """Train a preset with the command of a checkout."""
+def train(
+    name: str, data: Path, out: Path, changes: Path, checkout: Path, processes: int
+) -> subprocess.Popen[str]:
+    """Start to train a preset with the command of a checkout."""
     program = [sys.executable, "-m"]
     if processes > 1:
         program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [*program, "soundreel", "train", name, "--data", data, "--out", out]
-    command += (
-        [] if isinstance(getattr(preset(name), "train", None), TrainConfig) else ["--all-stages"]
-    )
-    done = subprocess.run(
+    has_one_stage = isinstance(getattr(preset(name), "train", None), TrainConfig)
+    command += [] if has_one_stage else ["--all-stages"]
+    return subprocess.Popen(
         [*map(str, command), "--config", str(changes)],
         env={**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    if done.returncode:
-        sys.exit(f"{checkout}: {done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ from typing import Any
 
 import torch
 
-from soundreel.data.options import PrepareOptions
-from soundreel.data.prepare import prepare_dataset
 from soundreel.systems import all_systems, preset
 from soundreel.training import run
 from soundreel.training.loop import TrainConfig
@@ -53,25 +51,31 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.preset or PRESETS[arguments.what]:
-            data = training_data(Path(folder), name)
+            data = training_data(Path(folder), name, arguments.checkout or HERE)
             if arguments.what == "overhead":
                 print_overhead(name, data, Path(folder) / name, arguments.steps)
             else:
                 compare(name, data, Path(folder) / name, arguments)
 
 
-def training_data(folder: Path, name: str) -> Path:
-    """Render and prepare scenes as a preset wants them."""
+def training_data(folder: Path, name: str, checkout: Path = HERE) -> Path:
+    """Render scenes as a preset wants them, and prepare them with the command of a checkout."""
     config = preset(name)
     clip = getattr(config, "clip", None)
     size = config.network.size if clip is None else clip.height
     rate, length_s = ("10", 1.6) if clip is None else (str(clip.frame_rate), 2 * clip.duration_s)
     scenes, data = folder / f"{name}-scenes", folder / f"{name}-data"
-    command = [sys.executable, "-m", "soundreel", "render", scenes, "--count", "22", "--size", size]
-    command += ["--duration-s", float(length_s), "--frame-rate", rate]
-    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-    options = PrepareOptions(height=size, width=size, frame_rate=rate, min_duration_s=0.5)
-    prepare_dataset(scenes, data, options)
+    render = ["render", scenes, "--count", "22", "--size", size]
+    render += ["--duration-s", float(length_s), "--frame-rate", rate]
+    prepare = ["prepare", scenes, data, "--height", size, "--width", size]
+    prepare += ["--frame-rate", rate, "--min-duration-s", "0.5"]
+    for command in (render, prepare):
+        subprocess.run(
+            [sys.executable, "-m", "soundreel", *map(str, command)],
+            env={**os.environ, "PYTHONPATH": str(checkout / "src")},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     return data
 
 
@@ -218,7 +222,7 @@ def train(
     program = [sys.executable, "-m"]
     if processes > 1:
         program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command = [*program, "soundreel", "train", name, "--data", data, "--out", out]
+    command: list[object] = [*program, "soundreel", "train", name, "--data", data, "--out", out]
     has_one_stage = isinstance(getattr(preset(name), "train", None), TrainConfig)
     command += [] if has_one_stage else ["--all-stages"]
     return subprocess.Popen(

@@ -1,5 +1,6 @@
 """Where the reference tensors and the real clips lie; tests that need an absent one are skipped."""
 
+import json
 import os
 import random
 import shutil
@@ -118,6 +119,18 @@ def _module(path: str) -> ModuleType:
 def damaged() -> Callable[[bytes, random.Random], bytes]:
     """`damaged(content, random)`: what disks, networks and editors do to a file."""
     return _module("attacks/damage.py").damage
+
+
+@pytest.fixture(scope="session")
+def edit_json() -> Callable[..., None]:
+    """`edit_json(path, changes)`: what a person changes by hand, who removes the checksum."""
+
+    def edit(path: Path, changes: dict[str, Any]) -> None:
+        values = json.loads(path.read_text())
+        values.pop("checksum", None)
+        path.write_text(json.dumps(values | changes))
+
+    return edit
 
 
 @pytest.fixture(scope="session")

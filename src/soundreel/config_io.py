@@ -14,7 +14,6 @@ reads the value of `evening` as `whitening`, and ignores `freeze`, which must ha
 
 import difflib
 import functools
-import json
 import math
 import reprlib
 import types
@@ -25,8 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text
-from soundreel.json_yaml import read_json, read_yaml
+from soundreel.json_yaml import read_checked_json, read_yaml, write_checked_json
 
 Config = TypeVar("Config")
 
@@ -81,17 +79,17 @@ def config_from_json(
 
 
 def save_json(config: Any, path: Path) -> None:
-    """Write a configuration as a JSON file, whole or not at all."""
-    write_text(path, json.dumps(config_to_json(config), indent=2) + "\n")
+    """Write a configuration as a JSON file with its checksum, whole or not at all."""
+    write_checked_json(path, config_to_json(config))
 
 
 def load_json(kind: type[Config], path: Path, *, error: type[Exception] = ConfigError) -> Config:
     """Read a configuration that `save_json` wrote.
 
     Raises:
-        ConfigError: unreadable, or not such a configuration.
+        ConfigError: unreadable, changed since it was written, or not such a configuration.
     """
-    return config_from_json(kind, read_json(path, error), str(path), error=error)
+    return config_from_json(kind, read_checked_json(path, error), str(path), error=error)
 
 
 def merge_file(config: Config, path: Path) -> Config:

@@ -1,14 +1,22 @@
-"""JSON and YAML files of unknown origin to plain values, within limits of size and depth."""
+"""JSON and YAML files of unknown origin to plain values, within limits of size and depth.
+
+Files that the package itself writes carry a checksum of their content, as their last key.
+"""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from soundreel.files import checksum, write_text
+
 MAX_JSON_BYTES, MAX_YAML_BYTES = 16 * 2**20, 2**18  # YAML is read a hundred times slower
 MAX_DEPTH, MAX_VALUES = 64, 200_000
 """Limits of a file's nesting and of its number of values, those that a YAML alias repeats
 counted each time."""
+
+CHECKSUM = "checksum"
+"""Key of the CRC-32 of all else in a file, written in one way whatever its spaces and order."""
 
 
 def read_json(path: Path, error: type[Exception]) -> Any:
@@ -18,6 +26,38 @@ def read_json(path: Path, error: type[Exception]) -> Any:
         error: absent, no JSON, too large, or nested too deeply.
     """
     return parse_json(_content(path, MAX_JSON_BYTES, error), str(path), error)
+
+
+def write_checked_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file with the checksum of its content, whole or not at all.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    write_text(path, json.dumps({**content, CHECKSUM: _checksum(content)}, indent=2) + "\n")
+
+
+def read_checked_json(path: Path, error: type[Exception]) -> Any:
+    """Read a JSON file that `write_checked_json` wrote; files of older releases have no checksum.
+
+    Raises:
+        error: as `read_json`, or the content has changed since it was written.
+    """
+    content = read_json(path, error)
+    if not isinstance(content, dict) or CHECKSUM not in content:
+        return content
+    expected, found = content.pop(CHECKSUM), _checksum(content)
+    if expected != found:
+        raise error(
+            f"{path}: damaged since it was written (its checksum is {found}, not "
+            f"{str(expected)[:20]!r}); copy it again or, if you changed it yourself, remove its "
+            f"{CHECKSUM!r}"
+        )
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return f"{checksum(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def parse_json(text: str | bytes, where: str, error: type[Exception]) -> Any:

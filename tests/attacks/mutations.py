@@ -9,6 +9,7 @@ content are faults.
 
 import argparse
 import hashlib
+import io
 import os
 import random
 import resource
@@ -19,7 +20,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -85,10 +87,11 @@ def _make_dataset(root: Path) -> None:
 
 
 def _read_dataset(root: Path) -> str:
-    from soundreel.data.manifest import load_manifest
+    from soundreel.data.manifest import DatasetInfo, load_manifest
     from soundreel.data.verify import verify_dataset
 
-    return f"{verify_dataset(root / 'set')} {load_manifest(root / 'set')}"
+    about = replace(DatasetInfo.load(root / "set"), manifest_checksum="", checksums={})
+    return f"{verify_dataset(root / 'set')} {about} {load_manifest(root / 'set')}"
 
 
 def _make_journal(root: Path) -> None:
@@ -135,7 +138,9 @@ def _read_cache(root: Path) -> str:
 
     data = LatentDataset(root)
     rows = [data[index] for index in range(len(data))]
-    return str([(r.key, r.label, r.start_frame, [t.tolist() for t in r.av.tensors]) for r in rows])
+    return str(data.info) + str(
+        [(r.key, r.label, r.start_frame, [t.tolist() for t in r.av.tensors]) for r in rows]
+    )
 
 
 def _trainee() -> Any:
@@ -175,8 +180,61 @@ def _make_model(root: Path) -> None:
 
 def _read_model(root: Path) -> str:
     from soundreel.checkpoints.store import read_model
+    from soundreel.types import ClipSpec
 
-    return _hash(read_model(root).component("net").state())
+    model = read_model(root)
+    component = model.component("net")
+    return f"{model.index} {component.configuration(ClipSpec)} {_hash(component.state())}"
+
+
+def _make_adapter(root: Path) -> None:
+    from soundreel.checkpoints.adapter import save_lora
+    from soundreel.checkpoints.lora import LoRAConfig, add_lora
+
+    network, config = nn.Sequential(nn.Linear(5, 3)), LoRAConfig(rank=2)
+    add_lora(network, config)
+    save_lora(network, network.state_dict(), config, root / "a", component="net", model="base")
+
+
+def _read_adapter(root: Path) -> str:
+    from soundreel.checkpoints.adapter import Adapter
+
+    found = Adapter.read(root / "a")
+    products = {f"{n} {k}": m for n, pair in found.products.items() for k, m in enumerate(pair)}
+    return f"{found.rank} {found.alpha} {found.component} {_hash(products)}"
+
+
+def _captions(root: Path) -> Any:
+    from soundreel.data.captions import CaptionStates
+
+    def encode(captions: Any) -> torch.Tensor:
+        return torch.stack([torch.full((2, 3), float(len(caption))) for caption in captions])
+
+    return CaptionStates({"a": "dog", "b": "the sea"}, encode, root, fingerprint="f")
+
+
+def _read_captions(root: Path) -> str:
+    return str(_captions(root).of(["a", "b", "c"]).tolist())
+
+
+def _make_study(root: Path) -> None:
+    from soundreel.cli.main import run
+
+    for name in ("one", "real"):
+        _save_clip(root / name / "a.mkv")
+    systems = ("--system", f"one={root / 'one'}", "--real", str(root / "real"))
+    flags = ("--mos-trials", "1", "--turing-trials", "1", "--noise-checks", "0", "--seed", "3")
+    with redirect_stdout(io.StringIO()):
+        code = run(["study", "create", str(root / "study"), *systems, *flags])
+    if code:
+        raise SystemExit("the study cannot be made")
+
+
+def _read_study(root: Path) -> str:
+    from soundreel.study.service import StudyService
+
+    service = StudyService(root / "study")
+    return f"{service.study} {service.store.progress()} {service.store.answered_trials()}"
 
 
 def _make_weights(root: Path) -> None:
@@ -252,9 +310,15 @@ def _read_run(root: Path) -> str:
     from soundreel.config_io import load_json
     from soundreel.systems import preset
 
-    described = describe_run(root)
     load_json(type(preset("mm-diffusion-tiny")), root / "config.json")
-    return str(described)
+    return str(describe_run(root))
+
+
+def _read_settings(root: Path) -> str:
+    from soundreel.config_io import load_json
+    from soundreel.systems import preset
+
+    return str(load_json(type(preset("mm-diffusion-tiny")), root / "config.json"))
 
 
 KINDS = [
@@ -269,7 +333,10 @@ KINDS = [
     ),
     Kind("latent cache", _make_cache, ("*.safetensors", "cache.json"), _read_cache),
     Kind("training checkpoint", _make_checkpoint, ("*/*",), _read_checkpoint),
+    Kind("caption states", _captions, ("*",), _read_captions),
     Kind("model folder", _make_model, ("net/*", "model_index.json"), _read_model),
+    Kind("LoRA adapter", _make_adapter, ("a/*",), _read_adapter),
+    Kind("study", _make_study, ("study/study.json", "study/clips/*"), _read_study),
     Kind("PyTorch file", _make_weights, ("*.pt",), _read_weights, is_checked=False),
     Kind(
         "YAML configuration",
@@ -280,6 +347,7 @@ KINDS = [
     ),
     Kind("list of videos", _make_list, ("list.csv",), _read_list, is_checked=False),
     Kind("media file", _make_media, ("clip.*",), _read_media, is_checked=False),
+    Kind("settings of a run", _make_run, ("config.json",), _read_settings),
     Kind("run folder", _make_run, ("config.json", "log.jsonl"), _read_run, is_checked=False),
 ]
 

@@ -26,7 +26,7 @@ def run(script, *flags):
 
 
 def test_some_damaged_files_of_every_kind():
-    assert len(run("mutations.py", "--count", "60", "--seed", "1")) == 10
+    assert len(run("mutations.py", "--count", "75", "--seed", "1")) == 14
 
 
 def test_commands_killed_a_few_times():
@@ -36,9 +36,9 @@ def test_commands_killed_a_few_times():
 
 @pytest.mark.slow
 def test_ten_thousand_damaged_files():
-    assert len(run("mutations.py")) == 10
+    assert len(run("mutations.py")) == 14
 
 
 @pytest.mark.slow
 def test_fifty_kills_of_each_sort():
-    assert len(run("kills.py", "--random", "7", "--points", "7")) == 16
+    assert len(run("kills.py", "--random", "7", "--points", "7")) == 18

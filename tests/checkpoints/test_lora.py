@@ -7,15 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from soundreel.checkpoints.adapter import Adapter, save_lora, with_adapter
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.lora import (
-    Adapter,
     LoRAConfig,
     adapted,
     add_lora,
     merge_lora,
-    save_lora,
-    with_adapter,
 )
 from soundreel.checkpoints.store import ModelIndex, read_model, save_component, save_model_index
 from soundreel.cli.main import run
@@ -115,6 +113,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Adapter.read(folder).merge_into(other)
     path = folder / "adapter_config.json"
     values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"lora_alpha": 4}))
+    with pytest.raises(CheckpointError, match="the adapter is damaged since it was written"):
+        Adapter.read(folder)
     for change, message in (
         ({"r": 3}, "no two matrices of rank 3"),
         ({"r": "2"}, "must be numbers"),

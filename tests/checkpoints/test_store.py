@@ -82,7 +82,7 @@ def test_missing_and_damaged_files_are_named(tmp_path) -> None:
         load_model_index(tmp_path)
 
 
-def test_the_index_loads_back_equal_and_other_versions_are_refused(tmp_path) -> None:
+def test_the_index_loads_back_equal_and_other_versions_are_refused(tmp_path, edit_json) -> None:
     index = ModelIndex(
         system="mm-diffusion",
         components={"unet": "coupled-unet"},
@@ -91,8 +91,7 @@ def test_the_index_loads_back_equal_and_other_versions_are_refused(tmp_path) -> 
     )
     save_model_index(tmp_path, index)
     assert load_model_index(tmp_path) == index
-    path = tmp_path / "model_index.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    edit_json(tmp_path / "model_index.json", {"format_version": 99})
     with pytest.raises(CheckpointError, match="format_version is 99, this release reads 1"):
         load_model_index(tmp_path)
 
@@ -150,10 +149,9 @@ def test_a_folder_is_read_once_into_a_value(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "name", ["../evil", "/etc/evil", "a/b", "a\\b", "..", ".", "", "a\x00b", "nul\n", "x" * 65]
 )
-def test_a_component_has_a_plain_name(tmp_path, name) -> None:
+def test_a_component_has_a_plain_name(tmp_path, name, edit_json) -> None:
     index = save_model(tmp_path / "model") / "model_index.json"
-    values = json.loads(index.read_text())
-    index.write_text(json.dumps(values | {"components": {name: "test"}}))
+    edit_json(index, {"components": {name: "test"}})
     with pytest.raises(CheckpointError, match="a component is named by letters"):
         read_model(tmp_path / "model")
     before = sorted(tmp_path.rglob("*"))
@@ -173,6 +171,35 @@ def test_changed_weights_are_noticed(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="damaged since"):
         pack_model(tmp_path / "model", tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "net/config.json"])
+def test_changed_descriptions_are_noticed_and_older_ones_have_no_checksum(tmp_path, name) -> None:
+    folder = save_model(tmp_path / "model", settings={"steps": 20, "scale": 1.5})
+    path = folder / name
+    text = path.read_text()
+    changed = text.replace("20", "21") if name == "model_index.json" else text.replace("6", "5")
+    path.write_text(changed)
+    with pytest.raises(CheckpointError, match=f"{name}: damaged since it was written"):
+        read_model(folder)
+    values = json.loads(changed)
+    del values["checksum"]
+    path.write_text(json.dumps(values, sort_keys=True))
+    read_model(folder)
+    path.write_text(json.dumps(json.loads(text)))  # other spaces are no other content
+    read_model(folder)
+
+
+def test_a_component_alone_is_compared_with_the_index_of_its_folder(tmp_path) -> None:
+    folder = save_model(tmp_path / "model")
+    weights = folder / "net" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    for read in (
+        lambda: load_state(folder, "net"),
+        lambda: load_component(folder, "net", build, Config),
+    ):
+        with pytest.raises(CheckpointError, match="damaged since it was written"):
+            read()
 
 
 def test_weights_that_are_no_numbers_are_said_when_they_are_read(tmp_path) -> None:
@@ -211,12 +238,15 @@ def test_a_configuration_too_large_for_its_weights_takes_neither_memory_nor_time
 @pytest.mark.parametrize("seed", range(100))
 def test_a_damaged_folder_is_read_right_or_is_one_line(tmp_path, seed, damaged) -> None:
     folder = save_model(tmp_path / "model")
-    expected = read_model(folder).components["net"].state()
+    whole = read_model(folder)
+    expected = whole.components["net"].state()
     random = Random(seed)
     path = folder / random.choice(["model_index.json", "net/config.json", "net/model.safetensors"])
     path.write_bytes(damaged(path.read_bytes(), random))
     try:
-        network, _ = read_model(folder).components["net"].build(build, Config)
+        model = read_model(folder)
+        network, _ = model.components["net"].build(build, Config)
+        assert (model.index, model.components) == (whole.index, whole.components)
         found = network.state_dict()
     except CheckpointError as error:
         assert str(folder) in str(error)  # noqa: PT017 - either is right

@@ -1,5 +1,6 @@
 """A small data set and a run on it, made once: what commands are pointed at."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -85,14 +86,16 @@ def small_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def unfinished_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unfinished_run(
+    small_dataset: Path, tmp_path_factory: pytest.TempPathFactory, edit_json
+) -> Path:
     """A run that has seen 4 of 8 clips when it is looked at."""
     out = tmp_path_factory.mktemp("runs") / "unfinished"
     config = small_config()
     half = replace(config, train=replace(config.train, total_samples=4, preview_every=0))
     train_mm_diffusion(half, small_dataset, out)
-    text = (out / "config.json").read_text()
-    (out / "config.json").write_text(text.replace('"total_samples": 4', '"total_samples": 8'))
+    train = json.loads((out / "config.json").read_text())["train"]
+    edit_json(out / "config.json", {"train": train | {"total_samples": 8}})
     return out
 
 

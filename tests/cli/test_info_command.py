@@ -7,11 +7,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from soundreel.checkpoints.adapter import save_lora
+from soundreel.checkpoints.lora import LoRAConfig, add_lora
 from soundreel.checkpoints.store import read_model
 from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.config_io import save_json
+from soundreel.data.captions import CaptionStates
+from soundreel.data.latent_files import save_tensors
+from soundreel.json_yaml import write_checked_json
 from soundreel.systems import preset
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig, num_parameters
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
@@ -100,9 +107,10 @@ def test_a_young_run_has_no_losses_at_first(told, staged_run):
         ({"system": None}, "unknown system 'None'"),
     ],
 )
-def test_a_damaged_configuration_of_a_run_is_one_line(damage, told_of, staged_run, capsys):
-    path = staged_run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+def test_a_damaged_configuration_of_a_run_is_one_line(
+    damage, told_of, staged_run, edit_json, capsys
+):
+    edit_json(staged_run / "config.json", damage)
     assert run(["info", str(staged_run)]) == 2
     line = capsys.readouterr().err
     assert told_of in line
@@ -168,3 +176,65 @@ def test_all_of_a_run_a_model_and_a_data_set_can_be_verified(
         assert "damaged since it was written" in line
         shutil.rmtree(tmp_path / "run")
     assert run(["info", str(tmp_path), "--verify"]) == 2
+
+
+def test_everything_of_a_run_is_verified(small_run, tmp_path, capsys):
+    """Its settings, latents, captions and adapters, too, in whatever folder they lie."""
+    root = tmp_path / "run"
+    shutil.copytree(small_run, root)
+    CaptionStates({"a": "dog"}, lambda c: torch.ones(1, 2, 3), root / "captions", fingerprint="")
+    (root / "latents").mkdir()
+    save_tensors({"mean": torch.ones(4)}, root / "latents" / "stats.safetensors")
+    write_checked_json(root / "latents" / "cache.json", {"num_windows": 0})
+    network = nn.Sequential(nn.Linear(2, 2))
+    add_lora(network, LoRAConfig(rank=1))
+    state = network.state_dict()
+    about = {"component": "unet", "model": "base"}
+    save_lora(network, state, LoRAConfig(rank=1), root / "unet" / "adapter", **about)
+    assert run(["info", str(root), "--verify"]) == 0
+    said = capsys.readouterr().out.rpartition("verified: ")[2].strip()
+    assert said == "1 models, 1 adapters, 2 checkpoints, 0 latents, 1 captions"
+    for path in (
+        *("config.json", "model/model_index.json", "model/unet/config.json"),
+        *("unet/adapter/adapter_config.json", "unet/adapter/adapter_model.safetensors"),
+        *("latents/stats.safetensors", "latents/cache.json"),
+        *("captions/captions.json", "captions/states.safetensors"),
+    ):
+        whole = (root / path).read_bytes()
+        changed = whole[:-1] + b"\7"
+        if path.endswith(".json"):  # one value of them, so that it is still JSON of its kind
+            values = json.loads(whole)
+            name = next(
+                name for name in ("r", "system", "format_version", *values) if name in values
+            )
+            changed = json.dumps(values | {name: 7}).encode()
+        (root / path).write_bytes(changed)
+        assert run(["info", str(root), "--verify"]) == 2
+        line = capsys.readouterr().err
+        assert "damaged since it was written" in line
+        assert path.rpartition("/")[0] in line
+        assert line.count("\n") == 1
+        (root / path).write_bytes(whole)
+
+
+def test_a_study_is_told_and_verified(told, tmp_path, capsys):
+    for name in ("one", "real"):
+        (tmp_path / name).mkdir()
+        frames = np.zeros((12, 32, 32, 3), np.uint8)
+        Clip(frames, np.full((1, 19_200), 0.1, np.float32), Fraction(10), 16_000).save(
+            tmp_path / name / "a.mkv"
+        )
+    folder = tmp_path / "study"
+    flags = ["--mos-trials", "1", "--turing-trials", "1", "--noise-checks", "0"]
+    systems = ["--system", f"one={tmp_path / 'one'}", "--real", str(tmp_path / "real")]
+    assert run(["study", "create", str(folder), *systems, *flags]) == 0
+    capsys.readouterr()
+    lines = told(folder)
+    assert lines["clips"] == "one 1, real 1"
+    assert lines["format"] == "32x32 at 10 per second, 16000 Hz, 1.2 s"
+    assert run(["info", str(folder), "--verify"]) == 0
+    assert "verified: 2 clips of a study" in capsys.readouterr().out
+    clip = next((folder / "clips").iterdir())
+    clip.write_bytes(clip.read_bytes()[:-1] + b"\7")
+    assert run(["info", str(folder), "--verify"]) == 2
+    assert f"{clip.name} was changed" in capsys.readouterr().err

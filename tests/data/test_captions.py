@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from soundreel.data.captions import CaptionStates, class_captions, read_captions
+from soundreel.data.captions import CaptionStates, class_captions, read_captions, verify_states
 from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo, save_manifest
 
 
@@ -117,6 +118,26 @@ def test_each_distinct_caption_is_read_once_and_kept(data, tmp_path):
     CaptionStates(captions, encode, folder, fingerprint="b")
     CaptionStates({"clip0": "dog"}, encode, folder, fingerprint="b")
     assert len(encode.read) == 5, "another encoder or other captions are read anew"
+
+
+def test_changed_states_are_noticed(data, tmp_path):
+    captions, folder = class_captions(data), tmp_path / "states"
+    CaptionStates(captions, Encode(), folder, fingerprint="a")
+    assert verify_states(folder) == 2
+    path = folder / "states.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    states = CaptionStates(captions, Encode(), folder, fingerprint="a")
+    assert states.of(["clip0"])[0, 0, 0] == 9
+    for read in (lambda: states.of(["clip2"]), lambda: verify_states(folder)):
+        with pytest.raises(DataError, match=r"states\.safetensors: caption 1 damaged since"):
+            read()
+    path.write_bytes(whole.replace(b"checksum", b"checksun"))
+    with pytest.raises(DataError, match="damaged since"):
+        CaptionStates(captions, Encode(), folder, fingerprint="a")
+    save_file({"states": torch.ones(2, 2, 3).half()}, path)  # of an older release
+    old = CaptionStates(captions, Encode(), folder, fingerprint="a")
+    assert old.of(["clip0"])[0, 0, 0] == 1
 
 
 def test_an_interrupted_caching_starts_again(data, tmp_path):

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from soundreel.data.captions import read_captions
 from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
@@ -67,7 +68,23 @@ def test_damaged_lists_are_one_line_or_read_as_they_were(root, seed, damaged):
     except DataError as error:
         assert str(path) in str(error)  # noqa: PT017 - either is right
     else:
-        assert found[1] == expected[1] or path.name == "dataset.json"
+        assert found == expected
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "skipped.csv"])
+def test_changed_lists_are_noticed(whole, tmp_path, name):
+    (tmp_path / "list.csv").write_text(
+        f"path,caption\n{whole / 'in' / 'a' / 'a.mkv'},a dog\n{whole / 'absent.mkv'},nothing\n"
+    )
+    root = tmp_path / "set"
+    prepare_dataset(tmp_path / "list.csv", root, PrepareOptions(height=8, width=8))
+    assert verify_dataset(root) == 1
+    (root / name).write_text((root / name).read_text().replace("a", "o"))
+    with pytest.raises(DataError, match=f"{name}: damaged since it was written"):
+        verify_dataset(root)
+    if name == "captions.csv":
+        with pytest.raises(DataError, match=r"captions\.csv: damaged since it was written"):
+            read_captions(root / name, root)
 
 
 @pytest.mark.parametrize("seed", range(40))

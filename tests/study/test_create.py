@@ -154,9 +154,12 @@ def test_a_study_is_read_back_as_it_was_written(finished_study, make_study, tmp_
         ('"id": "', '"id": "../', "letters and digits"),
     ],
 )
-def test_a_damaged_description_is_refused(study_folder, before, after, message):
+def test_a_damaged_description_is_refused(study_folder, before, after, message, edit_json):
     path = study_folder / "study.json"
     path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(ValueError, match="damaged since it was written"):
+        load_study(study_folder)
+    edit_json(path, {})
     with pytest.raises(ValueError, match=message):
         load_study(study_folder)
 

@@ -40,6 +40,16 @@ def test_what_does_not_fit_stays_as_initialised_and_is_named(model, caplog):
     assert "has no other" in caplog.text
 
 
+def test_damaged_weights_are_taken_neither_into_a_network_nor_as_they_are(model, tmp_path):
+    weights = model / "net" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+    with pytest.raises(CheckpointError, match="damaged since it was written"):
+        InitialModel(model).load_into(network(3), "net")
+    with pytest.raises(CheckpointError, match="damaged since it was written"):
+        InitialModel(model).copy("net", tmp_path / "component", "network")
+    assert not (tmp_path / "component").exists()
+
+
 def test_another_architecture_and_no_model_are_refused(model, tmp_path):
     with pytest.raises(ConfigError, match=r"only \d+% of its net fits.*body.weight"):
         InitialModel(model).load_into(network(3, width=16), "net")

@@ -18,11 +18,11 @@ from torch.nn.modules import module as torch_module
 
 from soundreel.checkpoints.errors import CheckpointError, listed
 from soundreel.config_io import config_from_json
-from soundreel.files import file_checksum, writing_file
-from soundreel.json_yaml import read_json
+from soundreel.files import checksum, file_checksum, writing_file
+from soundreel.json_yaml import read_checked_json
 
 if TYPE_CHECKING:
-    from soundreel.checkpoints.lora import Adapter
+    from soundreel.checkpoints.adapter import Adapter
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
@@ -145,6 +145,19 @@ def save_tensors(state: Mapping[str, Tensor], path: Path) -> None:
         save_file(state, temporary, metadata={"format": "pt"})
 
 
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU."""
+    return tensor.contiguous().numpy().reshape(-1).view("uint8").data
+
+
+def tensors_checksum(tensors: Mapping[str, Tensor], start: int = 0) -> str:
+    """Return the CRC-32 of tensors, their names, types and shapes; `start` is that before them."""
+    for name in sorted(tensors):
+        about = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
+        start = checksum(about.encode(), tensor_bytes(tensors[name]), start=start)
+    return f"{start:08x}"
+
+
 @contextmanager
 def reading_tensors(path: Path) -> Iterator[None]:
     """Turn what reading a missing or damaged safetensors file raises into one line.
@@ -224,7 +237,7 @@ def _expected_shapes(
 def _read_config(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: file not found; the model folder is incomplete")
-    return read_json(path, CheckpointError)
+    return read_checked_json(path, CheckpointError)
 
 
 def _is_own(name: str) -> bool:

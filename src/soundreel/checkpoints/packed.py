@@ -7,7 +7,6 @@ unpacks such files unasked, so a packed folder is a model folder like any other;
 float32.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.checkpoints.store import read_model, save_model_index, writing_folder
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text
+from soundreel.json_yaml import write_checked_json
 
 SMALLEST = 4096  # elements from which on a matrix is worth its scales
 LEVELS = 127
@@ -71,8 +70,7 @@ def pack_model(source: str | Path, dest: Path) -> int:
             except SoundreelError as error:
                 raise CheckpointError(f"{component.folder}: {error}") from None
             save_tensors(packed, temporary / name / WEIGHTS_FILE)
-            config = json.dumps(component.config, indent=2) + "\n"
-            write_text(temporary / name / CONFIG_FILE, config)
+            write_checked_json(temporary / name / CONFIG_FILE, component.config)
             total += (temporary / name / WEIGHTS_FILE).stat().st_size
         save_model_index(temporary, model.index)
     return total

@@ -27,7 +27,7 @@ from soundreel.checkpoints.component import (
 )
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.config_io import config_from_json, save_json
-from soundreel.json_yaml import read_json
+from soundreel.json_yaml import read_checked_json
 from soundreel.types import ClipSpec
 
 FORMAT_VERSION = 1
@@ -75,12 +75,12 @@ def load_model_index(folder: Path) -> ModelIndex:
     """Read `model_index.json`.
 
     Raises:
-        CheckpointError: no model folder, or one of another format version.
+        CheckpointError: no model folder, a damaged index, or one of another format version.
     """
     path = Path(folder) / INDEX_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: no model folder here ({INDEX_FILE} is missing)")
-    value = read_json(path, CheckpointError)
+    value = read_checked_json(path, CheckpointError)
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -146,7 +146,8 @@ def load_component(
     folder: Path, name: str, build: Callable[[Any], Module], config_type: type[Config]
 ) -> tuple[Module, Config]:
     """Build one component of a folder; see `StoredComponent.build`."""
-    return StoredComponent.read(Path(folder) / name).build(build, config_type)
+    checksum = _checksum(Path(folder), name)
+    return StoredComponent.read(Path(folder) / name, checksum=checksum).build(build, config_type)
 
 
 def load_config(folder: Path, name: str, config_type: type[Config]) -> Config:
@@ -156,7 +157,14 @@ def load_config(folder: Path, name: str, config_type: type[Config]) -> Config:
 
 def load_state(folder: Path, name: str) -> dict[str, Tensor]:
     """Read the state dict of one component of a folder; see `StoredComponent.state`."""
-    return StoredComponent(folder=Path(folder) / name, config=None).state()
+    checksum = _checksum(Path(folder), name)
+    return StoredComponent(folder=Path(folder) / name, config=None, checksum=checksum).state()
+
+
+def _checksum(folder: Path, name: str) -> str:
+    """Return the checksum of a component's weights; empty where none was written."""
+    has_index = (folder / INDEX_FILE).is_file()
+    return load_model_index(folder).checksums.get(name, "") if has_index else ""
 
 
 def writing_folder(target: Path) -> AbstractContextManager[Path]:

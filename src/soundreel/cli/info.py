@@ -1,4 +1,4 @@
-"""`soundreel info PATH`: what a model, a run, a prepared data set or a media file holds."""
+"""`soundreel info PATH`: what a model, run, data set, study or media file holds."""
 
 import math
 import sys
@@ -9,25 +9,25 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from soundreel.checkpoints.adapter import ADAPTER_CONFIG, Adapter
 from soundreel.checkpoints.errors import CheckpointError
-from soundreel.checkpoints.lora import ADAPTER_CONFIG, Adapter
 from soundreel.checkpoints.store import (
     INDEX_FILE,
     ModelIndex,
     read_model,
 )
 from soundreel.cli.main import write
-from soundreel.cli.progress import progress_bar
 from soundreel.cli.training_display import clock_text
+from soundreel.cli.verify import verify_all
 from soundreel.config_io import load_json
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
-from soundreel.data.verify import verify_dataset
 from soundreel.errors import SoundreelError
-from soundreel.json_yaml import read_json
+from soundreel.json_yaml import read_checked_json
 from soundreel.media.probe import MediaInfo, probe
+from soundreel.study.design import STUDY_FILE, load_study
 from soundreel.systems import system
-from soundreel.training.state import list_checkpoints, verify_checkpoint
+from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
 
 RUN_CONFIG = "config.json"
@@ -39,7 +39,7 @@ def info(
     *,
     verify: bool = False,
 ) -> None:
-    """Describe a model folder, a run folder, a prepared data set or a media file.
+    """Describe a model folder, a run folder, a prepared data set, a study or a media file.
 
     Args:
         path: for example RUN/model, RUN, the folder that `soundreel prepare` made, or a clip.
@@ -47,7 +47,7 @@ def info(
     """
     lines = _describe(path)
     if verify:
-        lines["verified"] = _verify(path)
+        lines["verified"] = verify_all(path)
     show(lines)
 
 
@@ -76,35 +76,30 @@ def _describe(path: Path) -> dict[str, str]:
         return describe_adapter(path)
     if (path / DATASET_FILE).is_file():
         return describe(path)
+    if (path / STUDY_FILE).is_file():
+        return describe_study(path)
     if (path / RUN_CONFIG).is_file():
         return describe_run(path)
     raise SoundreelError(
-        f"{path}: neither a model ({INDEX_FILE}), a prepared data set ({DATASET_FILE}) nor a run"
-        f" ({RUN_CONFIG}) is in this folder"
+        f"{path}: neither a model ({INDEX_FILE}), a prepared data set ({DATASET_FILE}), a study"
+        f" ({STUDY_FILE}) nor a run ({RUN_CONFIG}) is in this folder"
     )
 
 
-def _verify(path: Path) -> str:
-    """Compare all that a folder holds with its checksums; return what was compared.
+def describe_study(folder: Path) -> dict[str, str]:
+    """Describe a human study.
 
     Raises:
-        SoundreelError: naming the first file or clip that is damaged, or there is nothing to check.
+        SoundreelError: it is incomplete or damaged.
     """
-    if (path / DATASET_FILE).is_file():
-        with progress_bar("verifying") as advance:
-            return f"{verify_dataset(path, advance)} clips"
-    models = sorted(file.parent for file in path.rglob(INDEX_FILE)) if path.is_dir() else []
-    checkpoints = sorted(
-        c for folder in path.rglob("checkpoints") for c in list_checkpoints(folder)
-    )
-    if not models and not checkpoints:
-        raise SoundreelError(f"{path}: holds nothing with checksums; leave out --verify")
-    for folder in models:
-        for component in read_model(folder).components.values():
-            component.state()
-    for checkpoint in checkpoints:
-        verify_checkpoint(checkpoint)
-    return f"{len(models)} models, {len(checkpoints)} checkpoints"
+    study = load_study(folder)
+    return {
+        "study": study.title,
+        "tests": ", ".join(study.tests),
+        "clips": ", ".join(f"{name} {count}" for name, count in study.num_clips().items()),
+        "format": f"{study.width}x{study.height} at {study.frame_rate} per second, "
+        f"{study.sample_rate} Hz, {study.duration_s:g} s",
+    }
 
 
 def describe_adapter(path: Path) -> dict[str, str]:
@@ -148,7 +143,7 @@ def describe_run(folder: Path) -> dict[str, str]:
         CheckpointError: its configuration is damaged.
     """
     path = folder / RUN_CONFIG
-    stored = read_json(path, CheckpointError)
+    stored = read_checked_json(path, CheckpointError)
     if not isinstance(stored, dict) or "system" not in stored:
         raise CheckpointError(f"{path}: holds no configuration of a run")
     own = system(str(stored["system"]))

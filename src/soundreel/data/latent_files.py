@@ -1,59 +1,70 @@
 """Files of a latent cache, which tell whether they are damaged: as a whole, and row by row."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soundreel.checkpoints.component import reading_tensors
+from soundreel.checkpoints.component import reading_tensors, tensor_bytes, tensors_checksum
 from soundreel.data.dataset import Sample
 from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
 from soundreel.files import checksum, writing_file
+from soundreel.json_yaml import read_checked_json
 from soundreel.types import AV, LatentSpec
 
 COLUMNS = ("video", "audio", "label", "start_frame")
+CACHE_FILE = "cache.json"
 CHECKSUM = "checksum"
 
 
 class LatentShard:
     """Reads rows of a shard, each compared with its checksum (older caches have none).
 
+    Args:
+        rows: how many there are.
+        latents: shape of a row's latents, in float32; None is half precision, of any shape.
+
     Raises:
         DataError: missing, damaged, or of another size than the cache says.
     """
 
-    def __init__(self, path: Path, latents: LatentSpec, rows: int) -> None:
+    def __init__(self, path: Path, rows: int, latents: LatentSpec | None = None) -> None:
         self._path = path
         with reading(path):
             self._file = safe_open(path, "pt")
-            self._keys = json.loads(self._file.metadata()["keys"])
-            names = set(self._file.keys())
+            self._keys, self._starts = _places(json.loads(self._file.metadata()["keys"]))
             found = {
                 name: (part.get_dtype(), *part.get_shape())
-                for name, part in ((name, self._file.get_slice(name)) for name in names)
+                for name, part in ((n, self._file.get_slice(n)) for n in set(self._file.keys()))
             }
         self._has_checksums = CHECKSUM in self._file.metadata()
-        expected = {
-            "video": ("F32", rows, *latents.video_shape),
-            "audio": ("F32", rows, *latents.audio_shape),
-            "label": ("I64", rows),
-            "start_frame": ("I64", rows),
-        }
+        expected: dict[str, tuple[Any, ...]]
+        expected = {name: ("F16", *found.get(name, ("F16",))[1:]) for name in COLUMNS[:2]}
+        if latents is not None:
+            expected = {
+                "video": ("F32", rows, *latents.video_shape),
+                "audio": ("F32", rows, *latents.audio_shape),
+            }
+        for name in ("label", *(["start_frame"] if self._starts is None else [])):
+            expected[name] = ("I64", rows)
         if self._has_checksums:
             expected[CHECKSUM] = ("I64", rows)
-        is_list = isinstance(self._keys, list) and all(isinstance(key, str) for key in self._keys)
-        if found != expected or not is_list or len(self._keys) != rows:
+        sizes = {len(self._keys), *(shape[1] for shape in found.values() if len(shape) > 1)}
+        if found != expected or sizes != {rows}:
             raise damaged(path)
 
     def row(self, row: int) -> Sample:
         """Return the latents of one row as they are."""
         with reading(self._path):
-            columns = {name: self._file.get_slice(name)[row] for name in COLUMNS}
+            names = [name for name in COLUMNS if name != "start_frame" or self._starts is None]
+            columns = {name: self._file.get_slice(name)[row] for name in names}
             if self._has_checksums:
                 expected = int(self._file.get_slice(CHECKSUM)[row])
                 if row_checksum(columns, self._keys[row]) != expected:
@@ -62,39 +73,62 @@ class LatentShard:
             av=AV(columns["video"], columns["audio"]),
             label=int(columns["label"]),
             key=self._keys[row],
-            start_frame=int(columns["start_frame"]),
+            start_frame=int(columns["start_frame"] if self._starts is None else self._starts[row]),
         )
 
     def places(self) -> list[tuple[str, int]]:
         """Return key and start frame of every row; no latent is read."""
-        with reading(self._path):
-            starts = self._file.get_tensor("start_frame").tolist()
+        starts = self._starts
+        if starts is None:
+            with reading(self._path):
+                starts = self._file.get_tensor("start_frame").tolist()
         return list(zip(self._keys, starts, strict=True))
+
+
+def _places(keys: Any) -> tuple[list[str], list[int] | None]:
+    """Return the keys of a shard's metadata; in older caches of joint_flow with start frames.
+
+    Raises:
+        TypeError: they are neither.
+    """
+    if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
+        return keys, None
+    if not all([type(key), type(start)] == [str, int] for key, start in keys):
+        raise TypeError("keys of another kind")
+    return [key for key, _ in keys], [start for _, start in keys]
+
+
+def write_rows(path: Path, latents: AV, samples: Sequence[Sample]) -> None:
+    """Write a shard: latents with a batch axis, with label, key and start frame of each sample."""
+    tensors = {
+        "video": latents["video"].contiguous(),
+        "audio": latents["audio"].contiguous(),
+        "label": torch.tensor([sample.label for sample in samples]),
+        "start_frame": torch.tensor([sample.start_frame for sample in samples]),
+    }
+    rows_of_columns = zip(*(tensors[name] for name in COLUMNS), strict=True)
+    checksums = [
+        row_checksum(dict(zip(COLUMNS, row, strict=True)), sample.key)
+        for row, sample in zip(rows_of_columns, samples, strict=True)
+    ]
+    keys = json.dumps([sample.key for sample in samples])
+    save_tensors(tensors | {CHECKSUM: torch.tensor(checksums)}, path, keys=keys)
 
 
 def row_checksum(columns: Mapping[str, Tensor], key: str) -> int:
     """Return the CRC-32 of one window: its columns and its key."""
-    return checksum(*(_bytes(columns[name]) for name in COLUMNS), key.encode())
+    return checksum(*(tensor_bytes(columns[name]) for name in COLUMNS), key.encode())
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().numpy().reshape(-1).view("uint8").data
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return the CRC-32 of tensors, their names, types and shapes."""
-    value = 0
-    for name in sorted(tensors):
-        about = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
-        value = checksum(about.encode(), _bytes(tensors[name]), start=value)
-    return f"{value:08x}"
+def tensor_checksum(tensor: Tensor) -> int:
+    """Return the CRC-32 of a tensor's values."""
+    return checksum(tensor_bytes(tensor))
 
 
 def damaged(path: Path, what: str = "") -> DataError:
     """Return the error that names a damaged file of a cache."""
     return DataError(
-        f"{path}: {what}damaged since it was written; remove {path.parent} to cache the latents "
-        "again"
+        f"{path}: {what}damaged since it was written; remove {path.parent} to make it again"
     )
 
 
@@ -111,7 +145,7 @@ def reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (SoundreelError, TypeError, IndexError) as error:
-        raise DataError(f"{error}; remove {path.parent} to cache the latents again") from error
+        raise DataError(f"{error}; remove {path.parent} to make it again") from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -123,12 +157,37 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     with reading(path), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
-    if metadata.get(CHECKSUM, "") not in ("", _checksum(tensors)):
+    if metadata.get(CHECKSUM, "") not in ("", tensors_checksum(tensors)):
         raise damaged(path)
     return tensors
+
+
+def verify_cache(folder: Path) -> int:
+    """Compare all of a cache with its checksums, file by file and row by row.
+
+    Returns:
+        Number of windows.
+
+    Raises:
+        DataError: naming the file or row that is damaged.
+    """
+    read_checked_json(folder / CACHE_FILE, DataError)
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors = load_tensors(path)
+        if CHECKSUM not in tensors:  # statistics, or a shard of an older release
+            count += len(tensors.get("label", ()))
+            continue
+        with reading(path), safe_open(path, "pt") as file:
+            keys = json.loads(file.metadata()["keys"])
+            for row, (key, expected) in enumerate(zip(keys, tensors[CHECKSUM], strict=True)):
+                if row_checksum({n: tensors[n][row] for n in COLUMNS}, key) != int(expected):
+                    raise damaged(path, f"row {row}, clip {key}, ")
+        count += len(keys)
+    return count
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
     """Write a file with its checksum, whole or not at all."""
     with writing_file(path) as temporary:
-        save_file(dict(tensors), temporary, metadata | {CHECKSUM: _checksum(tensors)})
+        save_file(dict(tensors), temporary, metadata | {CHECKSUM: tensors_checksum(tensors)})

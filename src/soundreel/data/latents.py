@@ -31,18 +31,16 @@ from soundreel.data.latent_axes import (
     latent_moments,
 )
 from soundreel.data.latent_files import (
-    CHECKSUM,
-    COLUMNS,
+    CACHE_FILE,
     LatentShard,
     damaged,
     load_tensors,
-    row_checksum,
     save_tensors,
+    write_rows,
 )
 from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text
-from soundreel.json_yaml import read_json
+from soundreel.json_yaml import read_checked_json, write_checked_json
 from soundreel.types import AV, LatentSpec
 
 FORMAT_VERSION = 1
@@ -185,7 +183,7 @@ def cache_latents(
     info = LatentCacheInfo(
         fingerprint=fingerprint, latents=latents, num_windows=len(windows), shard_rows=shard_rows
     )
-    if (folder / "cache.json").is_file():
+    if (folder / CACHE_FILE).is_file():
         _check_same(_read_info(folder), info, folder)
     else:
         _write_info(folder, info)
@@ -285,7 +283,7 @@ class LatentDataset(Dataset):
         if number not in self._shards:
             rows = min(self.info.shard_rows, len(self) - number * self.info.shard_rows)
             path = _shard_path(self._folder, number)
-            self._shards[number] = LatentShard(path, self.info.latents, rows)
+            self._shards[number] = LatentShard(path, rows, self.info.latents)
         return self._shards[number]
 
     def places(self) -> list[tuple[str, int]]:
@@ -318,23 +316,10 @@ def _write_shard(
         batch = [windows[i] for i in range(first, min(first + batch_size, rows.stop))]
         av = batch[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in batch[1:]))
         parts.append(encode(av).map(lambda x: x.detach().float().cpu()))
-        samples += batch
+        samples += [replace(sample, av=AV(None, None)) for sample in batch]
         if callback is not None:
             callback(first + len(batch), len(windows))
-    latents = AV.cat(parts)
-    tensors = {
-        "video": latents["video"].contiguous(),
-        "audio": latents["audio"].contiguous(),
-        "label": torch.tensor([sample.label for sample in samples]),
-        "start_frame": torch.tensor([sample.start_frame for sample in samples]),
-    }
-    rows_of_columns = zip(*(tensors[name] for name in COLUMNS), strict=True)
-    checksums = [
-        row_checksum(dict(zip(COLUMNS, row, strict=True)), sample.key)
-        for row, sample in zip(rows_of_columns, samples, strict=True)
-    ]
-    keys = json.dumps([sample.key for sample in samples])
-    save_tensors(tensors | {CHECKSUM: torch.tensor(checksums)}, path, keys=keys)
+    write_rows(path, AV.cat(parts), samples)
 
 
 def _read_shard(path: Path) -> AV:
@@ -350,14 +335,14 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 def _write_info(folder: Path, info: LatentCacheInfo) -> None:
     content = {"format_version": FORMAT_VERSION, **asdict(info)}
-    write_text(folder / "cache.json", json.dumps(content, indent=2))
+    write_checked_json(folder / CACHE_FILE, content)
 
 
 def _read_info(folder: Path) -> LatentCacheInfo:
-    path = folder / "cache.json"
+    path = folder / CACHE_FILE
     if not path.is_file():
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
-    value = read_json(path, DataError)
+    value = read_checked_json(path, DataError)
     if not isinstance(value, dict) or value.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(f"{path}: another format version; cache the latents again")
     return config_from_json(LatentCacheInfo, value, str(path), error=DataError)

@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 from soundreel.config_io import config_from_json
 from soundreel.errors import SoundreelError
 from soundreel.files import checksum, file_checksum, write_text
-from soundreel.json_yaml import parse_json, read_json
+from soundreel.json_yaml import parse_json, read_checked_json, write_checked_json
 from soundreel.types import ClipSpec
 
 FORMAT_VERSION = 1
@@ -75,6 +75,7 @@ class DatasetInfo:
         origin: the folder or list it was made from.
         counts: clips, sources, skipped, and seconds; clips per split under "split/NAME".
         manifest_checksum: CRC-32 of `manifest.jsonl`; empty in data sets of older releases.
+        checksums: CRC-32 of the other lists by file name; filled in by `save`.
     """
 
     height: int
@@ -87,6 +88,7 @@ class DatasetInfo:
     options: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int | float] = field(default_factory=dict)
     manifest_checksum: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def spec(self, num_frames: int) -> ClipSpec:
@@ -101,15 +103,18 @@ class DatasetInfo:
         )
 
     def save(self, root: Path) -> None:
-        content = asdict(self) | {"frame_rate": str(self.frame_rate)}
-        write_text(root / DATASET_FILE, json.dumps(content, indent=2) + "\n")
+        """Write `dataset.json`, with the checksums of the lists that lie there."""
+        lists = [root / name for name in (SKIPPED_FILE, CAPTIONS_FILE)]
+        checksums = {path.name: file_checksum(path) for path in lists if path.is_file()}
+        content = asdict(self) | {"frame_rate": str(self.frame_rate), "checksums": checksums}
+        write_checked_json(root / DATASET_FILE, content)
 
     @classmethod
     def load(cls, root: Path) -> "DatasetInfo":
         """Read `dataset.json`.
 
         Raises:
-            DataError: `root` holds no complete data set of a known format.
+            DataError: `root` holds no complete data set of a known format, or a damaged one.
         """
         path = root / DATASET_FILE
         if not path.is_file():
@@ -117,7 +122,7 @@ class DatasetInfo:
                 f"{root} is not a prepared data set (no {DATASET_FILE}); make one with "
                 f"`soundreel prepare SRC {root}`, or run it again to finish an interrupted one"
             )
-        content = read_json(path, DataError)
+        content = read_checked_json(path, DataError)
         if not isinstance(content, dict):
             raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
         if content.get("format_version") != FORMAT_VERSION:
@@ -126,6 +131,21 @@ class DatasetInfo:
                 f"soundreel reads {FORMAT_VERSION}; prepare the data set again"
             )
         return config_from_json(cls, content, str(path), error=DataError)
+
+
+def check_list(root: Path, name: str) -> None:
+    """Compare a list beside the manifest, such as the captions, with its checksum, if it has one.
+
+    Raises:
+        DataError: it is missing, or has changed since it was written.
+    """
+    expected = DatasetInfo.load(root).checksums.get(name, "")
+    found = file_checksum(root / name) if (root / name).is_file() else "missing"
+    if expected not in ("", found):
+        raise DataError(
+            f"{root / name}: damaged since it was written (its checksum is {found}, not "
+            f"{expected}); copy it again or, if you changed it yourself, give it under another name"
+        )
 
 
 def save_manifest(root: Path, records: Iterable[ClipRecord]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.data.manifest import DataError, DatasetInfo, check_list, load_manifest
 from soundreel.data.shards import ShardReader
 
 
@@ -23,6 +23,8 @@ def verify_dataset(
         DataError: naming the first file, line or clip that is damaged.
     """
     info, records = DatasetInfo.load(root), load_manifest(root)
+    for name in info.checksums:
+        check_list(root, name)
     with closing(ShardReader(root)) as reader:
         for number, record in enumerate(records, 1):
             if record.label >= len(info.classes):

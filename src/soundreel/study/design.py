@@ -1,6 +1,5 @@
 """A study as it is stored in `study.json`: what is shown to whom, and which clip is whose."""
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from soundreel.errors import SoundreelError
+from soundreel.json_yaml import read_checked_json, write_checked_json
 from soundreel.study.protocol import Test
 
 FORMAT_VERSION = 1
@@ -114,8 +114,8 @@ class Study:
 
 
 def save_study(folder: Path, study: Study) -> None:
-    text = json.dumps(asdict(study), indent=2, ensure_ascii=False) + "\n"
-    (folder / STUDY_FILE).write_text(text, encoding="utf-8")
+    """Write `study.json`."""
+    write_checked_json(folder / STUDY_FILE, asdict(study))
 
 
 def load_study(folder: Path) -> Study:
@@ -126,7 +126,7 @@ def load_study(folder: Path) -> Study:
             f"{folder} is no study (no {STUDY_FILE}); make one with `study create`"
         )
     try:
-        study = TypeAdapter(Study).validate_json(path.read_bytes())
+        study = TypeAdapter(Study).validate_python(read_checked_json(path, SoundreelError))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

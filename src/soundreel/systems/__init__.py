@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from soundreel.checkpoints.adapter import with_adapter
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.hub import resolve_model
-from soundreel.checkpoints.lora import with_adapter
 from soundreel.checkpoints.store import ModelFolder, ModelIndex, read_model
 from soundreel.config_io import ConfigError
 from soundreel.data.options import RECIPES, Recipe

@@ -12,8 +12,7 @@ from soundreel.checkpoints.errors import listed
 from soundreel.checkpoints.hub import resolve_model
 from soundreel.checkpoints.store import (
     ModelIndex,
-    load_model_index,
-    load_state,
+    read_model,
     save_model_index,
     writing_folder,
 )
@@ -61,23 +60,28 @@ class InitialModel:
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
         self.path = resolve_model(source)
-        index = load_model_index(self.path)
-        self._components, self._system = index.components, index.system
+        self._model = read_model(self.path)
 
     def has(self, component: str) -> bool:
         """Tell whether the model has a network of this name."""
-        return component in self._components
+        return component in self._model.components
 
     def remember(self, out: Path) -> None:
         """Write down in the run's folder what it starts from, for resuming."""
         save_json(Origin(model=self.source), out / INIT_FILE)
 
     def copy(self, component: str, target: Path, name: str) -> None:
-        """Store a network of the model as what a stage has left, under another name."""
+        """Store a network of the model as what a stage has left, under another name.
+
+        Raises:
+            CheckpointError: its weights are damaged.
+        """
+        self._model.component(component).verify()
+        index = self._model.index
         with writing_folder(target) as temporary:
             shutil.copytree(self.path / component, temporary / name)
-            kind = self._components[component]
-            save_model_index(temporary, ModelIndex(system=self._system, components={name: kind}))
+            kinds = {name: index.components[component]}
+            save_model_index(temporary, ModelIndex(system=index.system, components=kinds))
         logger.info("%s is taken from %s as it is", component, self.source)
 
     def load_into(self, network: nn.Module, component: str) -> None:
@@ -93,7 +97,7 @@ class InitialModel:
         if not self.has(component):
             logger.warning("%s has no %s: it starts as initialised", self.source, component)
             return
-        state, own = load_state(self.path, component), network.state_dict()
+        state, own = self._model.component(component).state(), network.state_dict()
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
         kept = [name for name in own if name not in fitting]
         share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())

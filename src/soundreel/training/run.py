@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from soundreel.checkpoints.lora import adapted, add_lora, merge_lora, save_lora
+from soundreel.checkpoints.adapter import save_lora
+from soundreel.checkpoints.lora import adapted, add_lora, merge_lora
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
 from soundreel.config_io import ConfigError
 from soundreel.data.loader import Batch, Drawable, Loader

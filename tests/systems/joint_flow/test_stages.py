@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from soundreel import systems
-from soundreel.checkpoints.lora import Adapter, LoRAConfig
+from soundreel.checkpoints.adapter import Adapter
+from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.clip import Clip
 from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions

@@ -115,13 +115,13 @@ def test_encode_and_decode_give_back_the_clip():
     assert np.array_equal(clip.waveform, sound[:, :3200])
 
 
-def test_what_cannot_be_loaded_is_named(tmp_path):
+def test_what_cannot_be_loaded_is_named(tmp_path, edit_json):
     with pytest.raises(CheckpointError, match="absent"):
         soundreel.load(tmp_path / "absent")
     pipeline().save(tmp_path / "model")
     index = tmp_path / "model" / "model_index.json"
     values = json.loads(index.read_text())
-    index.write_text(json.dumps({**values, "system": "other"}))
+    edit_json(index, {"system": "other"})
     with pytest.raises(CheckpointError, match="unknown system 'other'"):
         soundreel.load(tmp_path / "model")
     index.write_text(json.dumps(values))

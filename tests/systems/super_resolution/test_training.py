@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from soundreel.checkpoints.lora import Adapter, LoRAConfig
+from soundreel.checkpoints.adapter import Adapter
+from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.checkpoints.store import read_model
 from soundreel.clip import Clip
 from soundreel.config import DataConfig, PreviewConfig

@@ -1,29 +1,28 @@
 """Latents of a data set, computed once, in half precision; and what is measured on them.
 
     cache.json                     what made it, and how many windows there are
-    latents-000000.safetensors ... `video`, `audio`, `label`; keys and first frames as metadata
+    latents-000000.safetensors ... rows of `data.latent_files`, with checksums
 
 Shards appear whole, so that an interrupted caching goes on where it stopped.
 """
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from soundreel.data.dataset import Sample
+from soundreel.data.latent_files import CACHE_FILE, LatentShard, write_rows
 from soundreel.data.latents import Windows
 from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
-from soundreel.files import write_text, writing_file
+from soundreel.json_yaml import read_checked_json, write_checked_json
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.transformer import MODALITIES, JointTransformer
@@ -88,8 +87,8 @@ def cache_latents(
         "num_windows": len(windows) * copies,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "cache.json").is_file():
-        write_text(folder / "cache.json", json.dumps(about, indent=2))
+    if not (folder / CACHE_FILE).is_file():
+        write_checked_json(folder / CACHE_FILE, about)
     elif _about(folder) != about:
         raise DataError(
             f"{folder} holds latents of other networks or another data set; use an empty folder, or"
@@ -118,24 +117,25 @@ class CachedLatents(Dataset):
         self._count = int(_about(self._folder)["num_windows"])
         if not _shard(self._folder, (self._count - 1) // SHARD_ROWS).is_file():
             raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
-        self._shards: dict[int, tuple[Any, list[tuple[str, int]]]] = {}
+        self._shards: dict[int, LatentShard] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        """Return latents `group token dim` in single precision, as the codecs gave them."""
+        """Return latents `group token dim` in single precision, as the codecs gave them.
+
+        Raises:
+            DataError: they are damaged.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a cache of {len(self)} windows")
         number, row = divmod(index, SHARD_ROWS)
         if number not in self._shards:
-            shard = safe_open(_shard(self._folder, number), "pt")
-            self._shards[number] = (shard, json.loads(shard.metadata()["keys"]))
-        shard, keys = self._shards[number]
-        video, audio = (shard.get_slice(name)[row].float() for name in MODALITIES)
-        key, start_frame = keys[row]
-        label = int(shard.get_slice("label")[row])
-        return Sample(av=AV(video, audio), label=label, key=key, start_frame=start_frame)
+            rows = min(SHARD_ROWS, len(self) - number * SHARD_ROWS)
+            self._shards[number] = LatentShard(_shard(self._folder, number), rows)
+        sample = self._shards[number].row(row)
+        return replace(sample, av=sample.av.map(Tensor.float))
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """Return `dataset[index]`: the loader's interface, which nothing random needs here."""
@@ -214,15 +214,10 @@ def _write_shard(
         batch = [_maybe_mirrored(windows, number) for number in numbers]
         av = batch[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in batch[1:]))
         parts.append(encode(av).map(lambda x: x.detach().half().cpu()))
-        samples += [(sample.key, sample.start_frame, sample.label) for sample in batch]
+        samples += [replace(sample, av=AV(None, None)) for sample in batch]
         if callback is not None:
             callback(numbers.stop, rows.stop)
-    latents = AV.cat(parts)
-    tensors = {name: latents[name].contiguous() for name in MODALITIES}
-    tensors["label"] = torch.tensor([label for _, _, label in samples])
-    keys = json.dumps([(key, start) for key, start, _ in samples])
-    with writing_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"keys": keys})
+    write_rows(path, AV.cat(parts), samples)
 
 
 def _maybe_mirrored(windows: Windows, number: int) -> Sample:
@@ -231,12 +226,7 @@ def _maybe_mirrored(windows: Windows, number: int) -> Sample:
     sample = windows[index]
     if not copy:
         return sample
-    return Sample(
-        av=sample.av.replace("video", sample.av["video"].flip(-1)),
-        label=sample.label,
-        key=sample.key,
-        start_frame=sample.start_frame,
-    )
+    return replace(sample, av=sample.av.replace("video", sample.av["video"].flip(-1)))
 
 
 def _shard(folder: Path, number: int) -> Path:
@@ -244,10 +234,13 @@ def _shard(folder: Path, number: int) -> Path:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "cache.json"
+    path = folder / CACHE_FILE
     if not path.is_file():
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
-    value = json.loads(path.read_text())
-    if value.get("format_version") != FORMAT_VERSION:
+    value = read_checked_json(path, DataError)
+    names = {"format_version", "fingerprint", "num_windows"}
+    if not isinstance(value, dict) or value.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path}: another format version; cache the latents again")
+    if value.keys() != names or type(value["num_windows"]) is not int or value["num_windows"] < 1:
+        raise DataError(f"{path}: damaged; remove {folder} to make it again")
     return value

@@ -104,6 +104,14 @@ def test_the_distance_is_small_for_the_same_sound_and_larger_the_louder_the_chan
     assert same < 0.002 < near < far
 
 
+def test_mixed_precision_leaves_spectra_exact():
+    config, mel = AudioLossConfig(windows=(256,)), AudioCodecConfig().mel
+    exact = scaled_log_mel(sound(), mel), spectral_features(sound(), config, 16_000)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scaled_log_mel(sound(), mel), exact[0])
+        assert torch.equal(spectral_features(sound(), config, 16_000)[0], exact[1])
+
+
 def test_repulsion_rewards_decodings_that_differ(small_codec, batch_of):
     """The loss falls with its weight, by the distance between the two decodings."""
     batch = batch_of(AV(None, sound()[:, None]))

@@ -1,14 +1,16 @@
+import numpy as np
 import pytest
 import torch
 
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.metrics.sync.signals import MOTION_FLOOR, block_changes
 from soundreel.systems.joint_flow.flow_objective import (
     EDGE,
     FlowLossConfig,
     draw_levels,
+    error_weights,
     flow_errors,
     flow_objective,
-    token_weights,
 )
 from soundreel.systems.joint_flow.transformer import (
     JointTransformer,
@@ -18,6 +20,7 @@ from soundreel.systems.joint_flow.transformer import (
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder, VideoDecoderConfig
 from soundreel.systems.joint_flow.video_objective import (
     VideoLossConfig,
+    log_changes,
     picture_loss,
     video_decoder_objective,
 )
@@ -115,10 +118,14 @@ def test_the_flow_loss_trains_every_parameter_and_counts_no_clean_groups(transfo
     assert float(result.loss.detach()) == 0
 
 
-def test_the_layout_weighs_more_and_weights_have_mean_one(transformer):
-    weight = token_weights(transformer, 4.0)
-    assert weight.video.tolist() == pytest.approx([5 / 8] * 4 + [5 / 2])
-    assert weight.audio.tolist() == [1.0] * 4
+def test_the_layout_and_what_is_large_weigh_more_and_weights_have_mean_one(transformer):
+    flat = error_weights(transformer, 4.0)
+    assert flat.video.mean(1).tolist() == pytest.approx([5 / 8] * 4 + [5 / 2])
+    assert bool((flat.audio == 1).all())
+    transformer.get_buffer("video_deviation")[:, 0] = 3.0  # the other fifteen have 1
+    weight = error_weights(transformer, 1.0).video
+    assert weight[:, 0].tolist() == pytest.approx([3 * 16 / 18] * 5)
+    assert float(weight.mean()) == pytest.approx(1.0)
 
 
 def test_a_clips_loss_does_not_depend_on_the_batch(transformer):
@@ -192,8 +199,28 @@ def test_the_video_decoder_learns_what_the_linear_codec_leaves_out(
 
 
 def test_the_picture_loss_counts_motion_and_edges():
-    config = VideoLossConfig(squared=0.0)
+    config = VideoLossConfig(squared=0.0, starts=0.0)
     flicker = torch.tensor([1.0, -1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 4, 4)
-    constant = torch.ones(1, 3, 3, 4, 4)
-    assert float(picture_loss(constant, config)) == pytest.approx(1.0)
-    assert float(picture_loss(flicker, config)) == pytest.approx(1.0 + 0.5 * 2.0)
+    constant, black = torch.ones(1, 3, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4)
+    assert float(picture_loss(constant, black, config)) == pytest.approx(1.0)
+    assert float(picture_loss(flicker, black, config)) == pytest.approx(1.0 + 0.5 * 2.0)
+
+
+def test_starts_are_the_changes_that_the_sync_metric_sees():
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (4, 16, 16, 3), generator=generator).byte()
+    blocks = np.log(block_changes(frames.numpy()) + MOTION_FLOOR)
+    video = frames.permute(0, 3, 1, 2).float()[None] / 127.5 - 1
+    assert np.allclose(log_changes(video).flatten(2)[0].numpy(), blocks, atol=1e-3)
+
+
+def test_movement_where_nothing_moves_costs_more_than_where_something_does():
+    config = VideoLossConfig(squared=0.0, motion=0.0, edges=0.0)
+    still, moving = torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 2, 3, 8, 8)
+    moving[:, 1] = 0.5
+    error = torch.zeros(1, 2, 3, 8, 8)
+    error[:, 1] = 0.05
+    smeared, stronger = (float(picture_loss(x + error, x, config)) for x in (still, moving))
+    assert smeared - stronger == pytest.approx(
+        config.starts * np.log(0.035 / 0.01 / (0.285 / 0.26)), rel=1e-3
+    )

@@ -14,9 +14,9 @@ from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 
 COUNTS = {
     presets.tiny: (18_804, 92_586, 76_320),
-    presets.scenes: (3_677_664, 5_990_682, 10_345_472),
-    presets.small: (3_677_664, 5_990_682, 21_254_720),
-    presets.large: (26_626_496, 46_207_390, 514_807_808),
+    presets.scenes: (4_009_440, 5_990_682, 10_542_080),
+    presets.small: (4_009_440, 5_990_682, 21_500_480),
+    presets.large: (27_068_864, 46_207_390, 515_332_096),
 }
 """Parameters of video decoder, audio codec and transformer (for eleven classes)."""
 

@@ -7,6 +7,7 @@ from soundreel.systems.joint_flow.video_decoder import VideoDecoder, VideoDecode
 from soundreel.systems.joint_flow.video_encoder import (
     VideoEncoder,
     VideoEncoderConfig,
+    mixed,
     patches,
     pictures,
     streamed_covariance,
@@ -48,6 +49,32 @@ def test_latents_have_the_stated_shape_deviation_and_no_correlation(small_encode
     assert torch.allclose(layout.std(0, correction=0), wanted, rtol=1e-2)
     cosines = torch.corrcoef(layout.T).fill_diagonal_(0)
     assert cosines.abs().max() < 0.01
+
+
+def test_weighting_motion_is_undone_and_leaves_a_still_picture():
+    frames = torch.rand(1, 12, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    moving, still = lapped(frames), lapped(frames[:, :1].expand(-1, 8, -1, -1, -1))
+    torch.testing.assert_close(mixed(still, 3.0), still)
+    torch.testing.assert_close(mixed(mixed(moving, 3.0), 1 / 3), moving)
+    change = moving - mixed(moving, 0.0)  # what is not of a still picture
+    torch.testing.assert_close(mixed(moving, 3.0), moving + 2 * change)
+
+
+def test_a_weight_on_motion_keeps_more_of_it(smooth_frames):
+    batches = [smooth_frames(8, 16, 32, seed) for seed in range(3)]
+    frames, errors = smooth_frames(4, 16, 32, seed=9), []
+    for weight in (1.0, 4.0):
+        config = VideoEncoderConfig(
+            height=32, width=32, patch_size=8, layout_cell=4, detail_dim=4, motion_weight=weight
+        )
+        encoder = VideoEncoder(config)
+        encoder.fit(lambda: iter(batches))
+        error = encoder.decode(encoder.encode(frames)) - frames[:, 4:-4]
+        errors.append((float(error.diff(dim=1).square().mean()), float(error.square().mean())))
+    assert errors[1][0] < errors[0][0]
+    assert errors[1][1] > errors[0][1]
+    with pytest.raises(ValueError, match="motion_weight must be positive"):
+        VideoEncoderConfig(motion_weight=0.0)
 
 
 def test_deviations_of_detail_have_geometric_mean_one(small_encoder):
@@ -95,6 +122,13 @@ def test_an_untrained_decoder_is_the_linear_codec(small_encoder, smooth_frames):
     decoder = VideoDecoder(SMALL, small_encoder)
     linear = small_encoder.decode(latents)
     torch.testing.assert_close(decoder(latents), linear, atol=1e-6, rtol=1e-5)
+
+
+def test_mixed_precision_leaves_the_linear_codec_exact(small_encoder, smooth_frames):
+    latents = small_encoder.encode(smooth_frames(2, 24, 32, seed=5))
+    decoder, linear = VideoDecoder(SMALL, small_encoder), small_encoder.decode(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(decoder(latents), linear, atol=1e-6, rtol=1e-5)
 
 
 def test_the_decoder_sees_both_neighbours_and_no_more(small_encoder, smooth_frames):

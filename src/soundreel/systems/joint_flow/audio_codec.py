@@ -198,13 +198,17 @@ class ConvNeXtBlock(nn.Module):
 def scaled_log_mel(
     waveform: Float[Tensor, "batch sample"], mel: MelConfig
 ) -> Float[Tensor, "batch mel column"]:
-    """Return log mel magnitudes, shifted and scaled to about [-2, 2]; silence is constant."""
-    magnitude = stft_magnitude(
-        waveform, fft_size=mel.fft_size, hop_length=mel.hop_length, epsilon=0.0
-    )
-    # Weights that sum to about 1, so that the floor means the same at every window size.
-    bank = mel_filterbank(mel).to(magnitude) * (mel.filterbank_sample_rate / mel.fft_size)
-    return ((bank @ magnitude + 1e-4).log() + 5.0) / 2.5
+    """Return log mel magnitudes, shifted and scaled to about [-2, 2]; silence is constant.
+
+    They are computed in single precision, within mixed precision too.
+    """
+    with torch.autocast(waveform.device.type, enabled=False):
+        magnitude = stft_magnitude(
+            waveform, fft_size=mel.fft_size, hop_length=mel.hop_length, epsilon=0.0
+        )
+        # Weights that sum to about 1, so that the floor means the same at every window size.
+        bank = mel_filterbank(mel).to(magnitude) * (mel.filterbank_sample_rate / mel.fft_size)
+        return ((bank @ magnitude + 1e-4).log() + 5.0) / 2.5
 
 
 def overlap_add(

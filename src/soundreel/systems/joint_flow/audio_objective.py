@@ -50,7 +50,7 @@ def audio_codec_objective(config: AudioLossConfig) -> Objective:
         )
         sound = (sound * gain[:, None]).clamp(-1, 1)
         latents, decoded = network(sound, config.latent_noise * latent_noise, (first, second))
-        spread = latent_spread(latents)
+        spread = latent_spread(latents.float())
         features = [
             spectral_features(wave, config, codec.config.sample_rate) for wave in (sound, *decoded)
         ]
@@ -89,10 +89,10 @@ def spectral_features(
             min_hz=30.0,
             max_hz=sample_rate / 2,
         )
-        magnitude = stft_magnitude(waveform, fft_size=size, hop_length=size // 4)
-        features.append(
-            send(mel_filterbank(mel), magnitude.device) @ magnitude * (sample_rate / size)
-        )
+        with torch.autocast(waveform.device.type, enabled=False):
+            magnitude = stft_magnitude(waveform, fft_size=size, hop_length=size // 4)
+            bank = send(mel_filterbank(mel), magnitude.device)
+            features.append(bank @ magnitude * (sample_rate / size))
     return features
 
 

@@ -32,7 +32,9 @@ class VideoStage:
         num_groups: groups of latents in a training window of the decoder.
     """
 
-    encoder: VideoEncoderConfig = field(default_factory=VideoEncoderConfig)
+    encoder: VideoEncoderConfig = field(
+        default_factory=lambda: VideoEncoderConfig(motion_weight=2.0)
+    )
     decoder: VideoDecoderConfig = field(default_factory=VideoDecoderConfig)
     loss: VideoLossConfig = field(default_factory=VideoLossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

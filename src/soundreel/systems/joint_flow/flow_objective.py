@@ -47,11 +47,11 @@ class FlowLossConfig:
     one_clean: float = 0.35
     clean_level: float = 0.1
     past_level: float = 0.25
-    video_times: tuple[float, float] = (0.7, 1.4)
+    video_times: tuple[float, float] = (1.2, 1.5)
     audio_times: tuple[float, float] = (0.3, 1.2)
     uniform_share: float = 0.1
     min_level: float = 0.08
-    layout_weight: float = 4.0
+    layout_weight: float = 6.0
     class_drop: float = 0.1
 
     def __post_init__(self) -> None:
@@ -82,11 +82,11 @@ def flow_objective(config: FlowLossConfig) -> Objective:
         none = transformer.config.num_classes
         label = torch.where((dropped < config.class_drop) | (batch.label < 0), none, batch.label)
         errors = flow_errors(network, x0, noise(x0), level, send(label, x0.device))
-        weight = token_weights(transformer, config.layout_weight)
+        weight = error_weights(transformer, config.layout_weight)
         losses = {}
         for modality in x0.present:
             counted = (level[modality] > config.min_level).float()
-            per_group = (errors[modality] * weight[modality]).mean(2) * counted
+            per_group = (errors[modality] * weight[modality]).mean((2, 3)) * counted
             losses[modality] = per_group.sum() / counted.sum().clamp(min=1)
         means = {m: (loss.detach(), len(label)) for m, loss in losses.items()}
         return TrainingLoss(losses["video"] + losses["audio"], means)
@@ -97,7 +97,7 @@ def flow_objective(config: FlowLossConfig) -> Objective:
 def flow_errors(
     network: nn.Module, x0: AV, white: AV, level: AV, label: Int[Tensor, " batch"]
 ) -> AV:
-    """Return the squared error of the network's answer, `batch group token` each.
+    """Return the squared error of the network's answer, `batch group token dim` each.
 
     It is 1 on average for a network that answers zero, whose velocity is the best linear one.
 
@@ -110,17 +110,23 @@ def flow_errors(
     linear = linear_velocity(level, transformer.deviation)
     answer = network(xt * linear.input_scale, level, label)
     wanted = remainder(noise - x0, xt, linear)
-    return (answer - wanted).map(lambda error: error.square().mean(-1))
+    return (answer - wanted).map(torch.square)
 
 
-def token_weights(transformer: JointTransformer, layout_weight: float) -> AV:
-    """Return the weight of each token's error; their mean is 1."""
-    config = transformer.config
-    video = torch.ones(config.video_tokens)
-    video[-1] = layout_weight
-    audio = torch.ones(config.audio_tokens)
-    device = transformer.get_buffer("audio_mean").device
-    return AV(send(video / video.mean(), device), send(audio, device))
+def error_weights(transformer: JointTransformer, layout_weight: float) -> AV:
+    """Return the weight of the error of every number of a group, `token dim` each; their mean is 1.
+
+    Within a token it grows with the number's deviation: what is large in a picture is seen first,
+    but there are few such numbers.
+    """
+
+    def of(deviation: Float[Tensor, "token dim"]) -> Float[Tensor, "token dim"]:
+        return deviation / deviation.mean(-1, keepdim=True)
+
+    weight = transformer.deviation.map(of)
+    layout = weight["video"].clone()
+    layout[-1] *= layout_weight
+    return weight.replace("video", layout / layout.mean())
 
 
 def draw_levels(

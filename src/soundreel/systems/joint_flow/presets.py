@@ -22,13 +22,10 @@ CODEC_TRAIN = TrainConfig(
     weight_decay=1e-3,
     ema_decay=0.995,
     max_grad_norm=1.0,
-    precision="float32",
     log_every=400,
     save_every=2_000,
     preview_every=0,
 )
-"""Codecs compute in float32: bands of spectra and principal components are products of matrices,
-which automatic mixed precision would round to bfloat16."""
 
 
 def scenes() -> JointFlowConfig:
@@ -92,7 +89,7 @@ def large() -> JointFlowConfig:
             num_frames=64, height=256, width=256, frame_rate=Fraction(16), sample_rate=24_000
         ),
         video=VideoStage(
-            encoder=VideoEncoderConfig(height=256, width=256, layout_cell=16, detail_dim=64),
+            encoder=VideoEncoderConfig(height=256, width=256, layout_cell=16, motion_weight=2.0),
             decoder=VideoDecoderConfig(widths=(512, 256, 128), depths=(4, 4, 4)),
             train=replace(base.video.train, **codec_samples),
         ),

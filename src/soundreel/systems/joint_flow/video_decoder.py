@@ -82,14 +82,17 @@ class VideoDecoder(nn.Module):
         The first group is its own neighbour before, the last its own after.
         """
         first, last = latents[:, :1], latents[:, -1:]
-        return overlap_frames(self.coefficients(torch.cat([first, latents, last], dim=1)))
+        coefficients = self.coefficients(torch.cat([first, latents, last], dim=1))
+        with torch.autocast(latents.device.type, enabled=False):
+            return overlap_frames(coefficients)
 
     def coefficients(
         self, latents: Float[Tensor, "batch group token dim"]
     ) -> Float[Tensor, "batch inner coefficient channel height width"]:
         """Return the coefficients of all groups but the first and the last."""
         count = latents.shape[1] - 2
-        linear = self.linear.coefficients(latents)
+        with torch.autocast(latents.device.type, enabled=False):  # large parts in full precision
+            linear = self.linear.coefficients(latents.float())
         detail = self.linear.detail_map(latents) / self.linear.get_buffer("detail_deviation")
         x = _with_neighbours(detail.permute(0, 1, 4, 2, 3), count)
         x = self.coarse(self.conv_in(channels_last(x)))
@@ -99,7 +102,7 @@ class VideoDecoder(nn.Module):
         x = channels_last(x + self.linear_in(channels_last(_with_neighbours(means, count))))
         x = functional.pixel_shuffle(self.enlarge_again(functional.relu(self.middle(x))), 2)
         x = self.conv_out(functional.relu(self.fine(channels_last(x))))
-        residual = functional.pixel_shuffle(x, self.last_factor)
+        residual = functional.pixel_shuffle(x, self.last_factor).to(linear)
         return linear[:, 1:-1] + residual.unflatten(1, (HOP, 3)).unflatten(0, (-1, count))
 
 

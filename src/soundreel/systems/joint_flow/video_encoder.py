@@ -13,7 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from soundreel.errors import SoundreelError
-from soundreel.systems.joint_flow.lapped import HOP, enlarged, lapped, overlap_frames, reduced
+from soundreel.systems.joint_flow.lapped import (
+    HOP,
+    enlarged,
+    lapped,
+    lapped_basis,
+    overlap_frames,
+    reduced,
+)
 
 COEFFICIENTS = HOP * 3
 """Numbers of a pixel and group: four coefficients of three colours."""
@@ -28,13 +35,16 @@ class VideoEncoderConfig:
         patch_size: side in pixels of a patch, which has `detail_dim` numbers in a group.
         layout_cell: side in pixels of the cells whose means make up the layout.
         detail_dim: principal components of a patch; a token holds two by two patches.
+        motion_weight: how much more an error in what changes within a window counts than one in
+            what does not, when components are chosen.
     """
 
     height: int = 128
     width: int = 128
     patch_size: int = 16
     layout_cell: int = 8
-    detail_dim: int = 48
+    detail_dim: int = 96
+    motion_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -44,6 +54,8 @@ class VideoEncoderConfig:
                     f"{name} {size} must be a multiple of twice patch_size {self.patch_size} and"
                     f" of layout_cell {self.layout_cell}"
                 )
+        if self.motion_weight <= 0:
+            raise SoundreelError(f"motion_weight must be positive, got {self.motion_weight}")
         limits = {
             "layout": COEFFICIENTS * self.layout_shape[0] * self.layout_shape[1],
             "patch": COEFFICIENTS * self.patch_size**2,
@@ -107,7 +119,7 @@ class VideoEncoder(nn.Module):
         self, frames: Float[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch group token dim"]:
         """Return the latents of every whole window, `frame / 4 - 1` groups."""
-        coefficients = lapped(frames)
+        coefficients = self._weighted(lapped(frames))
         layout = self._layout(coefficients)
         rest = coefficients - self._enlarged(layout)
         mean, basis, scale = (self.get_buffer(f"detail_{n}") for n in ("mean", "basis", "scale"))
@@ -124,7 +136,7 @@ class VideoEncoder(nn.Module):
         detail = self.detail_map(latents) * scale
         rest = pictures(detail @ basis.T + mean, self.config.patch_size)
         layout = latents[:, :, -1] * self.get_buffer("layout_scale")
-        return rest + self._enlarged(layout)
+        return mixed(rest + self._enlarged(layout), 1 / self.config.motion_weight)
 
     def detail_map(
         self, latents: Float[Tensor, "batch group token dim"]
@@ -143,6 +155,9 @@ class VideoEncoder(nn.Module):
     ) -> Float[Tensor, "batch frame 3 height width"]:
         """Return the frames under two windows, `4 (group - 1)`; nothing learned is involved."""
         return overlap_frames(self.coefficients(latents))
+
+    def _weighted(self, coefficients: Tensor) -> Tensor:
+        return mixed(coefficients, self.config.motion_weight)
 
     def _layout(self, coefficients: Tensor) -> Float[Tensor, "batch group dim"]:
         cells = reduced(coefficients, self.config.layout_cell).flatten(2)
@@ -173,7 +188,8 @@ class VideoEncoder(nn.Module):
         """
         cell = self.config.layout_cell
         layout_std = self._fit_level(
-            "layout", (reduced(lapped(x), cell).flatten(2).flatten(0, 1) for x in batches())
+            "layout",
+            (reduced(self._weighted(lapped(x)), cell).flatten(2).flatten(0, 1) for x in batches()),
         )
         # In pixels: the mean of `cell` x `cell` equal pixels is 1 / cell of their length.
         layout_std = layout_std * cell
@@ -185,7 +201,7 @@ class VideoEncoder(nn.Module):
             self.get_buffer(f"{name}_deviation").copy_(std.sqrt() / common)
 
     def _remainders(self, frames: Tensor) -> Float[Tensor, "row value"]:
-        coefficients = lapped(frames)
+        coefficients = self._weighted(lapped(frames))
         rest = coefficients - self._enlarged(self._layout(coefficients))
         return patches(rest, self.config.patch_size).flatten(0, 3)
 
@@ -206,6 +222,19 @@ class VideoEncoder(nn.Module):
         mean.copy_(centre)
         basis.copy_(vectors[:, -dim:].flip(1))
         return std.to(mean)
+
+
+def mixed(
+    coefficients: Float[Tensor, "batch group coefficient channel height width"], weight: float
+) -> Float[Tensor, "batch group coefficient channel height width"]:
+    """Return the coefficients with what changes within their window times `weight`.
+
+    What does not is the coefficients of a still picture; the rest is orthogonal to them.
+    """
+    still = lapped_basis().sum(1)
+    still = (still / still.norm()).to(coefficients)
+    part = torch.einsum("k,bgkchw->bgchw", still, coefficients)
+    return weight * coefficients + (1 - weight) * still[:, None, None, None] * part[:, :, None]
 
 
 def patches(

@@ -43,23 +43,27 @@ def long_small() -> MMLDMConfig:
 
 
 def long_scenes() -> MMLDMConfig:
-    """Return `scenes` for long video, to start from the model that comes with the package; windows
-    share four of their sixteen frames."""
+    """Return `scenes` for long video, to start from the model that comes with the package: half an
+    hour of one core."""
     base = scenes()
     train = replace(
         base.generator.train,
-        total_samples=40_000,
-        learning_rate=3e-4,
-        decay_samples=12_000,
-        ema_decay=0.998,
-        log_every=800,
-        save_every=8_000,
-        preview_every=40_000,
+        total_samples=17_000,
+        global_batch_size=32,
+        micro_batch_size=32,
+        learning_rate=2e-4,
+        warmup_samples=0,
+        decay_samples=8_000,
+        ema_decay=0.995,
+        max_grad_norm=0.0,
+        log_every=640,
+        save_every=4_000,
+        preview_every=17_000,
     )
     return replace(
         base,
         data=replace(base.data, stride=2),
-        long=LongRun(enabled=True, history_depth=4, overlap=4, train=train),
+        long=LongRun(enabled=True, history_depth=4, overlap=2, train=train),
     )
 
 

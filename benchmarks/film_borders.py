@@ -1,0 +1,157 @@
+"""Borders between the windows of films, against places within windows and against real film."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+from film_windows import clock_of, made_films
+
+from soundreel.clip import Clip
+from soundreel.data.dataset import PreparedDataset
+from soundreel.data.scenes.render import render_clip
+from soundreel.data.scenes.sizes import options_for
+from soundreel.film import join_clips, join_windows
+from soundreel.film_clock import FilmClock
+from soundreel.films import Films
+from soundreel.systems.joint_flow.lapped import HOP
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+
+RENDER_SEED = 97
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Where windows of a film meet.
+
+    Attributes:
+        frames: first frame that both sides have made.
+        length: frames from there on that are looked at.
+    """
+
+    frames: list[int]
+    length: int
+
+
+def joined_film_sets(
+    pipeline: Films, options: argparse.Namespace
+) -> dict[str, Iterator[tuple[Clip, Borders]]]:
+    """Faded films, butt-joined ones of the same windows, and real ones with the same borders."""
+    clock = clock_of(pipeline)
+
+    def with_borders(films: Iterator[Clip]) -> Iterator[tuple[Clip, Borders]]:
+        for film in films:
+            count = clock.num_windows(film.num_frames)
+            starts = [clock.start(number) for number in range(1, count)]
+            yield film, Borders(starts, max(clock.overlap, 1))
+
+    return {
+        "fade": with_borders(made_films(pipeline, options, "fade")),
+        "butt": with_borders(made_films(pipeline, options, "butt")),
+        "real": with_borders(real_films(clock, options)),
+    }
+
+
+def streamed_film_sets(
+    pipeline: Films, options: argparse.Namespace
+) -> dict[str, Iterator[tuple[Clip, Borders]]]:
+    """Films of joint_flow, whose windows are sampled around half of the one before and lap."""
+    names = () if options.no_classes else getattr(pipeline, "class_names", ())
+    first, window = pipeline.clip.num_frames, pipeline.clip.num_frames // HOP + 1
+    further = HOP * (window - window // 2)
+
+    def with_borders(films: Iterator[Clip]) -> Iterator[tuple[Clip, Borders]]:
+        for film in films:
+            yield film, Borders(list(range(first, film.num_frames, further)), HOP)
+
+    def made() -> Iterator[Clip]:
+        for seed in range(options.films):
+            request = {"label": names[seed % len(names)]} if names else {}
+            yield join_clips(pipeline.stream(seed=seed, duration_s=options.duration, **request))
+
+    real = real_films(FilmClock(pipeline.clip), options)
+    return {"own": with_borders(made()), "real": with_borders(real)}
+
+
+def real_films(clock: FilmClock, options: argparse.Namespace) -> Iterator[Clip]:
+    spec = clock.clip
+    if options.data is not None:
+        yield from whole_clips(options.data, clock)
+        return
+    wanted = options_for(spec, num_frames=int(options.duration * spec.frame_rate))
+    for index in range(options.films):
+        made = render_clip(wanted, RENDER_SEED, index)
+        yield Clip(made.frames, made.waveform, spec.frame_rate, spec.sample_rate)
+
+
+def whole_clips(data: Path, clock: FilmClock) -> Iterator[Clip]:
+    """Test clips of a prepared data set in their whole length."""
+    spec = clock.clip
+    samples = PreparedDataset(data, spec=spec, split="test", stride=clock.hop)
+    windows = (samples[index] for index in range(len(samples)))
+    for _, parts in groupby(windows, key=lambda sample: sample.key):
+        clips = [
+            Clip.from_av(part.av.map(lambda x: x[None]), spec.frame_rate, spec.sample_rate)[0]
+            for part in parts
+        ]
+        num_frames = clock.start(len(clips) - 1) + spec.num_frames
+        yield join_clips(join_windows(clips, clock, num_frames=num_frames, join="butt"))
+
+
+def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
+    """How borders differ from places within windows, and two such places from each other."""
+    found: dict[str, object] = {"films": options.films, "duration_s": options.duration}
+    is_joined = isinstance(pipeline, MMLDMPipeline | MMDiffusionPipeline)
+    sets = (joined_film_sets if is_joined else streamed_film_sets)(pipeline, options)
+    for name, films in sets.items():
+        rows = np.array([row for film in films if (row := border_row(*film)) is not None])
+        for column, measure in enumerate(("click_db", "frame_change_ratio")):
+            border, inside = rows[:, column].T
+            found[f"{name}, {measure}"] = {
+                "films": len(rows),
+                "border": resampled_mean(border),
+                "inside": resampled_mean(inside),
+                "difference": resampled_mean(border - inside),
+            }
+    return found
+
+
+def border_row(film: Clip, borders: Borders) -> np.ndarray | None:
+    """Click energy in dB and frame change, at borders and midway between them, both against the
+    mean of three places between borders; the mean over a film. None where it has no border."""
+    assert film.frames is not None
+    assert film.waveform is not None
+    frames, sound = film.frames.astype(np.float32), film.waveform[0].astype(np.float64)
+    change = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+    energy = np.diff(sound, n=2) ** 2
+    block = film.sample_rate // 1000
+    peaks = energy[: len(energy) // block * block].reshape(-1, block).mean(axis=1)
+
+    def at(first: int) -> tuple[float, float]:
+        """Loudest millisecond in dB, and mean change, of a place as long as an overlap."""
+        length = borders.length + 1
+        begin, end = (1000 * n // film.frame_rate for n in (first - 1, first - 1 + length))
+        loud = 10 * np.log10(peaks[int(begin) : int(end)].max() + 1e-12)
+        return loud, change[first - 1 : first - 1 + length].mean()
+
+    rows = []
+    for first, second in pairwise(borders.frames):
+        inside = [at(first + (second - first) * part // 4) for part in (1, 2, 3)]
+        rows.append((at(first), inside[1], np.mean(inside, axis=0)))
+    if not rows:
+        return None
+    border, inner, middle = np.array(rows).transpose(1, 2, 0)
+    clicks = [(x[0] - middle[0]).mean() for x in (border, inner)]
+    floor = 0.02  # grey levels of 255: stills differ by rounding
+    ratios = [x[1].mean() / max(middle[1].mean(), floor) for x in (border, inner)]
+    return np.array([clicks, ratios])
+
+
+def resampled_mean(values: np.ndarray) -> list[float]:
+    """Mean and 95 % interval over films."""
+    drawn = np.random.default_rng(0).choice(values, (NUM_RESAMPLES, len(values))).mean(axis=1)
+    return [float(np.mean(values)), *np.quantile(drawn, (0.025, 0.975)).tolist()]

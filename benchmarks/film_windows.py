@@ -1,0 +1,97 @@
+"""Films for measurements: the windows of many at once, kept in a folder and made once."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from soundreel.clip import Clip
+from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.film import Join, join_clips, join_windows, window_seed
+from soundreel.film_clock import FilmClock
+from soundreel.films import Films
+from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.types import AV
+
+
+def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iterator[Clip]:
+    """Films from nothing, the classes in turn."""
+    clock = clock_of(pipeline)
+    num_frames = clock.num_frames(options.duration)
+    count = clock.num_windows(num_frames)
+    make_windows(pipeline, count, options)
+    for film in range(options.films):
+        windows = (
+            Clip(
+                stored["frames"].numpy(),
+                stored["waveform"].numpy(),
+                pipeline.clip.frame_rate,
+                pipeline.clip.sample_rate,
+            )
+            for stored in (load_file(kept(options, film, number)) for number in range(count))
+        )
+        yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
+
+
+def kept(options: argparse.Namespace, film: int, window: int) -> Path:
+    return options.out / f"film-{film:02d}" / f"window-{window:03d}.safetensors"
+
+
+def make_windows(pipeline: Films, count: int, options: argparse.Namespace) -> None:
+    """Make the first windows of all films that OUT does not have, and keep them there."""
+    for number in range(count):
+        lacking = [x for x in range(options.films) if not kept(options, x, number).exists()]
+        if not lacking:
+            continue
+        states = [AV(None, None)] * len(lacking)
+        if number:
+            stored = [load_file(kept(options, film, number - 1)) for film in lacking]
+            states = [AV(x["video"], x["audio"]) for x in stored]
+        make = latent_windows if isinstance(pipeline, MMLDMPipeline) else single_windows
+        made = make(pipeline, lacking, number, states, options)
+        for film, (window, state) in zip(lacking, made, strict=True):
+            kept(options, film, number).parent.mkdir(parents=True, exist_ok=True)
+            tensors = {"video": state["video"], "audio": state["audio"]}
+            tensors |= {
+                "frames": torch.from_numpy(window.frames),
+                "waveform": torch.from_numpy(window.waveform),
+            }
+            save_file({k: x.contiguous() for k, x in tensors.items()}, kept(options, film, number))
+
+
+def latent_windows(
+    pipeline: MMLDMPipeline,
+    films: list[int],
+    number: int,
+    states: list[AV],
+    options: argparse.Namespace,
+) -> list[tuple[Clip, AV]]:
+    """Windows of several films at once, as `LatentFilmMaker` makes those of one."""
+    asked = {"precision": options.precision} if options.precision else {}
+    request = pipeline.request(None, None, asked)
+    noise = PerSampleNoise([window_seed(film, number) for film in films])
+    num_classes = 0 if options.no_classes else len(pipeline.class_names)
+    label = torch.tensor([film % num_classes for film in films]) if num_classes else None
+    latents = pipeline.sample(request, noise, label, previous=AV.cat(states))
+    av = pipeline.decode_av(
+        latents, noise, decoding=request.decoding, label=label, precision=request.precision
+    )
+    clips = Clip.from_av(av, pipeline.clip.frame_rate, pipeline.clip.sample_rate)
+    return [(clip, latents.map(lambda x, n=n: x[n : n + 1])) for n, clip in enumerate(clips)]
+
+
+def single_windows(
+    pipeline: Films, films: list[int], number: int, states: list[AV], options: argparse.Namespace
+) -> list[tuple[Clip, AV]]:
+    maker = pipeline.film_maker(modality="both", is_given=False)
+    return [
+        maker.window(state, None, window_seed(film, number))
+        for film, state in zip(films, states, strict=True)
+    ]
+
+
+def clock_of(pipeline: Films) -> FilmClock:
+    maker = pipeline.film_maker(modality="both", is_given=False)
+    return FilmClock(pipeline.clip, maker.overlap)

@@ -203,20 +203,20 @@ def _tokenizer(template: str, *, pad_token: str) -> Any:
 def chromium(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., AbstractContextManager[Any]]:
-    """`with chromium(**options) as context`: a headless browser with a new profile."""
+    """`with chromium(*flags, **options) as context`: a headless browser with a new profile."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium; on Debian: apt-get install chromium")
 
     @contextmanager
-    def opened(**options: Any) -> Iterator[Any]:
+    def opened(*args: str, **options: Any) -> Iterator[Any]:
         with playwright.sync_playwright() as driver:
             context = driver.chromium.launch_persistent_context(
                 tmp_path_factory.mktemp("profile"),
                 executable_path=program,
                 headless=True,
-                args=list(CHROMIUM_FLAGS),
+                args=[*CHROMIUM_FLAGS, *args],
                 timeout=180_000,
                 **options,
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from soundreel.app.workshop import UploadError
+from soundreel.app.uploads import UploadError
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.cli.main import run
 from soundreel.config_io import ConfigError

@@ -80,6 +80,39 @@ class FilmClock:
         return frames
 
 
+def exact_seconds(seconds: Seconds) -> Fraction:
+    """Return the time that is meant: 0.3 is three tenths, not the binary number below it."""
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a source: from where, and how long (None: to the end), in seconds."""
+
+    start: Fraction
+    duration: Fraction | None
+
+    @classmethod
+    def of(cls, start: Seconds, duration: Seconds | None) -> "Part":
+        """Return the part that is meant."""
+        return cls(exact_seconds(start), None if duration is None else exact_seconds(duration))
+
+    def length(self, end: Fraction) -> Fraction:
+        """Return the part's length in a source that ends at `end`.
+
+        Raises:
+            SoundreelError: the part is not within the source.
+        """
+        rest = end - self.start
+        if self.start < 0 or rest <= 0 or (self.duration or 0) > rest:
+            raise SoundreelError(
+                f"what is given lasts {float(end):.3f} s; a part from {float(self.start):g} s"
+                + ("" if self.duration is None else f" of {float(self.duration):g} s")
+                + " is not within it"
+            )
+        return rest if self.duration is None else self.duration
+
+
 def given_frames(pictures: Iterable[Picture], clock: FilmClock) -> Iterator[Clip]:
     """Cut pictures of the model's rate and size into the windows of a film.
 

@@ -96,6 +96,7 @@ def write_film(
     upscaler: Upscaler | None,
     advance: Callable[[int, int], None],
     comment: str,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Clip:
     """Write one film as it is made, and return the first piece that is made.
 
@@ -104,6 +105,7 @@ def write_film(
 
     Args:
         advance: `advance(done, total)` in frames; a total of 0 is not known.
+        is_stopped: asked after each piece; the film ends there where it is True.
     """
     spec = pipeline.clip
     total, num_samples = _lengths(request, spec)
@@ -128,6 +130,8 @@ def write_film(
                 shown = piece
             done += round(piece.duration * spec.frame_rate)
             advance(done, max(total, done))
+            if is_stopped():
+                break
     assert shown is not None, "a film has at least one piece"
     return shown
 

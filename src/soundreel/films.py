@@ -13,10 +13,12 @@ from typing import Any
 
 from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
+from soundreel.familiar import familiar_names
 from soundreel.film import FilmMaker, Join, film, join_clips
 from soundreel.film_clock import (
     FilmClock,
     Modality,
+    Part,
     Picture,
     Sound,
     first_samples,
@@ -60,6 +62,11 @@ class Films:
     """
 
     clip: ClipSpec
+
+    def __repr__(self) -> str:
+        spec, takes = self.clip, ", ".join(sorted(self.conditions))
+        sizes = f"{spec.duration_s:g} s, {spec.width}x{spec.height} pixels, {spec.sample_rate} Hz"
+        return f"{type(self).__name__}({sizes}; takes {takes})"
 
     @property
     def conditions(self) -> frozenset[str]:
@@ -110,6 +117,7 @@ class Films:
             join=inputs.join or "fade",
         )
 
+    @familiar_names
     def stream(
         self,
         *,
@@ -160,7 +168,7 @@ class Films:
         is_given = video is not None or audio is not None
         self.check_film(modality=modality, is_given=is_given, join=join, **request)
         num_frames = None if duration_s is None else FilmClock(self.clip).num_frames(duration_s)
-        part = _Part(_exact(start_s), None if duration_s is None else _exact(duration_s))
+        part = Part.of(start_s, duration_s)
         pictures = sound = None
         if video is not None:
             pictures, num_frames = self._pictures(video, part)
@@ -210,7 +218,7 @@ class Films:
             )
         return self.fit(source)
 
-    def _pictures(self, source: Source, part: "_Part") -> tuple[Iterator[Picture], int]:
+    def _pictures(self, source: Source, part: Part) -> tuple[Iterator[Picture], int]:
         """Return the pictures at the model's size, one after the other, and how many they are.
 
         They last at least as long as the video: the last one is held for what a frame lacks.
@@ -238,7 +246,7 @@ class Films:
         assert fitted is not None, "a clip with frames keeps them"
         return fitted[0]
 
-    def _sound(self, source: Source, part: "_Part") -> tuple[Iterator[Sound], int]:
+    def _sound(self, source: Source, part: Part) -> tuple[Iterator[Sound], int]:
         """Return the sound at the model's rate and channels in blocks, and the frames it lasts."""
         rate, channels = self.clip.sample_rate, self.clip.num_channels
         first = floor_frames(part.start, Fraction(rate))
@@ -264,34 +272,6 @@ class Films:
         return first_samples(read(), round(length * rate)), max(
             1, ceil(length * self.clip.frame_rate)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """From where, and how long (None: to the end), in seconds."""
-
-    start: Fraction
-    duration: Fraction | None
-
-    def length(self, end: Fraction) -> Fraction:
-        """Return the part's length in a source that ends at `end`.
-
-        Raises:
-            SoundreelError: the part is not within the source.
-        """
-        rest = end - self.start
-        if self.start < 0 or rest <= 0 or (self.duration or 0) > rest:
-            raise SoundreelError(
-                f"what is given lasts {float(end):.3f} s; a part from {float(self.start):g} s"
-                + ("" if self.duration is None else f" of {float(self.duration):g} s")
-                + " is not within it"
-            )
-        return rest if self.duration is None else self.duration
-
-
-def _exact(seconds: Seconds) -> Fraction:
-    """Return the time that is meant: 0.3 is three tenths, not the binary number below it."""
-    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def floor_frames(start: Fraction, rate: Fraction) -> int:

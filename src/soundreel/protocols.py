@@ -162,7 +162,7 @@ class Pipeline(Protocol):
         video: Clip | str | Path | None = None,
         audio: Clip | str | Path | None = None,
         batch_size: int = 4,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,  # further `conditions`, and fields of `options`
     ) -> list[Clip]: ...
     def encode(self, clip: Clip) -> AV: ...

@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from soundreel.app.workshop import Limits, Workshop
+from soundreel.app.uploads import Limits
+from soundreel.app.workshop import Workshop
 from soundreel.clip import Clip
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet, CoupledUNetConfig
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline

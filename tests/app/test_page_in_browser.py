@@ -3,11 +3,25 @@
 import gc
 import os
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import pytest
 
-PATIENCE_MS = 60_000
+from soundreel.clip import Clip
+
+PATIENCE_MS = 120_000
+
+TABS = (
+    "Clips with sound",
+    "Longer",
+    "Sound for a video",
+    "Pictures for a sound",
+    "Upscale",
+    "Measure sync",
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,10 +35,11 @@ def address(workshop, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
+    from soundreel.app.examples import Examples
     from soundreel.app.page import build_page
     from soundreel.app.server import serve
 
-    page = build_page(workshop, title="a test", examples=[])
+    page = build_page(workshop, title="a test", examples=Examples())
     serve(
         page,
         host="127.0.0.1",
@@ -73,34 +88,107 @@ def upload(panel, path):
     panel.locator("input[type=file]").first.set_input_files(str(path))
 
 
-def test_every_tab_does_its_work(browser, video, tmp_path):
+def downloaded(browser, panel, target):
+    """Keep the clip that a tab offers."""
+    link = panel.locator("a[href*='soundreel.mp4']").first
+    link.wait_for(state="attached")
+    target.write_bytes(browser.request.get(link.get_attribute("href")).body())
+    return target
+
+
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        stream = next(s for s in container.streams if s.type == kind)
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def test_clips_are_made_and_made_again(browser):
     panel = open_tab(browser, "Clips with sound")
     few_steps(panel)
     panel.get_by_role("button", name="Make").click()
-    panel.locator("video").first.wait_for()
     panel.get_by_text("steps 2").first.wait_for()
-    photograph(browser, "joint")
+    photograph(browser, "clips")
     panel.get_by_role("button", name="Again with another seed").click()
     panel.get_by_text("seed 1, steps 2").first.wait_for()
+    assert panel.locator("video").count() == 1, "one place of results"
     assert panel.locator("video").first.evaluate("v => v.loop && v.autoplay")
+    shape = "v => getComputedStyle(v).objectFit"
+    assert panel.locator("video").first.evaluate(shape) in ("contain", "scale-down")
     panel.locator("a[href*='soundreel.gif']").first.wait_for(state="attached")
+    assert not browser.get_by_role("button", name="Share").count()
     panel.get_by_label("Seed").fill("")
     panel.get_by_role("button", name="Make").click()
     browser.get_by_text("the seed is empty").first.wait_for()
 
-    for name, given in (("Sound for a video", video), ("Pictures for a sound", video)):
-        source = given
-        if name == "Pictures for a sound":
-            source = tmp_path / "sound.wav"
-            source.write_bytes(wav_of(video))
-        panel = open_tab(browser, name)
-        upload(panel, source)
-        few_steps(panel)
-        browser.wait_for_timeout(2000)
-        panel.get_by_role("button", name="Make").click()
-        panel.locator("img[src*='contact-sheet']").first.wait_for()
-        photograph(browser, name.split()[0].lower())
 
+def test_a_video_comes_back_as_it_was_with_new_sound(browser, video, tmp_path):
+    panel = open_tab(browser, "Sound for a video")
+    upload(panel, video)
+    few_steps(panel)
+    browser.wait_for_timeout(2000)
+    panel.get_by_role("button", name="Make").click()
+    panel.locator("img[src*='contact-sheet']").first.wait_for()
+    photograph(browser, "sound")
+    whole = downloaded(browser, panel, tmp_path / "whole.mp4")
+    assert packets(whole, "video") == packets(video, "video")
+    assert Clip.load(whole).num_samples == 32_000
+
+    panel.get_by_label("From second").fill("0.4")
+    panel.get_by_label("Seconds (0").fill("0.8")
+    panel.get_by_label("Seed").fill("7")
+    panel.get_by_role("button", name="Make").click()
+    panel.get_by_text("seed 7").first.wait_for()
+    part = Clip.load(downloaded(browser, panel, tmp_path / "part.mp4"))
+    assert (part.num_frames, part.num_samples) == (20, 12_800)
+
+
+def test_a_sound_gets_pictures(browser, video, tmp_path):
+    (tmp_path / "sound.wav").write_bytes(wav_of(video))
+    panel = open_tab(browser, "Pictures for a sound")
+    upload(panel, tmp_path / "sound.wav")
+    few_steps(panel)
+    browser.wait_for_timeout(2000)
+    panel.get_by_role("button", name="Make").click()
+    panel.locator("img[src*='contact-sheet']").first.wait_for()
+    photograph(browser, "pictures")
+    clip = Clip.load(downloaded(browser, panel, tmp_path / "made.mp4"))
+    assert (clip.num_frames, clip.num_samples) == (20, 32_000)
+
+
+def test_films_are_longer_go_on_from_a_clip_and_can_be_stopped(browser, video, tmp_path):
+    panel = open_tab(browser, "Longer")
+    few_steps(panel)
+    panel.get_by_label("Length in seconds").fill("1.2")
+    panel.get_by_role("button", name="Make").click()
+    panel.locator("img[src*='contact-sheet']").first.wait_for()
+    photograph(browser, "longer")
+    assert Clip.load(downloaded(browser, panel, tmp_path / "film.mp4")).num_frames == 12
+
+    upload(panel, video)
+    browser.wait_for_timeout(2000)
+    panel.get_by_label("only the sound").check()
+    panel.get_by_label("Length in seconds").fill("2.5")
+    panel.get_by_label("Seed").fill("3")
+    panel.get_by_role("button", name="Make").click()
+    panel.get_by_text("seed 3").first.wait_for()
+    photograph(browser, "longer-sound")
+    sound = Clip.load(downloaded(browser, panel, tmp_path / "sound.mp4"))
+    assert (sound.frames is None, sound.num_samples) == (True, 40_000)
+
+    panel.get_by_label("both").check()
+    panel.get_by_label("Length in seconds").fill("4")
+    panel.get_by_label("number input for Steps").fill("40")
+    panel.get_by_label("Seed").fill("4")
+    panel.get_by_role("button", name="Make").click()
+    panel.get_by_text("/40 frames").first.wait_for()
+    panel.get_by_role("button", name="Cancel").click()
+    panel.get_by_text("stopped early").first.wait_for()
+    clip = Clip.load(downloaded(browser, panel, tmp_path / "stopped.mp4"))
+    assert 20 <= clip.num_frames < 40
+    assert clip.num_samples == clip.num_frames * 1_600
+
+
+def test_frames_are_enlarged_and_sync_is_measured(browser, video):
     panel = open_tab(browser, "Upscale")
     upload(panel, video)
     few_steps(panel)
@@ -115,6 +203,46 @@ def test_every_tab_does_its_work(browser, video, tmp_path):
     panel.get_by_role("button", name="Measure").click()
     panel.get_by_text("score").first.wait_for()
     photograph(browser, "sync")
+
+
+@pytest.fixture
+def held(workshop, monkeypatch):
+    """Clips of visitors are held after the first of four steps, until `held.gate` is opened."""
+    generate = workshop.generate
+    held = SimpleNamespace(gate=threading.Event(), visitors=[])
+
+    def slow(visitor, progress=None, **how):
+        if visitor != "the page":
+            held.visitors.append(visitor)
+            progress(1, 4)
+            assert held.gate.wait(PATIENCE_MS / 1000)
+        return generate(visitor, **how)
+
+    monkeypatch.setattr(workshop, "generate", slow)
+    yield held
+    held.gate.set()
+
+
+def test_a_waiting_request_is_taken_back(held, browser, address):
+    """The second visitor cancels while the first one's clip is made, and never gets a turn."""
+    first = open_tab(browser, "Clips with sound")
+    few_steps(first)
+    other = browser.context.new_page()
+    other.goto(address)
+    second = open_tab(other, "Clips with sound")
+    few_steps(second)
+    first.get_by_role("button", name="Make").click()
+    first.get_by_text("1/4 steps").first.wait_for()
+    second.get_by_role("button", name="Make").click()
+    second.get_by_text("queue").first.wait_for()
+    second.get_by_role("button", name="Cancel").click()
+    second.get_by_text("queue").first.wait_for(state="hidden")
+    held.gate.set()
+    first.get_by_text("seed 0, steps 2").first.wait_for()
+    assert len(held.visitors) == 1
+    second.get_by_role("button", name="Again with another seed").click()
+    second.get_by_text("seed 1, steps 2").first.wait_for()
+    assert len(held.visitors) == 2
 
 
 def test_uploads_are_refused_in_words(browser, tmp_path):
@@ -146,8 +274,6 @@ def wav_of(video):
 
     import numpy as np
 
-    from soundreel.clip import Clip
-
     clip = Clip.load(video)
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
@@ -159,10 +285,16 @@ def wav_of(video):
     return buffer.getvalue()
 
 
-def test_a_finished_example_is_there_at_once(browser):
-    panel = open_tab(browser, "Clips with sound")
-    panel.locator("video").first.wait_for()
-    panel.locator("img[src*='contact-sheet']").first.wait_for()
+def test_a_finished_example_plays_at_once_and_aloud_after_a_click(address, chromium):
+    with chromium("--autoplay-policy=document-user-activation-required") as context:
+        tab = context.pages[0]
+        tab.set_default_timeout(PATIENCE_MS)
+        tab.goto(address)
+        tab.wait_for_function("document.querySelector('video')?.currentTime > 0")
+        tab.locator("img[src*='contact-sheet']").first.wait_for()
+        assert tab.locator("video").first.evaluate("v => v.muted && v.loop && !v.paused")
+        tab.get_by_text("made together").click()
+        assert tab.locator("video").first.evaluate("v => !v.muted && !v.paused")
 
 
 def test_requests_of_other_sites_are_refused(address):
@@ -182,11 +314,36 @@ def test_requests_of_other_sites_are_refused(address):
     assert status("http://elsewhere.example") == 403
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(address, chromium):
+def test_on_a_phone_nothing_is_wider_than_the_screen(held, address, chromium):
     with chromium(viewport={"width": 390, "height": 800}) as context:
         tab = context.pages[0]
         tab.set_default_timeout(PATIENCE_MS)
         tab.goto(address)
         tab.locator("video").first.wait_for()
         photograph(tab, "phone")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        width = "document.documentElement.scrollWidth"
+        assert tab.evaluate(width) <= 390
+
+        button = tab.get_by_role("button", name="Make").first
+        button.click()
+        told = tab.get_by_text("1/4 steps").first
+        told.wait_for()
+        photograph(tab, "phone-working")
+        finger, shown = button.bounding_box(), told.bounding_box()
+        assert abs(shown["y"] - finger["y"]) < 200, "progress is where the finger is"
+        held.gate.set()
+        tab.get_by_text("seed 0").first.wait_for()
+
+        for name in TABS[1:]:
+            on_phone(tab, name)
+            photograph(tab, f"phone-{name.split()[0].lower()}")
+            assert tab.evaluate(width) <= 390
+
+
+def on_phone(tab, name):
+    """Open a tab, which may be in the menu of those that the screen has no place for."""
+    button = tab.get_by_role("tab", name=name)
+    if not button.first.is_visible():
+        tab.locator("button.overflow-menu, .overflow-menu > button").first.click()
+        button = tab.locator(".overflow-dropdown button", has_text=name)
+    button.first.click()

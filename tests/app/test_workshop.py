@@ -1,13 +1,20 @@
 """What the page can do, without the page: limits, refusals, cancelling, files."""
 
 import threading
+import time
+import weakref
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
-from soundreel.app.workshop import CancelledError, Limits, UploadError, Workshop
+from soundreel.app.turns import CancelledError
+from soundreel.app.uploads import Limits, UploadError
+from soundreel.app.workshop import Workshop
 from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 
 
 def test_a_clip_comes_as_files_and_says_what_made_it(workshop):
@@ -20,15 +27,112 @@ def test_a_clip_comes_as_files_and_says_what_made_it(workshop):
     assert seen[-1][0] == seen[-1][1]
 
 
-@pytest.mark.parametrize("given", ["video", "audio"])
-def test_an_upload_is_kept_in_the_result(workshop, video, given):
-    made = workshop.generate("anna", **{given: video}, num_steps=2, guidance_weight=0.0)
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        stream = next(s for s in container.streams if s.type == kind)
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def test_a_video_comes_back_as_it_was_with_a_sound_of_its_length(workshop, video):
+    made = workshop.film("anna", video=video, num_steps=1, guidance_weight=0.0)
+    assert packets(made.clip, "video") == packets(video, "video")
+    clip = Clip.load(made.clip)
+    assert (clip.frames.shape[:3], clip.frame_rate) == ((50, 128, 128), 25)
+    assert clip.num_samples == 2 * clip.sample_rate == 32_000
+    assert made.gif is None, "the sound is what is new"
+
+    part = workshop.film(
+        "anna", video=video, start_s=0.4, duration_s=0.8, num_steps=1, guidance_weight=0.0
+    )
+    clip = Clip.load(part.clip)
+    assert (clip.num_frames, clip.num_samples) == (20, 12_800)
+    assert abs(float(clip.frames[0].mean()) - float(Clip.load(video).frames[10].mean())) < 3
+
+    small = workshop.film(
+        "anna", video=video, duration_s=0.8, is_model_size=True, num_steps=1, guidance_weight=0.0
+    )
+    assert (Clip.load(small.clip).num_frames, Clip.load(small.clip).frame_rate) == (8, 10)
+
+
+def test_a_sound_is_kept_and_gets_pictures_of_its_length(workshop, video):
+    made = workshop.film("anna", audio=video, start_s=0.4, num_steps=1, guidance_weight=0.0)
     clip, source = Clip.load(made.clip), Clip.load(video)
-    if given == "video":
-        assert abs(clip.frames[0].mean() - source.frames[0].mean()) < 12
-    else:
-        sounds = clip.waveform[0], source.waveform[0][: clip.num_samples]
-        assert np.corrcoef(*sounds)[0, 1] > 0.9
+    assert (clip.num_frames, clip.num_samples) == (16, 25_600)
+    assert np.corrcoef(clip.waveform[0], source.waveform[0][6_400:])[0, 1] > 0.9
+    assert made.gif.is_file()
+
+
+def test_a_film_is_as_long_as_asked_and_says_what_made_it(workshop):
+    made = workshop.film("anna", duration_s=1.0, num_steps=1, seed=3)
+    clip = Clip.load(made.clip)
+    assert (clip.num_frames, clip.num_samples) == (10, 16_000)
+    assert made.about == "seed 3, steps 1"
+    assert made.gif.is_file()
+
+
+def test_a_film_goes_on_from_an_upload(workshop, video):
+    asked = {"after": video, "duration_s": 2.3, "num_steps": 1}
+    clip, source = Clip.load(workshop.film("anna", **asked).clip), Clip.load(video)
+    assert (clip.num_frames, clip.num_samples) == (23, 36_800)
+    for index in (0, 19):  # at 10 and at 25 frames a second
+        kept, given = clip.frames[index], source.frames[index * 5 // 2]
+        assert np.corrcoef(kept.ravel(), given.ravel())[0, 1] > 0.9
+    heard = workshop.film("anna", **asked, modality="audio")
+    assert not heard.has_picture
+    assert Clip.load(heard.clip).frames is None
+    seen = workshop.film("anna", **asked, modality="video")
+    assert Clip.load(seen.clip).waveform is None
+
+
+def test_a_film_that_is_cancelled_is_a_whole_file_of_what_was_made(workshop):
+    told, done = [], []
+
+    def progress(number: int, total: int) -> None:
+        told.append((number, total))
+        if number:
+            started.set()
+            assert resumed.wait(60)
+
+    started, resumed = threading.Event(), threading.Event()
+    work = threading.Thread(
+        target=lambda: done.append(
+            workshop.film("anna", duration_s=3.0, num_steps=1, progress=progress)
+        )
+    )
+    work.start()
+    assert started.wait(60)
+    cancel = threading.Thread(target=lambda: done.append(workshop.cancel("anna")))
+    cancel.start()
+    while not workshop._turns._works["anna"].stop.is_set():
+        time.sleep(0.01)
+    resumed.set()
+    work.join(60)
+    cancel.join(60)
+    made, returned = done
+    assert made is returned
+    clip = Clip.load(made.clip)
+    assert clip.num_frames == told[-1][0] < 30 == told[-1][1]
+    assert clip.num_samples == clip.num_frames * 1_600
+    assert made.about.endswith("stopped early")
+    assert sorted(path.name for path in made.clip.parent.iterdir()) == [
+        "contact-sheet.png", "soundreel.gif", "soundreel.mp4",
+    ]  # fmt: skip
+
+
+def test_memory_does_not_grow_with_the_length_of_a_film(workshop, monkeypatch):
+    pieces, alive = [], []
+    stream = MMDiffusionPipeline.stream
+
+    def watched(self, **asked):
+        for piece in stream(self, **asked):
+            pieces.append(weakref.ref(piece.frames))
+            alive.append(sum(reference() is not None for reference in pieces))
+            yield piece
+
+    monkeypatch.setattr(MMDiffusionPipeline, "stream", watched)
+    workshop.film("anna", duration_s=2.4, num_steps=1)
+    assert len(alive) > 7
+    assert max(alive) <= 3
 
 
 def test_frames_are_enlarged(workshop, video, tmp_path):
@@ -51,21 +155,32 @@ def test_what_is_too_much_is_refused_in_words(workshop, video, tmp_path, pipelin
         full.generate("anna", num_steps=1)
     (tmp_path / "heavy.mp4").write_bytes(bytes(1_100_000))
     with pytest.raises(UploadError, match="has 1 MB; at most 1"):
-        workshop.generate("anna", video=str(tmp_path / "heavy.mp4"))
+        workshop.film("anna", video=str(tmp_path / "heavy.mp4"))
     (tmp_path / "broken.mp4").write_bytes(bytes(1000))
     with pytest.raises(UploadError, match="cannot be read") as error:
-        workshop.generate("anna", video=str(tmp_path / "broken.mp4"))
+        workshop.film("anna", video=str(tmp_path / "broken.mp4"))
     assert str(tmp_path) not in str(error.value), "visitors need not know our folders"
     short = Workshop(pipeline, tmp_path, limits=Limits(duration_s=1.0))
     with pytest.raises(UploadError, match="lasts 2 s; at most 1 s"):
         short.measure(video)
+    with pytest.raises(UploadError, match="lasts 2 s; at most 1 s are taken, so choose a part"):
+        short.film("anna", video=video, start_s=0.5)
+    with pytest.raises(UploadError, match=r"lasts 2\.0 s; begin before its end"):
+        workshop.film("anna", video=video, start_s=2.0)
+    with pytest.raises(SoundreelError, match="is not within it"):
+        workshop.film("anna", video=video, start_s=1.5, duration_s=1.0)
+    for length in (0.0, 4.5):
+        with pytest.raises(UploadError, match="at most 4 s here"):
+            workshop.film("anna", duration_s=length)
+    with pytest.raises(UploadError, match="give the length"):
+        workshop.film("anna", after=video)
     tight = Workshop(pipeline, tmp_path, limits=Limits(decoded_gb=1e-4))
     with pytest.raises(UploadError, match="128x128 pixels for so long"):
-        tight.measure(video)
+        tight.film("anna", after=video, duration_s=3.0)
     mute = Clip(Clip.load(video).frames, None, Fraction(25))
     mute.save(tmp_path / "mute.mp4")
     with pytest.raises(UploadError, match="no sound"):
-        workshop.generate("anna", audio=str(tmp_path / "mute.mp4"))
+        workshop.film("anna", audio=str(tmp_path / "mute.mp4"))
     with pytest.raises(UploadError, match="no sound"):
         workshop.measure(str(tmp_path / "mute.mp4"))
     frames = np.zeros((2, 800, 800, 3), np.uint8)

@@ -6,77 +6,25 @@ but files in one folder, which the owner of the workshop deletes.
 
 import tempfile
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soundreel.clip import Clip
+from soundreel.app.results import Made, about_clip, keep_clip, keep_film, target_in
+from soundreel.app.turns import Turns
+from soundreel.app.uploads import Limits, UploadError, readable
+from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
-from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.media.encode import AAC_RATES
-from soundreel.media.errors import MediaError
-from soundreel.media.gif import write_gif
-from soundreel.media.probe import probe
-from soundreel.metrics.sync.score import Sync, measure_sync
+from soundreel.film_clock import Modality, exact_seconds
+from soundreel.film_file import FilmRequest, check_film, write_film
+from soundreel.films import Films
+from soundreel.metrics.streams import curves_of, open_stream
+from soundreel.metrics.sync.score import Sync, sync_of_curves
 from soundreel.metrics.sync.signals import SyncError
-from soundreel.metrics.timeline import standalone, timeline_svg
+from soundreel.metrics.timeline import curves_svg, standalone
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 
-MAX_GIF_FRAMES = 200
 MAX_LARGE_PIXELS = 1024 * 1024
 """Pixels of an enlarged frame: more takes hours on a CPU."""
-
-
-class UploadError(SoundreelError):
-    """An upload that cannot be used; the message is for the visitor."""
-
-
-class CancelledError(Exception):
-    """The visitor asked to stop."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Limits of what visitors may ask for.
-
-    Attributes:
-        upload_mb: size of an uploaded file in megabytes (10^6 bytes).
-        duration_s: length of an uploaded file.
-        stored_mb: uploads and results that are kept at a time, in megabytes.
-        decoded_gb: memory (10^9 bytes) that the frames of an upload may take once decoded.
-    """
-
-    upload_mb: float = 64.0
-    duration_s: float = 60.0
-    stored_mb: float = 2_000.0
-    decoded_gb: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in ("upload_mb", "duration_s", "stored_mb", "decoded_gb"):
-            if getattr(self, name) <= 0:
-                raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Files of one action.
-
-    Attributes:
-        clip: to play; about: what made it, as Markdown; sheet: frames over the spectrogram of the
-            sound; gif: the pictures alone, None if there are too many.
-    """
-
-    clip: Path
-    about: str
-    sheet: Path
-    gif: Path | None
-
-
-def option_label(name: str) -> str:
-    """Return what visitors read for the name of an option: "steps" for `num_steps`."""
-    return name.replace("num_", "").replace("_", " ")
 
 
 class Workshop:
@@ -101,49 +49,121 @@ class Workshop:
         self.upscaler = upscaler
         self.limits = Limits() if limits is None else limits
         self._folder = folder
-        self._stops: dict[str, threading.Event] = {}
-        self._turn = threading.Lock()  # one network, one visitor at a time
+        self._turns = Turns()
         self._example: Made | None = None
         self._example_turn = threading.Lock()
 
-    def cancel(self, visitor: str) -> None:
-        """Stop what this visitor started, at its next step."""
-        if visitor in self._stops:
-            self._stops[visitor].set()
+    @property
+    def makes_films(self) -> bool:
+        """Tell whether results can be longer than the model's clips, and parts can be chosen."""
+        return isinstance(self.pipeline, Films)
+
+    def cancel(self, visitor: str) -> Made | None:
+        """Stop what this visitor started, see `Turns.cancel`."""
+        return self._turns.cancel(visitor)
 
     def generate(
         self,
         visitor: str,
         *,
-        video: str | None = None,
-        audio: str | None = None,
         label: str | None = None,
+        text: str = "",
         seed: int = 0,
         progress: Progress | None = None,
         **options: Any,
     ) -> Made:
-        """Make a clip from nothing, for an uploaded video, or for an uploaded sound.
+        """Make a clip from nothing.
 
         Args:
             label: name of a class; None makes anything.
+            text: a caption; empty makes anything.
             options: as the model declares them; those left out or None are its own defaults.
 
         Raises:
-            UploadError: the upload cannot be used.
             CancelledError: `cancel` was called.
             SoundreelError: a setting is out of range.
         """
-        request: dict[str, Any] = {"seed": seed, **options, **self._fixed}
-        if label is not None:
-            request["label"] = label
-        for name, upload in (("video", video), ("audio", audio)):
-            if upload is not None:
-                request[name] = self._upload(upload, name, self.pipeline.clip.duration_s)
-        with self._working(visitor, progress) as step:
-            (clip,) = self.pipeline.generate(**request, progress=step)
-        kind = [f"class {label}"] if label is not None else []
-        settings = [f"{option_label(name)} {value}" for name, value in options.items()]
-        return self._keep(clip, ", ".join([*kind, f"seed {seed}", *settings]))
+        asked = self._asked(label, text, options)
+        with self._turns.working(visitor, progress) as work:
+            (clip,) = self.pipeline.generate(seed=seed, **asked, progress=work.step)
+        return keep_clip(self._new_folder(), clip, about_clip(asked, seed))
+
+    def film(
+        self,
+        visitor: str,
+        *,
+        video: str | None = None,
+        audio: str | None = None,
+        after: str | None = None,
+        duration_s: Seconds | None = None,
+        start_s: Seconds = 0.0,
+        modality: Modality = "both",
+        is_model_size: bool = False,
+        label: str | None = None,
+        text: str = "",
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Made:
+        """Make a film from nothing or after an upload, or sound or pictures for an upload.
+
+        It is written as it is made. The picture of a given video and the sound of a given file are
+        its own, unless the model's size is asked for.
+
+        Args:
+            duration_s: of the whole film; None is to the end of what is given.
+            start_s: second of `video` or `audio` at which the film begins.
+            modality: what of `after` goes on.
+
+        Raises:
+            UploadError: an upload or a length cannot be used.
+            CancelledError: `cancel` was called before anything was made.
+            SoundreelError: the model makes no such film, or a setting is out of range.
+        """
+        if video is None and audio is None and duration_s is None:
+            raise UploadError("give the length of the film in seconds")
+        self.limits.check_film(duration_s)
+        self._check_uploads(video, audio, after, start_s, duration_s)
+        asked = self._asked(label, text, options)
+        request = FilmRequest(
+            video=None if video is None else Path(video),
+            audio=None if audio is None else Path(audio),
+            after=None if after is None else Path(after),
+            duration=None if duration_s is None else exact_seconds(duration_s),
+            start=exact_seconds(start_s),
+            modality=modality,
+            is_model_size=is_model_size,
+            options=asked,
+        )
+        return self._write(visitor, request, seed, progress)
+
+    def _write(
+        self, visitor: str, request: FilmRequest, seed: int, progress: Progress | None
+    ) -> Made:
+        films = check_film(request, self.pipeline)
+        about = about_clip(request.options, seed)
+        with readable(str(request.video or request.audio or request.after)):
+            if films is None:
+                with self._turns.working(visitor, progress) as work:
+                    whole = request.options | request.whole
+                    (clip,) = self.pipeline.generate(seed=seed, **whole, progress=work.step)
+                return keep_clip(self._new_folder(), clip, about)
+            path = target_in(self._new_folder(), self.pipeline.clip.sample_rate)
+            with self._turns.working(visitor, progress) as work:
+                write_film(
+                    request,
+                    films,
+                    path,
+                    seed=seed,
+                    upscaler=None,
+                    advance=work.tell,
+                    comment=about,
+                    is_stopped=work.stop.is_set,
+                )
+                is_own = request.video is not None and not request.is_model_size
+                stopped = ", stopped early" if work.stop.is_set() else ""
+                work.made = keep_film(path, f"{about}{stopped}", is_own_picture=is_own)
+        return work.made
 
     def example(self) -> Made:
         """Return a clip to show to whoever opens the page, made once."""
@@ -176,17 +196,19 @@ class Workshop:
             raise SoundreelError("no upscaler was given: start the page with --upscaler MODEL")
         options |= self._fixed
         with_options(self.upscaler.options, options)
-        clip = self._upload(upload, "video", self.pipeline.clip.duration_s)
-        shape = (0, 0) if clip.frames is None else clip.frames.shape[1:3]
-        height, width = (size * self.upscaler.scale for size in shape)
+        length, info = self.pipeline.clip.duration, self.limits.check_file(upload, "video")
+        self.limits.check_memory(info, float(length))
+        height, width = (size * self.upscaler.scale for size in (info.height, info.width))
         if height * width > MAX_LARGE_PIXELS:
             raise UploadError(
                 f"enlarged, this picture would have {width}x{height} pixels; upload one as small as"
                 f" the model makes them, about {self.upscaler.small_size} pixels"
             )
-        with self._working(visitor, progress) as step:
-            large = self.upscaler.upscale_clip(clip, seed=seed, progress=step, **options)
-        return self._keep(large, f"{self.upscaler.scale} times as large")
+        with readable(upload):
+            clip = Clip.load_beginning(upload, length)
+        with self._turns.working(visitor, progress) as work:
+            large = self.upscaler.upscale_clip(clip, seed=seed, progress=work.step, **options)
+        return keep_clip(self._new_folder(), large, f"{self.upscaler.scale} times as large")
 
     def measure(self, upload: str) -> tuple[Sync, Path]:
         """Return the sync of an uploaded video, and a drawing of what starts when.
@@ -194,65 +216,42 @@ class Workshop:
         Raises:
             UploadError: the upload cannot be used, or is too short or too coarse to tell.
         """
-        clip = self._upload(upload, "video", self.limits.duration_s)
-        if clip.frames is None or clip.waveform is None:
+        info = self.limits.check_file(upload, "video")
+        if not info.has_audio:
             raise UploadError("this video has no sound; there is no sync to measure")
+        self.limits.check_length(info)
         try:
-            result = measure_sync(clip.frames, clip.frame_rate, clip.waveform, clip.sample_rate)
+            with readable(upload):
+                curves = curves_of(open_stream(upload, self.limits.duration_s))
         except SyncError as error:
             raise UploadError(str(error)) from error
         target = self._new_folder() / "timeline.svg"
-        target.write_text(standalone(timeline_svg(clip, width=960, height=192)))
-        return result, target
+        target.write_text(standalone(curves_svg(curves, width=960, height=192)))
+        return sync_of_curves(curves.motion, curves.sound, curves.frame_rate), target
 
-    def _upload(self, path: str, wanted: str, duration_s: float) -> Clip:
-        """Return its first seconds, after a look at its size and header."""
-        megabytes = Path(path).stat().st_size / 1e6
-        if megabytes > self.limits.upload_mb:
-            raise UploadError(
-                f"this file has {megabytes:.0f} MB; at most {self.limits.upload_mb:g} are taken"
-            )
-        try:
-            info = probe(path)
-            if info.duration is not None and info.duration > self.limits.duration_s:
-                raise UploadError(
-                    f"this file lasts {float(info.duration):.0f} s; at most "
-                    f"{self.limits.duration_s:g} s are taken, so cut it first"
-                )
-            seconds = duration_s if info.duration is None else min(duration_s, info.duration)
-            decoded_gb = 3e-9 * info.height * info.width * float(seconds * (info.frame_rate or 0))
-            if decoded_gb > self.limits.decoded_gb:
-                raise UploadError(
-                    f"{info.width}x{info.height} pixels for so long are too much here; make the "
-                    "picture smaller, or cut the file"
-                )
-            if not (info.has_video if wanted == "video" else info.has_audio):
-                missing = "picture" if wanted == "video" else "sound"
-                raise UploadError(f"this file has no {missing}; choose one that has")
-            return Clip.load_beginning(path, duration_s)
-        except MediaError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise UploadError(
-                f"this file cannot be read as a video or a sound ({reason})"
-            ) from error
+    def _check_uploads(
+        self,
+        video: str | None,
+        audio: str | None,
+        after: str | None,
+        start_s: Seconds,
+        duration_s: Seconds | None,
+    ) -> None:
+        for wanted, path in (("video", video), ("audio", audio)):
+            if path is not None:
+                info = self.limits.check_file(path, wanted)
+                self.limits.check_part(info, start_s, duration_s)
+        if after is not None:
+            info = self.limits.check_file(after, "video")
+            self.limits.check_length(info)
+            self.limits.check_memory(info, self.limits.duration_s)
 
-    @contextmanager
-    def _working(self, visitor: str, progress: Progress | None) -> Generator[Progress]:
-        stop = self._stops[visitor] = threading.Event()
-
-        def step(done: int, total: int) -> None:
-            if stop.is_set():
-                raise CancelledError
-            if progress is not None:
-                progress(done, total)
-
-        with self._turn:
-            try:
-                step(0, 1)
-                yield step
-            finally:
-                if self._stops.get(visitor) is stop:
-                    del self._stops[visitor]
+    def _asked(self, label: str | None, text: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what the model's `generate` is told beside the seed and what is given."""
+        said = {"label": label, "text": text or None}
+        return {name: value for name, value in said.items() if value is not None} | (
+            options | self._fixed
+        )
 
     def _new_folder(self) -> Path:
         stored = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
@@ -262,14 +261,3 @@ class Workshop:
                 "hour, when old files are gone"
             )
         return Path(tempfile.mkdtemp(dir=self._folder))
-
-    def _keep(self, clip: Clip, about: str) -> Made:
-        folder = self._new_folder()
-        suffix = ".mp4" if clip.sample_rate in AAC_RATES else ".mkv"
-        path, sheet, gif = folder / f"soundreel{suffix}", folder / "contact-sheet.png", None
-        clip.save(path)
-        write_contact_sheet(sheet, [clip], titles=[about])
-        if clip.frames is not None and clip.num_frames <= MAX_GIF_FRAMES:
-            gif = folder / "soundreel.gif"
-            write_gif(gif, clip.frames, clip.frame_rate)
-        return Made(path, about, sheet, gif)

@@ -38,11 +38,12 @@ class AppArguments:
     upload_mb: float = 64.0
     """Largest upload in megabytes."""
     upload_s: float = 60.0
-    """Longest upload in seconds."""
+    """Longest upload, part of one, or film, in seconds."""
     stored_mb: float = 2_000.0
     """Uploads and results that are kept at a time, in megabytes."""
     examples: Path | None = None
-    """Folder of videos offered as examples."""
+    """Folder of videos and sounds offered as examples. Default: new scenes for models of rendered
+    scenes, none for others."""
 
 
 def app(arguments: Annotated[AppArguments, tyro.conf.arg(name="")]) -> int:
@@ -85,14 +86,17 @@ def _leave(*_: object) -> None:
 
 
 def _serve(arguments: AppArguments, folder: Path) -> None:
+    from soundreel.app.examples import examples_in, rendered_examples
     from soundreel.app.page import build_page
     from soundreel.app.server import serve
-    from soundreel.app.workshop import Limits, Workshop
+    from soundreel.app.uploads import Limits
+    from soundreel.app.workshop import Workshop
     from soundreel.systems import load, load_upscaler
 
     device, upscaler = arguments.device, arguments.upscaler
+    pipeline = load(arguments.model, device=device)
     workshop = Workshop(
-        load(arguments.model, device=device),
+        pipeline,
         folder,
         upscaler=None if upscaler is None else load_upscaler(upscaler, device=device),
         precision=arguments.precision,
@@ -102,7 +106,10 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
             stored_mb=arguments.stored_mb,
         ),
     )
-    examples = sorted(arguments.examples.rglob("*.mp4"))[:6] if arguments.examples else []
+    if arguments.examples is not None:
+        examples = examples_in(arguments.examples)
+    else:
+        examples = rendered_examples(pipeline, folder / "examples")
     title = Path(arguments.model).name if arguments.model else "the default model"
     page = build_page(workshop, title=title, examples=examples)
     write(f"http://{arguments.host}:{arguments.port}  (Ctrl-C stops)")

@@ -8,23 +8,21 @@ import tyro
 
 from soundreel.cli.main import write
 from soundreel.cli.output import check_folder, clear_earlier
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
-from soundreel.data.scenes.render import KINDS, render_clip
-from soundreel.data.scenes.sizes import options_for
+from soundreel.data.scenes.clip import unseen_scene
+from soundreel.data.scenes.render import KINDS
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.gallery import Exhibit, write_gallery
+from soundreel.progress import progress_bar
 from soundreel.protocols import Pipeline
 from soundreel.request import check_counts
 from soundreel.systems import load
-from soundreel.types import ClipSpec
 
 EARLIER = ("[0-9][0-9]-*.mp4", "[0-9][0-9]-*.png", "index.html")
 SHOWN = 4
 FIRST_KINDS = ("hammer", "fire", "bells", "waves")
 GIVEN_VIDEO, GIVEN_AUDIO = "metronome", "lightning"
-UNSEEN_SEED = 2**31  # far from the seeds that training sets are rendered with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +128,8 @@ def _conditional(pipeline: Pipeline, arguments: DemoArguments) -> list[Example]:
         seen = heard = clip
     elif names and set(names) <= set(KINDS):
         source = "rendered for this page"
-        seen = _scene(GIVEN_VIDEO, spec, arguments.seed)
-        heard = _scene(GIVEN_AUDIO, spec, arguments.seed)
+        seen = unseen_scene(GIVEN_VIDEO, spec, arguments.seed)
+        heard = unseen_scene(GIVEN_AUDIO, spec, arguments.seed)
     else:
         return []
     examples = [
@@ -147,15 +145,3 @@ def _conditional(pipeline: Pipeline, arguments: DemoArguments) -> list[Example]:
         ),
     ]
     return [example for example in examples if example.request.keys() <= pipeline.conditions]
-
-
-def _scene(kind: str, spec: ClipSpec, seed: int) -> Clip:
-    """Return a rendered scene that no training set holds, of the model's size."""
-    options = options_for(spec, kinds=(kind,))
-    scene = render_clip(options, UNSEEN_SEED + seed, 0)
-    return Clip(
-        frames=scene.frames,
-        waveform=scene.waveform,
-        frame_rate=spec.frame_rate,
-        sample_rate=spec.sample_rate,
-    )

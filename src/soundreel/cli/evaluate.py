@@ -17,7 +17,6 @@ from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.cli.clip_sources import Item, clip_items, set_sha256
 from soundreel.cli.main import write
 from soundreel.cli.output import check_folder
-from soundreel.cli.progress import progress_bar
 from soundreel.cli.render import parse_frame_rate
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.device import find_device
@@ -30,6 +29,7 @@ from soundreel.metrics.measure import MeasuredSet, measure_set
 from soundreel.metrics.memorisation import Memorisation
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
 from soundreel.metrics.sync.score import Sync
+from soundreel.progress import progress_bar
 
 DEFAULT_METRICS = ("fad/yamnet", "kvd/efficientnet-lite0")
 PAIRS_SHOWN = 3  # of the nearest neighbours in each modality

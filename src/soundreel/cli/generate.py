@@ -15,12 +15,12 @@ from soundreel import __version__
 from soundreel.cli.main import write
 from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.device import resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.film_file import FilmRequest, check_film, write_film
 from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.progress import progress_bar
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 from soundreel.request import check_counts, find_label
 from soundreel.systems import all_systems, load, load_upscaler

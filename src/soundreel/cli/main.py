@@ -50,7 +50,8 @@ def run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         return fail(f"unknown command {name!r}; one of: {', '.join(COMMANDS)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Stderr()])
-    logging.getLogger("jaxtyping").setLevel(logging.WARNING)
+    for library in ("jaxtyping", "httpx"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return _run_command(name, arguments[1:])
     except KeyboardInterrupt:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from soundreel.cli.progress import progress_bar
 from soundreel.data.describe import describe
 from soundreel.data.manifest import SKIPPED_FILE
 from soundreel.data.options import RECIPES, PrepareOptions, Recipe
 from soundreel.data.prepare import prepare_dataset
+from soundreel.progress import progress_bar
 from soundreel.systems import recipes
 
 

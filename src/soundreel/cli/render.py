@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from soundreel.cli.main import write
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS, RenderedClip, RenderOptions, render_clips
 from soundreel.errors import SoundreelError
 from soundreel.files import is_own, locked, write_text
+from soundreel.progress import progress_bar
 
 INDEX_NAME = "scenes.json"
 FORMAT_VERSION = 1

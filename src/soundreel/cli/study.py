@@ -120,8 +120,8 @@ def study(arguments: Annotated[Arguments, tyro.conf.arg(name="")]) -> int:
 
 def _create(arguments: CreateArguments) -> None:
     # Heavy, and only needed here.
-    from soundreel.cli.progress import progress_bar
     from soundreel.cli.study_tables import print_created
+    from soundreel.progress import progress_bar
     from soundreel.study.create import check_folder, write_study
     from soundreel.study.sources import (
         choose_format,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
-from soundreel.cli.progress import progress_bar
+from soundreel.progress import progress_bar
 
 PLAIN_EVERY_S = 30.0
 """Seconds of silence after which a line says how far it is, where the output is no terminal."""

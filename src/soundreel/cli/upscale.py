@@ -9,9 +9,9 @@ import tyro
 from soundreel.cli.main import write
 from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import check_folder
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.errors import SoundreelError
+from soundreel.progress import progress_bar
 from soundreel.protocols import with_options
 from soundreel.request import check_counts
 from soundreel.systems import all_systems, load_upscaler

@@ -3,7 +3,11 @@
 from typing import Any
 
 from soundreel.clip import Clip
-from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.data.scenes.render import RenderedClip, RenderOptions, render_clip
+from soundreel.data.scenes.sizes import options_for
+from soundreel.types import ClipSpec
+
+UNSEEN_SEED = 2**31  # far from the seeds that training sets are rendered with
 
 
 def render(kind: str, *, seed: int = 0, **options: Any) -> Clip:
@@ -16,5 +20,13 @@ def render(kind: str, *, seed: int = 0, **options: Any) -> Clip:
     Raises:
         SoundreelError: there is no such kind, or an option is out of range.
     """
-    scene = render_clip(RenderOptions(kinds=(kind,), **options), seed, 0)
+    return _clip(render_clip(RenderOptions(kinds=(kind,), **options), seed, 0))
+
+
+def unseen_scene(kind: str, spec: ClipSpec, seed: int) -> Clip:
+    """Return a scene that no training set holds, of a model's size."""
+    return _clip(render_clip(options_for(spec, kinds=(kind,)), UNSEEN_SEED + seed, 0))
+
+
+def _clip(scene: RenderedClip) -> Clip:
     return Clip(scene.frames, scene.waveform, scene.options.frame_rate, scene.options.sample_rate)

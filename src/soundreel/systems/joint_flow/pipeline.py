@@ -18,6 +18,7 @@ from soundreel.checkpoints.store import (
 from soundreel.clip import Clip, Seconds
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.errors import SoundreelError
+from soundreel.familiar import familiar
 from soundreel.film import Join
 from soundreel.film_clock import FilmClock, Modality
 from soundreel.films import FILM_WORDS, FilmInputs, Films
@@ -169,6 +170,7 @@ class JointFlowPipeline(Films):
         pieces = [decoder.push(latents), decoder.finish(latents.present)]
         return clips_of([piece for piece in pieces if piece is not None], self.clip)
 
+    @familiar
     @torch.no_grad()
     def generate(
         self,

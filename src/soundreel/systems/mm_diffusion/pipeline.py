@@ -23,6 +23,7 @@ from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.denoiser import Callback, Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.diffusion.samplers import sample
+from soundreel.familiar import familiar
 from soundreel.film_clock import Modality
 from soundreel.films import FILM_WORDS, Films
 from soundreel.protocols import Progress, with_options
@@ -144,6 +145,7 @@ class MMDiffusionPipeline(Films):
             av.map(lambda x: x.float().cpu()), self.clip.frame_rate, self.clip.sample_rate
         )
 
+    @familiar
     @torch.no_grad()
     def generate(
         self,

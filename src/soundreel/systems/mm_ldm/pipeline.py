@@ -24,6 +24,7 @@ from soundreel.data.latents import LatentScaling, PerceptualStats
 from soundreel.device import autocast
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.errors import SoundreelError
+from soundreel.familiar import familiar
 from soundreel.film_clock import Modality
 from soundreel.films import FILM_WORDS, Films
 from soundreel.protocols import Progress, with_options
@@ -227,6 +228,7 @@ class MMLDMPipeline(Films):
             raise SoundreelError(f"reconstruction needs frames and sound, got {latents.present}")
         return self.decode(latents, seed=seed)[0]
 
+    @familiar
     def generate(
         self,
         *,

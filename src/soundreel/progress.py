@@ -1,4 +1,5 @@
-"""A progress bar for anything that counts steps; silent when standard error is no terminal."""
+"""A progress bar for anything that counts steps; silent where standard error is neither a terminal
+nor a notebook."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress_bar(title: str) -> Generator[Callable[[int, int], None]]:
     """Yield `advance(done, total)`."""
     console = Console(stderr=True)
+    is_seen = console.is_terminal or console.is_jupyter
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not is_seen) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,7 @@ DEMO := demo
 SCENES := data/prepared/scenes64
 MODEL := src/soundreel/assets/default_model
 
-.PHONY: demo test lint bench default-model
+.PHONY: demo test lint api bench default-model
 
 demo: .venv/installed  ## clips of the embedded model, their contact sheets, and a page of them all
 	$(BIN)/soundreel demo --out $(DEMO) --overwrite
@@ -15,6 +15,9 @@ test: .venv/installed  ## all fast tests, one process a core
 
 lint: .venv/installed
 	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/pyrefly check
+
+api: .venv/installed  ## docs/api.md from the docstrings
+	$(BIN)/python docs/write_api.py
 
 bench: .venv/installed  ## speed and memory of everything, into benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py

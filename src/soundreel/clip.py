@@ -39,7 +39,8 @@ class Clip:
     Attributes:
         frames: uint8 RGB.
         waveform: float32, full scale 1.
-        frame_rate, sample_rate: frames per second (any rational) and Hz.
+        frame_rate: frames per second, any rational.
+        sample_rate: Hz.
 
     Where both are there, the sound lasts as long as the frames, to the sample: `num_frames *
     sample_rate / frame_rate` samples, rounded down or up.

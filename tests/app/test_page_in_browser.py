@@ -75,6 +75,9 @@ def open_tab(browser, name):
 def few_steps(panel):
     panel.get_by_role("button", name="Settings").click()
     panel.get_by_label("number input for Steps").fill("2")
+    weight = panel.get_by_label("number input for Guidance weight")
+    if weight.count():
+        weight.fill("0")
 
 
 def photograph(browser, name):

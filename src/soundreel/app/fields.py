@@ -24,12 +24,13 @@ MODALITIES: dict[str, Modality] = {
 """Choices of what a film goes on with -> the pipeline's own words."""
 
 
-def upload_field(given: str, examples: list[Path], label: str = "") -> gr.Component:
+def upload_field(given: str, examples: list[Path]) -> gr.Component:
     """Return where a video or a sound is uploaded, with examples of it below."""
+    look: dict[str, Any] = {"show_label": False, "buttons": []}  # both would cover the picture
     if given == "audio":
-        upload = gr.Audio(label=label or "Sound", type="filepath", sources=["upload", "microphone"])
+        upload = gr.Audio(label="Sound", type="filepath", sources=["upload", "microphone"], **look)
     else:
-        upload = gr.Video(label=label or "Video", sources=["upload"], buttons=[], height=240)
+        upload = gr.Video(label="Video", sources=["upload"], height=240, **look)
     if examples:
         gr.Examples([[str(path)] for path in examples], [upload], label="Examples")
     return upload
@@ -123,7 +124,14 @@ def result_fields() -> list[gr.Component]:
                 buttons=[],
                 height=420,
             ),
-            gr.Audio(show_label=False, autoplay=True, loop=True, interactive=False, visible=False),
+            gr.Audio(
+                show_label=False,
+                autoplay=True,
+                loop=True,
+                interactive=False,
+                buttons=[],
+                visible=False,
+            ),
             gr.Markdown(),
             gr.Image(
                 show_label=False,

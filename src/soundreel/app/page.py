@@ -104,7 +104,8 @@ def _longer_tab(workshop: Workshop, examples: Examples) -> None:
                 float(round(4 * pipeline.clip.duration_s)),
                 f"Of the whole film, the clip below included; at most {limits.duration_s:g}.",
             )
-            after = upload_field("video", examples.of("video"), "Go on from (may be empty)")
+            gr.Markdown("Go on from a clip, or leave this empty:")
+            after = upload_field("video", examples.of("video"))
             modality = gr.Radio(list(MODALITIES), value="both", label="Go on with")
             label, text = condition_fields(pipeline)
             buttons = buttons_of("Make")

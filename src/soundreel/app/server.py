@@ -10,6 +10,9 @@ from starlette.responses import PlainTextResponse
 
 from soundreel.errors import SoundreelError
 
+CSS = "button[aria-label='Trim video to selection'] {display: none}"
+"""Hides what would fetch a program from elsewhere; the page's own fields choose a part."""
+
 
 def serve(
     page: gr.Blocks, *, host: str, port: int, upload_mb: float, folder: Path, **launch: Any
@@ -29,6 +32,7 @@ def serve(
             max_file_size=f"{upload_mb:g}mb",
             allowed_paths=[str(folder)],
             show_error=True,
+            css=CSS,
             footer_links=[],
             app_kwargs={"middleware": [Middleware(SameOrigin)]},
             **launch,

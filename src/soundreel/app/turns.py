@@ -1,4 +1,4 @@
-"""Whose turn it is: one network, one visitor at a time, each can cancel what they started."""
+"""Turns at the network: one visitor at a time, each can cancel what they started."""
 
 import threading
 from collections.abc import Generator
@@ -15,7 +15,7 @@ class CancelledError(Exception):
 
 @dataclass(eq=False)
 class Work:
-    """What one visitor started.
+    """Request that one visitor started.
 
     Attributes:
         made: set where it ended with a result.
@@ -58,6 +58,11 @@ class Turns:
 
     @contextmanager
     def working(self, visitor: str, progress: Progress | None) -> Generator[Work]:
+        """Wait for the network, and hold it.
+
+        Raises:
+            CancelledError: `cancel` was called in the meantime, or is called in `Work.step`.
+        """
         work = self._works[visitor] = Work(progress=progress)
         try:
             with self._turn:

@@ -1,4 +1,4 @@
-"""What visitors may upload and ask for, checked by a file's size and header before it is read."""
+"""Limits of what visitors may upload and ask for, checked by size and header before any reading."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

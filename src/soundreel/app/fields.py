@@ -122,7 +122,7 @@ def result_fields() -> list[gr.Component]:
                 loop=True,
                 interactive=False,
                 buttons=[],
-                height=420,
+                height="min(420px, 90vw)",
             ),
             gr.Audio(
                 show_label=False,

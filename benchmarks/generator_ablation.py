@@ -17,8 +17,8 @@ import torch
 from scene_clips import class_names, encoded, held_out
 from torch import Tensor
 
-from soundreel.cli.progress import progress_bar
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.progress import progress_bar
 from soundreel.systems import load
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV

@@ -22,9 +22,9 @@ from scene_statistics import EVENT_KINDS, agreement, compare_sync, event_rows, m
 from scene_tables import Numbers, percent, text
 
 from soundreel.cli.clip_sources import model_sha256
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.files import write_text
+from soundreel.progress import progress_bar
 from soundreel.systems import load
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
 from soundreel.types import AV

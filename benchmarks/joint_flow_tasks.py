@@ -18,9 +18,9 @@ from scene_quality import plain
 from scene_statistics import EVENT_KINDS, compare_sync, event_rows
 from scene_tables import text
 
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.files import write_text
+from soundreel.progress import progress_bar
 from soundreel.protocols import Pipeline
 from soundreel.systems import load
 

@@ -38,12 +38,12 @@ from scene_tables import class_table, copies_table, distance_table, sync_table
 
 from soundreel import __version__
 from soundreel.cli.clip_sources import clip_items, model_sha256
-from soundreel.cli.progress import progress_bar
 from soundreel.data.manifest import DATASET_FILE, DatasetInfo
 from soundreel.files import write_text
 from soundreel.metrics.evaluation import evaluate_sets
 from soundreel.metrics.extractors import build_extractors
 from soundreel.metrics.measure import MeasuredSet
+from soundreel.progress import progress_bar
 from soundreel.systems import load
 from soundreel.types import ClipSpec
 

@@ -21,13 +21,13 @@ from scene_clips import SceneClip, encoded, held_out
 from scene_statistics import EVENT_KINDS, compare_sync, event_rows
 from torch import Tensor
 
-from soundreel.cli.progress import progress_bar
 from soundreel.clip import Clip
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.data.scenes.render import KINDS
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.metrics.image_quality import psnr_db
+from soundreel.progress import progress_bar
 from soundreel.systems import load
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV

@@ -25,7 +25,6 @@ from soundreel.data.manifest import DATASET_FILE
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_checked_json
 from soundreel.media.probe import MediaInfo, probe
-from soundreel.progress import progress_bar
 from soundreel.study.design import STUDY_FILE, load_study
 from soundreel.systems import system
 from soundreel.training.state import list_checkpoints

@@ -7,13 +7,13 @@ from soundreel.checkpoints.adapter import ADAPTER_CONFIG, Adapter
 from soundreel.checkpoints.component import CONFIG_FILE, WEIGHTS_FILE
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import INDEX_FILE, read_model
-from soundreel.cli.progress import progress_bar
 from soundreel.data.captions import STATES_FILE, verify_states
 from soundreel.data.latent_files import CACHE_FILE, verify_cache
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.data.verify import verify_dataset
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_checked_json
+from soundreel.progress import progress_bar
 from soundreel.study.design import STUDY_FILE
 from soundreel.study.service import StudyService
 from soundreel.training.init import INIT_FILE

@@ -16,7 +16,6 @@ from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
 from soundreel.film_clock import Modality, exact_seconds
 from soundreel.film_file import FilmRequest, check_film, write_film
-from soundreel.films import Films
 from soundreel.metrics.streams import curves_of, open_stream
 from soundreel.metrics.sync.score import Sync, sync_of_curves
 from soundreel.metrics.sync.signals import SyncError
@@ -56,7 +55,7 @@ class Workshop:
     @property
     def makes_films(self) -> bool:
         """Tell whether results can be longer than the model's clips, and parts can be chosen."""
-        return isinstance(self.pipeline, Films)
+        return hasattr(self.pipeline, "stream")
 
     def cancel(self, visitor: str) -> Made | None:
         """Stop what this visitor started, see `Turns.cancel`."""

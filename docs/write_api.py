@@ -95,6 +95,7 @@ def _described(found: griffe.Object, name: str) -> str:
     text = text.replace(f"`{found.canonical_path}`", name if " " in name else f"`{name}`")
     text = text.replace(f"`{found.canonical_path}.", f"`{name}.")
     text = re.sub(r"<code>([^<]*)</code>", r"`\1`", text)
+    text = re.sub(r"\*\*(\w+),\*\* \(`([\w, ]+)`\)", r"**\1, \2**", text)  # two told at once
     text = re.sub(r"<summary>(.*)</summary>", r"**\1:**", text)
     text = re.sub(r"</?details[^>]*>", "", text)
     if " " in name:  # a topic, whose own signature is nobody's to call

@@ -39,8 +39,7 @@ class Clip:
     Attributes:
         frames: uint8 RGB.
         waveform: float32, full scale 1.
-        frame_rate: frames per second, any rational.
-        sample_rate: Hz.
+        frame_rate, sample_rate: frames per second (any rational) and Hz.
 
     Where both are there, the sound lasts as long as the frames, to the sample: `num_frames *
     sample_rate / frame_rate` samples, rounded down or up.

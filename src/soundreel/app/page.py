@@ -146,17 +146,11 @@ def _longer_tab(workshop: Workshop, examples: Examples) -> None:
 
 def _given_tab(workshop: Workshop, given: str, examples: Examples) -> None:
     """Make sound for a video, or pictures for a sound, as long as it or a part of it."""
-    pipeline, other = workshop.pipeline, "Sound" if given == "audio" else "Picture"
+    pipeline = workshop.pipeline
     with gr.Row():
         with gr.Column(scale=1):
             upload = upload_field(given, examples.of(given))
-            with gr.Row(visible=workshop.makes_films):
-                start = seconds_field("From second", 0.0)
-                length = seconds_field("Seconds (0: to the end)", 0.0)
-            is_small = gr.Checkbox(
-                label=f"{other} as the model sees it",
-                visible=workshop.makes_films,
-            )
+            part = _part_fields(given, visible=workshop.makes_films)
             label, text = condition_fields(pipeline)
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=True)
@@ -187,7 +181,7 @@ def _given_tab(workshop: Workshop, given: str, examples: Examples) -> None:
 
     form = Form(
         name=given,
-        given=[upload, start, length, is_small, label, text],
+        given=[upload, *part, label, text],
         seed=seed,
         options=options,
         defaults=pipeline.options,
@@ -195,6 +189,15 @@ def _given_tab(workshop: Workshop, given: str, examples: Examples) -> None:
         unit="frames" if workshop.makes_films else "steps",
     )
     connect(workshop, form, buttons, results)
+
+
+def _part_fields(given: str, *, visible: bool) -> list[gr.Component]:
+    """Return the fields of start, length and size of what is given."""
+    with gr.Row(visible=visible):
+        start = seconds_field("From second", 0.0)
+        length = seconds_field("Seconds (0: to the end)", 0.0)
+    kept = "Sound" if given == "audio" else "Picture"
+    return [start, length, gr.Checkbox(label=f"{kept} as the model sees it", visible=visible)]
 
 
 def _upscale_tab(workshop: Workshop, defaults: Any, examples: Examples) -> None:

@@ -90,12 +90,14 @@ def test_the_toy_answers_as_a_pipeline_does(toy):
         pipe.generate(guidance_scale=2.0)
     made = Workshop(pipe, toy).generate("anna", num_steps=2)
     assert Clip.load(made.clip).num_frames == 10
+    heard = Workshop(pipe, toy).film("anna", video="videos/0.mkv", num_steps=2)
+    assert Clip.load(heard.clip).num_frames == 10, "a model without films makes a whole clip"
 
 
 @pytest.mark.filterwarnings("ignore")  # Gradio's own
 def test_the_page_offers_the_toys_own_options(toy):
     gradio = pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
-    from soundreel.app.page import option_fields
+    from soundreel.app.fields import option_fields
 
     with gradio.Blocks():
         fields = option_fields(import_module("toy_of_the_page").ToyOptions(), given=False)

@@ -9,7 +9,7 @@ from soundreel.data.scenes.render import KINDS
 from soundreel.media.errors import MediaError
 from soundreel.media.names import is_media_name
 from soundreel.media.probe import probe
-from soundreel.protocols import Pipeline
+from soundreel.types import ClipSpec
 
 SHOWN = 6
 FIRST_KINDS = ("metronome", "bells", "lightning")
@@ -43,16 +43,21 @@ def examples_in(folder: Path) -> Examples:
     return Examples(videos=tuple(videos), sounds=tuple(sounds))
 
 
-def rendered_examples(pipeline: Pipeline, folder: Path) -> Examples:
-    """Render scenes that a model of rendered scenes has not seen; none for other models."""
-    names = pipeline.class_names
+def rendered_examples(names: tuple[str, ...], spec: ClipSpec, folder: Path) -> Examples:
+    """Render scenes that a model of rendered scenes has not seen; none for other models.
+
+    Args:
+        names: of the model's classes.
+        spec: sizes of its clips.
+        folder: where the files go; made if absent.
+    """
     if not names or not set(names) <= set(KINDS):
         return Examples()
     shown = [kind for kind in FIRST_KINDS if kind in names] or list(names[:1])
     videos, sounds = [], []
     folder.mkdir(parents=True, exist_ok=True)
     for seed, kind in enumerate(shown):
-        clip = unseen_scene(kind, pipeline.clip, seed)
+        clip = unseen_scene(kind, spec, seed)
         videos.append(folder / f"{kind}.mp4")
         sounds.append(folder / f"{kind}.wav")
         clip.save(videos[-1])

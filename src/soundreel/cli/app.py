@@ -109,7 +109,8 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
     if arguments.examples is not None:
         examples = examples_in(arguments.examples)
     else:
-        examples = rendered_examples(pipeline, folder / "examples")
+        scenes = folder / "examples"
+        examples = rendered_examples(pipeline.class_names, pipeline.clip, scenes)
     title = Path(arguments.model).name if arguments.model else "the default model"
     page = build_page(workshop, title=title, examples=examples)
     write(f"http://{arguments.host}:{arguments.port}  (Ctrl-C stops)")

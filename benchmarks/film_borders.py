@@ -13,7 +13,7 @@ from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.scenes.render import render_clip
 from soundreel.data.scenes.sizes import options_for
-from soundreel.film import join_clips, join_windows
+from soundreel.film import join_clips
 from soundreel.film_clock import FilmClock
 from soundreel.films import Films
 from soundreel.systems.joint_flow.lapped import HOP
@@ -98,8 +98,8 @@ def whole_clips(data: Path, clock: FilmClock) -> Iterator[Clip]:
             Clip.from_av(part.av.map(lambda x: x[None]), spec.frame_rate, spec.sample_rate)[0]
             for part in parts
         ]
-        num_frames = clock.start(len(clips) - 1) + spec.num_frames
-        yield join_clips(join_windows(clips, clock, num_frames=num_frames, join="butt"))
+        hop = clock.hop / spec.frame_rate
+        yield join_clips([*(clip.cut(0, hop) for clip in clips[:-1]), clips[-1]])
 
 
 def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:

@@ -47,8 +47,20 @@ def test_what_is_saved_can_be_loaded(tmp_path, suffix):
     if suffix == ".mkv":
         assert np.array_equal(again.frames, clip.frames)
     else:
-        assert again.frames.shape == (20, 128, 128, 3)  # enlarged so that it plays everywhere
-        assert np.abs(again.frames[:, 64, 64, 0].astype(int) - range(20)).max() <= 2
+        assert again.frames.shape == clip.frames.shape
+        assert np.abs(again.frames[:, 8, 8, 0].astype(int) - range(20)).max() <= 2
+
+
+def test_the_pixels_of_an_mp4_can_be_enlarged_and_of_nothing_else(tmp_path):
+    clip = make_clip()
+    clip.save(tmp_path / "large.mp4", enlarge=3)
+    height, width = clip.frames.shape[1:3]
+    assert Clip.load(tmp_path / "large.mp4").frames.shape[1:3] == (3 * height, 3 * width)
+    with pytest.raises(ValueError, match=r"only \.mp4 can be enlarged"):
+        clip.save(tmp_path / "large.mkv", enlarge=3)
+    with pytest.raises(ValueError, match="enlarge is a whole number from 1, got 0"):
+        clip.save(tmp_path / "none.mp4", enlarge=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["large.mp4"]
 
 
 def test_a_piece_is_loaded_at_the_wanted_rates_size_and_channels(tmp_path):

@@ -232,30 +232,36 @@ class Clip:
                 )
         return cls(frames, waveform, frame_rate, sample_rate)
 
-    def save(self, path: str | Path, *, comment: str = "") -> None:
+    def save(self, path: str | Path, *, comment: str = "", enlarge: int = 1) -> None:
         """Write a file of the kind its name ends in; it appears only when complete.
 
-        `.mp4` (H.264 + AAC) plays everywhere, small frames enlarged (see `media.encode.write_mp4`);
-        `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the sound alone.
+        `.mp4` (H.264 + AAC) plays everywhere; `.mkv` (FFV1 + PCM) keeps every bit; `.wav` keeps the
+        sound alone.
 
         Args:
             comment: stored in the metadata of a video file.
+            enlarge: write each pixel of an `.mp4` as a block of so many rows and columns.
 
         Raises:
-            SoundreelError: if the name ends otherwise, or there is no sound for a `.wav`.
+            SoundreelError: if the name ends otherwise, there is no sound for a `.wav`, or another
+                file than an `.mp4` is to be enlarged.
             MediaError: if the file cannot be written.
         """
         from soundreel.media.encode import write_mkv, write_mp4, write_wav
 
         suffix = Path(path).suffix.lower()
+        if enlarge != 1 and suffix != ".mp4":
+            raise SoundreelError(f"{path}: only .mp4 can be enlarged, {suffix} is kept as it is")
         if suffix == ".wav":
             if self.waveform is None:
                 raise SoundreelError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
             write_wav(path, self.waveform, self.sample_rate)
         elif suffix in (".mp4", ".mkv"):
-            write = write_mp4 if suffix == ".mp4" else write_mkv
-            rates = (self.frame_rate, self.sample_rate)
-            write(path, self.frames, self.waveform, *rates, comment=comment)
+            tracks = (self.frames, self.waveform, self.frame_rate, self.sample_rate)
+            if suffix == ".mp4":
+                write_mp4(path, *tracks, comment=comment, enlarge=enlarge)
+            else:
+                write_mkv(path, *tracks, comment=comment)
         else:
             raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 

@@ -14,7 +14,6 @@ from soundreel.film_clock import FilmClock, Modality
 from soundreel.films import Films
 from soundreel.media.combine import GivenTrack, picture_length
 from soundreel.media.film_writer import FilmWriter
-from soundreel.protocols import Upscaler
 from soundreel.types import ClipSpec
 
 
@@ -93,7 +92,8 @@ def write_film(
     path: Path,
     *,
     seed: int,
-    upscaler: Upscaler | None,
+    enlarge: int = 1,
+    larger: Callable[[Clip, int], Clip] | None = None,
     advance: Callable[[int, int], None],
     comment: str,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -104,6 +104,8 @@ def write_film(
     encoding them again where the whole is taken and the container can hold it.
 
     Args:
+        enlarge: write each pixel of an MP4 as a block of so many rows and columns.
+        larger: makes the frames of a piece larger, with a seed.
         advance: `advance(done, total)` in frames; a total of 0 is not known.
         is_stopped: asked after each piece; the film ends there where it is True.
     """
@@ -121,10 +123,11 @@ def write_film(
         sound=sound,
         num_samples=num_samples,
         comment=comment,
+        enlarge=enlarge,
     ) as writer:
         for number, piece in enumerate(pieces):
-            if upscaler is not None and piece.frames is not None and picture is None:
-                piece = upscaler.upscale_clip(piece, seed=seed + number)
+            if larger is not None and picture is None:
+                piece = larger(piece, seed)  # one noise image for all frames of the film
             writer.write(piece.frames, piece.waveform)
             if number <= is_kept:
                 shown = piece

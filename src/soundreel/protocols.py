@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 
 from soundreel.checkpoints.store import ModelFolder
 from soundreel.clip import Clip
@@ -184,6 +186,14 @@ class Upscaler(Protocol):
     def upscale_clip(
         self, clip: Clip, *, seed: int = 0, progress: Progress | None = None, **options: Any
     ) -> Clip: ...
+    def upscale_frames(
+        self,
+        low_res: Float[torch.Tensor, "frame 3 height width"],  # of a model, beyond [-1, 1] too
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> UInt8[np.ndarray, "frame large_height large_width 3"]: ...
     def to(self, device: torch.device | str) -> Any: ...
 
 

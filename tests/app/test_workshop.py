@@ -175,7 +175,7 @@ def test_what_is_too_much_is_refused_in_words(workshop, video, tmp_path, pipelin
     with pytest.raises(UploadError, match="give the length"):
         workshop.film("anna", after=video)
     tight = Workshop(pipeline, tmp_path, limits=Limits(decoded_gb=1e-4))
-    with pytest.raises(UploadError, match="128x128 pixels for so long"):
+    with pytest.raises(UploadError, match="32x32 pixels for so long"):
         tight.film("anna", after=video, duration_s=3.0)
     mute = Clip(Clip.load(video).frames, None, Fraction(25))
     mute.save(tmp_path / "mute.mp4")

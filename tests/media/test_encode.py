@@ -81,10 +81,19 @@ def test_colours_come_back_from_mp4_without_a_cast(tmp_path):
         assert np.abs(frame[32:96, 32:96].mean(axis=(0, 1)) - colour).max() < 3
 
 
-def test_tiny_frames_are_enlarged_by_a_whole_factor_and_odd_sides_made_even(tmp_path):
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (16, 16), (32, 40), (64, 64)])
+def test_tiny_frames_keep_their_size(tmp_path, height, width):
+    frames = np.full((3, height, width, 3), (30, 90, 200), np.uint8)
+    write_mp4(tmp_path / "tiny.mp4", frames, None, 10, 16_000)
+    shown = np.stack(list(read_frames(tmp_path / "tiny.mp4", frame_rate=10)))
+    assert shown.shape == frames.shape
+    assert np.abs(shown.astype(int) - frames).max() < 6
+
+
+def test_tiny_frames_are_enlarged_where_wanted_and_odd_sides_made_even(tmp_path):
     rng = np.random.default_rng(0)
     frames = rng.integers(80, 176, (3, 32, 40, 3), dtype=np.uint8)
-    write_mp4(tmp_path / "tiny.mp4", frames, None, 10, 16_000)
+    write_mp4(tmp_path / "tiny.mp4", frames, None, 10, 16_000, enlarge=4)
     shown = np.stack(list(read_frames(tmp_path / "tiny.mp4", frame_rate=10)))
     assert shown.shape == (3, 128, 160, 3)
     blocks = shown.reshape(3, 32, 4, 40, 4, 3).mean(axis=(2, 4))

@@ -154,7 +154,6 @@ class Workshop:
                     films,
                     path,
                     seed=seed,
-                    upscaler=None,
                     advance=work.tell,
                     comment=about,
                     is_stopped=work.stop.is_set,

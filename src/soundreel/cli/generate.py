@@ -1,7 +1,7 @@
 """`soundreel generate [MODEL] --out DIR`: clips and a contact sheet from a trained model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,15 +15,17 @@ from soundreel import __version__
 from soundreel.cli.main import write
 from soundreel.cli.options import given_flags, with_flags
 from soundreel.cli.output import SHEET, check_folder, clear_earlier, write_provenance
+from soundreel.cli.upscaling import PREFIX, Upscaling, load_upscaling
 from soundreel.clip import Clip
 from soundreel.device import resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.film_file import FilmRequest, check_film, write_film
+from soundreel.films import Films
 from soundreel.media.contact_sheet import write_contact_sheet
-from soundreel.progress import progress_bar
-from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
+from soundreel.progress import progress_bars
+from soundreel.protocols import Pipeline, Progress, with_options
 from soundreel.request import check_counts, find_label
-from soundreel.systems import all_systems, load, load_upscaler
+from soundreel.systems import all_systems, load
 
 EARLIER = ("clip-[0-9]*.mp4", "clip-[0-9]*.mkv", "clip-[0-9]*.json", SHEET)
 
@@ -73,7 +75,9 @@ class GenerateArguments:
     batch_size: int = 4
     """Clips sampled at once; more needs more memory."""
     upscale: str | None = None
-    """A super-resolution model, a folder or owner/name on the Hub, that enlarges every frame."""
+    """A super-resolution model, a folder or owner/name on the Hub, that makes frames larger."""
+    enlarge: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Write each pixel as a block of N x N in the MP4 files, for players that blur small ones."""
     lossless: bool = False
     """Write Matroska files (FFV1, PCM) that hold exactly what the model made."""
     overwrite: bool = False
@@ -84,9 +88,9 @@ class GenerateArguments:
 
 def generate(words: list[str]) -> int:
     """Make clips with sound from a trained model."""
-    kinds = [entry.options for entry in all_systems() if not entry.upscales]
+    base, larger = ([s.options for s in all_systems() if s.upscales == kind] for kind in (0, 1))
     arguments = tyro.cli(
-        with_flags(GenerateArguments, kinds),
+        with_flags(with_flags(GenerateArguments, base), larger, prefix=PREFIX),
         args=words,
         prog="soundreel generate",
         use_underscores=False,
@@ -99,24 +103,22 @@ def generate(words: list[str]) -> int:
     films = check_film(film, pipeline) if film.is_asked else None
     if films is None:
         request |= film.whole
-    upscaler = None
-    if arguments.upscale is not None:
-        upscaler = load_upscaler(arguments.upscale, device=arguments.device)
+    asked = given_flags(arguments, PREFIX)
+    upscaling = load_upscaling(arguments.upscale, asked, arguments.device)
+    job = _Job(
+        arguments=arguments,
+        pipeline=pipeline,
+        request=request,
+        upscaling=upscaling,
+        films=films,
+        film=film,
+    )
     clear_earlier(arguments.out, EARLIER, overwrite=arguments.overwrite)
     made: list[Clip] = []
     try:
-        with progress_bar("sampling") as advance:
-            if films is not None:
-                make = partial(write_film, film, films, upscaler=upscaler, advance=advance)
-                for seed in range(arguments.seed, arguments.seed + arguments.count):
-                    facts = _provenance(seed, arguments, pipeline, request)
-                    path = _target(seed, arguments)
-                    made.append(make(path, seed=seed, comment=_comment(facts)))
-                    write_provenance(path.with_suffix(".json"), facts)
-            else:
-                for clip in _clips(arguments, pipeline, request, upscaler, advance):
-                    _save(clip, arguments.seed + len(made), arguments, pipeline, request)
-                    made.append(clip)
+        with progress_bars() as add:
+            for clip in job.run(add):
+                made.append(clip)
     finally:  # after Ctrl-C, too, the clips that are finished stay, with their sheet
         if made:
             names = [_name(arguments.seed + index) for index in range(len(made))]
@@ -126,6 +128,103 @@ def generate(words: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is asked for, checked, and the models that make it."""
+
+    arguments: GenerateArguments
+    pipeline: Pipeline
+    request: dict[str, Any]
+    upscaling: Upscaling | None
+    films: Films | None
+    film: FilmRequest
+
+    def run(self, add: Callable[[str], Progress]) -> Iterator[Clip]:
+        """Write clip after clip, and yield each (of a film: its first piece) when it is there."""
+        sampling = add("sampling")
+        enlarging = sampling if self.upscaling is None else add("enlarging")
+        if self.films is None:
+            for index, clip in enumerate(self._clips(sampling, enlarging)):
+                facts, path = self._begin(self.arguments.seed + index)
+                clip.save(path, comment=_comment(facts), enlarge=self.arguments.enlarge)
+                write_provenance(path.with_suffix(".json"), facts)
+                yield clip
+            return
+        larger = None
+        if self.upscaling is not None:
+            larger = partial(self.upscaling.clip, progress=enlarging)
+        for seed in range(self.arguments.seed, self.arguments.seed + self.arguments.count):
+            facts, path = self._begin(seed)
+            clip = write_film(
+                self.film,
+                self.films,
+                path,
+                seed=seed,
+                enlarge=self.arguments.enlarge,
+                larger=larger,
+                advance=sampling,
+                comment=_comment(facts),
+            )
+            write_provenance(path.with_suffix(".json"), facts)
+            yield clip
+
+    def _clips(self, sampling: Progress, enlarging: Progress) -> Iterator[Clip]:
+        """Yield each clip when its batch is sampled and, where asked for, it is enlarged."""
+        arguments = self.arguments
+        starts = range(0, arguments.count, arguments.batch_size)
+        for number, first in enumerate(starts):
+
+            def step(done: int, total: int, number: int = number) -> None:
+                sampling(number * total + done, len(starts) * total)
+
+            request = self.request | {
+                "count": min(arguments.batch_size, arguments.count - first),
+                "seed": arguments.seed + first,
+                "batch_size": arguments.batch_size,
+                "progress": step,
+            }
+            if self.upscaling is None:
+                yield from self.pipeline.generate(**request)
+            else:
+                yield from self.upscaling.clips(self.pipeline, enlarging, request)
+
+    def _begin(self, seed: int) -> tuple[dict[str, Any], Path]:
+        """Return how a clip is made, and its file, in a folder that is there."""
+        out = self.arguments.out
+        out.mkdir(parents=True, exist_ok=True)
+        suffix = ".mkv" if self.arguments.lossless else ".mp4"
+        return self._provenance(seed), out / f"{_name(seed)}{suffix}"
+
+    def _provenance(self, seed: int) -> dict[str, Any]:
+        arguments, pipeline, request = self.arguments, self.pipeline, self.request
+        options = with_options(pipeline.options, given_flags(arguments))
+        chosen = asdict(options)
+        if "precision" in chosen:
+            chosen["precision"] = resolve_precision(pipeline.device, chosen["precision"])
+        names, label = pipeline.class_names, request.get("label")
+        given = {"video": arguments.video, "audio": arguments.audio, "after": arguments.after}
+        facts = {
+            "soundreel": __version__,
+            "torch": torch.__version__,
+            "model": Path(arguments.model).name if arguments.model else "default",
+            "adapter": arguments.adapter and arguments.adapter.name,
+            "seed": seed,
+            "class": None if label is None else names[label],
+            "text": arguments.text,
+            **{name: None if path is None else path.name for name, path in given.items()},
+            "between": arguments.between and [path.name for path in arguments.between],
+            "duration_s": arguments.duration,
+            "start_s": arguments.start or None,
+            "modality": None if arguments.after is None else arguments.modality,
+            "join": arguments.join,
+            "options": chosen,
+            "device": str(pipeline.device),
+            "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,
+            "upscale_options": self.upscaling and self.upscaling.facts,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+
 def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]:
     """Return what the command line says, as arguments of the pipeline's `generate`.
 
@@ -133,7 +232,7 @@ def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
         SoundreelError: a flag or value that this model does not have.
         MediaError: the given file cannot be read.
     """
-    options = given_flags(arguments, GenerateArguments)
+    options = given_flags(arguments)
     with_options(pipeline.options, options, pipeline.conditions)
     request: dict[str, Any] = dict(options)
     if arguments.label is not None:
@@ -146,6 +245,11 @@ def _request(arguments: GenerateArguments, pipeline: Pipeline) -> dict[str, Any]
 
 
 def _film_request(arguments: GenerateArguments, options: dict[str, Any]) -> FilmRequest:
+    if arguments.enlarge < 1 or (arguments.enlarge > 1 and arguments.lossless):
+        raise SoundreelError(
+            f"--enlarge is a whole number from 1, for MP4 files, got {arguments.enlarge}"
+            + (" with --lossless" if arguments.lossless else "")
+        )
     duration = None if arguments.duration is None else Fraction(arguments.duration)
     if arguments.start and arguments.video is None and arguments.audio is None:
         raise SoundreelError("--start is a place in --video or --audio; give one of them")
@@ -167,90 +271,19 @@ def _film_request(arguments: GenerateArguments, options: dict[str, Any]) -> Film
         raise SoundreelError(f"{' and '.join(flags)} exclude each other; give one of them")
     if film.is_model_size and film.video is None and film.audio is None:
         raise SoundreelError("--model-size is of --video or --audio; give one of them")
+    is_copied = film.video is not None and not film.is_model_size
+    if is_copied and (arguments.upscale is not None or arguments.enlarge != 1):
+        raise SoundreelError(
+            "the picture of --video is kept as it is; --upscale and --enlarge need --model-size"
+        )
     if not film.is_asked and (film.modality != "both" or film.join is not None):
         raise SoundreelError("--modality and --join are of films; ask for one (--duration)")
     return film
-
-
-def _clips(
-    arguments: GenerateArguments,
-    pipeline: Pipeline,
-    request: dict[str, Any],
-    upscaler: Upscaler | None,
-    advance: Progress,
-) -> Iterator[Clip]:
-    """Yield each clip when its batch is finished."""
-    starts = range(0, arguments.count, arguments.batch_size)
-    for number, first in enumerate(starts):
-
-        def step(done: int, total: int, number: int = number) -> None:
-            advance(number * total + done, len(starts) * total)
-
-        clips = pipeline.generate(
-            count=min(arguments.batch_size, arguments.count - first),
-            seed=arguments.seed + first,
-            batch_size=arguments.batch_size,
-            progress=step,
-            **request,
-        )
-        for index, clip in enumerate(clips):
-            seed = arguments.seed + first + index
-            yield clip if upscaler is None else upscaler.upscale_clip(clip, seed=seed)
 
 
 def _name(seed: int) -> str:
     return f"clip-{seed:04d}"
 
 
-def _save(
-    clip: Clip,
-    seed: int,
-    arguments: GenerateArguments,
-    pipeline: Pipeline,
-    request: dict[str, Any],
-) -> None:
-    """Write one clip, with how it was made in the file and beside it."""
-    facts = _provenance(seed, arguments, pipeline, request)
-    path = _target(seed, arguments)
-    clip.save(path, comment=_comment(facts))
-    write_provenance(path.with_suffix(".json"), facts)
-
-
-def _target(seed: int, arguments: GenerateArguments) -> Path:
-    """Return the file of a clip, in a folder that is there."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return arguments.out / f"{_name(seed)}{'.mkv' if arguments.lossless else '.mp4'}"
-
-
 def _comment(facts: dict[str, Any]) -> str:
     return json.dumps(facts, separators=(",", ":"))
-
-
-def _provenance(
-    seed: int, arguments: GenerateArguments, pipeline: Pipeline, request: dict[str, Any]
-) -> dict[str, Any]:
-    options = with_options(pipeline.options, given_flags(arguments, GenerateArguments))
-    chosen = asdict(options)
-    if "precision" in chosen:
-        chosen["precision"] = resolve_precision(pipeline.device, chosen["precision"])
-    names, label = pipeline.class_names, request.get("label")
-    given = {"video": arguments.video, "audio": arguments.audio, "after": arguments.after}
-    facts = {
-        "soundreel": __version__,
-        "torch": torch.__version__,
-        "model": Path(arguments.model).name if arguments.model else "default",
-        "adapter": arguments.adapter and arguments.adapter.name,
-        "seed": seed,
-        "class": None if label is None else names[label],
-        "text": arguments.text,
-        **{name: None if path is None else path.name for name, path in given.items()},
-        "between": arguments.between and [path.name for path in arguments.between],
-        "duration_s": arguments.duration,
-        "start_s": arguments.start or None,
-        "modality": None if arguments.after is None else arguments.modality,
-        "join": arguments.join,
-        "options": chosen,
-        "device": str(pipeline.device),
-        "upscaled_by": Path(arguments.upscale).name if arguments.upscale else None,
-    }
-    return {name: value for name, value in facts.items() if value is not None}

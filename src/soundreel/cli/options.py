@@ -9,13 +9,18 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import tyro
 
 Base = TypeVar("Base")
+_PREFIX = "prefix"
+"""Key of a field's metadata: with what prefix `with_flags` added it."""
 
 
-def with_flags(base: type[Base], options: Iterable[type]) -> type[Base]:
+def with_flags(base: type[Base], options: Iterable[type], *, prefix: str = "") -> type[Base]:
     """Return command-line arguments that also have a flag for each option of some systems.
 
     A flag that is not given is None: the model's own value. Where systems share a name, the first
     one's help is shown.
+
+    Args:
+        prefix: of the flags' names, for options of a second model.
     """
     flags: dict[str, tuple[str, Any, Any]] = {}
     for kind in options:
@@ -24,19 +29,19 @@ def with_flags(base: type[Base], options: Iterable[type]) -> type[Base]:
             if entry.name not in flags:
                 optional: Any = _flag_type(hints[entry.name]) | None
                 annotated = Annotated[optional, tyro.conf.arg(help=_help(entry))]
-                flags[entry.name] = (entry.name, annotated, dataclass_field(default=None))
+                added = dataclass_field(default=None, metadata={_PREFIX: prefix})
+                flags[entry.name] = (prefix + entry.name, annotated, added)
     made = make_dataclass(base.__name__, flags.values(), bases=(base,), frozen=True, kw_only=True)
     made.__doc__ = base.__doc__
     return made
 
 
-def given_flags(arguments: Any, base: type) -> dict[str, Any]:
-    """Return the flags that `with_flags` added and that were given."""
-    own = {entry.name for entry in fields(base)}
+def given_flags(arguments: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the flags that `with_flags` added with this prefix and that were given."""
     values = {
-        entry.name: getattr(arguments, entry.name)
+        entry.name.removeprefix(prefix): getattr(arguments, entry.name)
         for entry in fields(arguments)
-        if entry.name not in own
+        if entry.metadata.get(_PREFIX) == prefix
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -49,7 +49,7 @@ def upscale(words: list[str]) -> int:
     targets = _targets(arguments)
     check_counts(len(targets), arguments.seed, 1)
     pipeline = load_upscaler(arguments.model, device=arguments.device)
-    options = given_flags(arguments, UpscaleArguments)
+    options = given_flags(arguments)
     with_options(pipeline.options, options)
     for index, (source, target) in enumerate(targets.items()):
         clip = Clip.load(source)

@@ -48,29 +48,33 @@ def write_mp4(
     sample_rate: int,
     *,
     comment: str = "",
+    enlarge: int = 1,
 ) -> None:
     """Write H.264 (yuv420p) and AAC: plays everywhere.
 
-    Frames whose shorter side is under 128 pixels are enlarged by the smallest whole factor that
-    reaches it, each pixel a block: players and hardware decoders refuse or blur tiny pictures, and
-    halved chroma would take the colour from them. Sides that are odd after that get one more row or
-    column, a copy of the last. Sound beyond full scale is clipped and the share logged.
+    Sides that are odd get one more row or column, a copy of the last. Sound beyond full scale is
+    clipped and the share logged.
 
     Args:
         frames: RGB, all of one size, one after the other (so an iterator need not fit in memory),
             or None for sound alone.
         waveform: full scale 1; None for a silent video.
         comment: stored in the file's metadata.
+        enlarge: write each pixel as a block of so many rows and columns. Colour is stored at half
+            the resolution of brightness: blocks of 2 keep every pixel's colour.
 
     Raises:
-        SoundreelError: if there is nothing to write, or the sample rate is none that AAC has.
+        SoundreelError: if there is nothing to write, `enlarge` is less than 1, or the sample rate
+            is none that AAC has.
         MediaError: if the file cannot be written.
     """
     if waveform is not None and sample_rate not in AAC_RATES:
         raise SoundreelError(
             f"AAC in MP4 has sample rates {AAC_RATES}, got {sample_rate}; resample, or write .mkv"
         )
-    enlarged = None if frames is None else (playable(frame) for frame in frames)
+    if enlarge < 1:
+        raise SoundreelError(f"enlarge is a whole number from 1, got {enlarge}")
+    enlarged = None if frames is None else (playable(frame, enlarge) for frame in frames)
     limited = None if waveform is None else clipped(waveform, path)
     with complete_file(path) as target:
         _mux(local(target), MP4, enlarged, limited, Fraction(frame_rate), sample_rate, comment)

@@ -37,12 +37,13 @@ class FilmWriter:
     after another error it is as it was before.
 
     Args:
-        path: ends in .mp4 (H.264 and AAC, small frames enlarged), .mkv (FFV1 and PCM, every bit
-            kept) or .wav (sound alone).
+        path: ends in .mp4 (H.264 and AAC), .mkv (FFV1 and PCM, every bit kept) or .wav (sound
+            alone).
         frame_rate, sample_rate: of the pieces.
         picture, sound: the track of another file that takes the place of the pieces' own.
         num_samples: sound beyond it is left out; None keeps all.
         comment: stored in the file's metadata.
+        enlarge: write each pixel of the pieces as a block of so many rows and columns (.mp4).
 
     Raises:
         SoundreelError: the name ends otherwise, or AAC has no such sample rate.
@@ -59,6 +60,7 @@ class FilmWriter:
         sound: GivenTrack | None = None,
         num_samples: int | None = None,
         comment: str = "",
+        enlarge: int = 1,
     ) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
@@ -72,7 +74,7 @@ class FilmWriter:
         self._kind = FORMATS[suffix]
         self._frame_rate, self._sample_rate = Fraction(frame_rate), sample_rate
         self._picture, self._sound, self._limit = picture, sound, num_samples
-        self._comment = comment
+        self._comment, self._enlarge = comment, enlarge
         self._part = self.path.with_name(f"{self.path.stem}.part{suffix}")
         self._container: OutputContainer | None = None
         self._video: VideoTrack | None = None
@@ -110,7 +112,8 @@ class FilmWriter:
         waveform: Float32[np.ndarray, "channel sample"] | None,
     ) -> None:
         if self._kind is MP4:
-            frames = None if frames is None else np.stack([playable(frame) for frame in frames])
+            if frames is not None:
+                frames = np.stack([playable(frame, self._enlarge) for frame in frames])
             waveform = None if waveform is None else clipped(waveform, self.path)
         if self._container is None:
             self._open(frames, waveform)

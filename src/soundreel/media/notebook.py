@@ -10,6 +10,9 @@ from jaxtyping import Float32, UInt8
 
 from soundreel.media.encode import AAC_RATES, write_mp4, write_wav
 
+MIN_WIDTH = 256
+"""Width, in pixels of the page, to which smaller pictures are enlarged by the player."""
+
 
 def player(
     frames: UInt8[np.ndarray, "frame height width 3"] | None,
@@ -30,4 +33,5 @@ def player(
             heard = waveform if sample_rate in AAC_RATES else None
             write_mp4(path, frames, heard, frame_rate, sample_rate)
         data = base64.b64encode(path.read_bytes()).decode()
-    return f'<{element} src="data:{kind};base64,{data}"></{element.split()[0]}>'
+    shown = "" if frames is None else f' width="{max(MIN_WIDTH, frames.shape[2])}"'
+    return f'<{element}{shown} src="data:{kind};base64,{data}"></{element.split()[0]}>'

@@ -25,8 +25,6 @@ Picture = UInt8[np.ndarray, "height width 3"]
 Waveform = Float32[np.ndarray, "channel sample"]
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-MIN_MP4_SIDE = 128
-"""MP4 frames whose shorter side is smaller are enlarged by a whole factor."""
 AUDIO_BLOCK = 1024
 SMPTE_170M, LIMITED_RANGE = 6, 1
 
@@ -191,11 +189,12 @@ class AudioTrack:
         return self.stream.encode(None)
 
 
-def playable(picture: Picture) -> UInt8[np.ndarray, "playable_height playable_width 3"]:
+def playable(
+    picture: Picture, enlarge: int = 1
+) -> UInt8[np.ndarray, "playable_height playable_width 3"]:
     """Return the picture as MP4 files hold it, see `write_mp4`."""
-    factor = -(-MIN_MP4_SIDE // min(picture.shape[:2]))
-    if factor > 1:
-        picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    if enlarge > 1:
+        picture = picture.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
     odd_rows, odd_columns = picture.shape[0] % 2, picture.shape[1] % 2
     return np.pad(picture, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
 

@@ -17,6 +17,8 @@ from soundreel.study.design import ANSWER_FILE, CLIP_FOLDER, Study, StudyClip, c
 from soundreel.study.sources import ClipFormat, SourceClip, Usable
 from soundreel.study.store import create_store
 
+MIN_SIDE = 128
+"""Smaller pictures are enlarged by a whole factor, so that the format keeps all of their colour."""
 NOISE_SIDE = 32
 """Rows and columns of the noise in attention checks: it shows nothing, and makes small files."""
 
@@ -101,7 +103,8 @@ def _noise(chosen: ClipFormat, rng: np.random.Generator) -> Clip:
 def _write_clip(folder: Path, system: str, name: str, clip: Clip) -> StudyClip:
     clip_id = secrets.token_hex(8)
     path = clip_path(folder, clip_id)
-    clip.save(path)
+    side = MIN_SIDE if clip.frames is None else min(clip.frames.shape[1:3])
+    clip.save(path, enlarge=-(-MIN_SIDE // side))
     os.utime(path, (0, 0))  # the time would tell in which order the systems were encoded
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return StudyClip(id=clip_id, system=system, name=name, sha256=digest)

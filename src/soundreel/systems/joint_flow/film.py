@@ -142,9 +142,14 @@ def num_frames_of(piece: AV, spec: ClipSpec) -> int:
     )
 
 
-def clips_of(pieces: Sequence[AV], spec: ClipSpec) -> list[Clip]:
-    """Return decoded pieces joined to one clip for each of the batch."""
+def joined(pieces: Sequence[AV]) -> AV:
+    """Return decoded pieces as one, `batch frame channel height width` and `batch 1 sample`."""
     whole = pieces[0].map(lambda *x: torch.cat(x, dim=1), *pieces[1:])
     if whole.audio is not None:
         whole = whole.replace("audio", whole.audio[:, None])
-    return Clip.from_av(whole.map(lambda x: x.float().cpu()), spec.frame_rate, spec.sample_rate)
+    return whole.map(lambda x: x.float().cpu())
+
+
+def clips_of(pieces: Sequence[AV], spec: ClipSpec) -> list[Clip]:
+    """Return decoded pieces joined to one clip for each of the batch."""
+    return Clip.from_av(joined(pieces), spec.frame_rate, spec.sample_rate)

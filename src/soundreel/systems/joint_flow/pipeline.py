@@ -26,9 +26,9 @@ from soundreel.protocols import Progress, with_options
 from soundreel.request import check_counts, find_label
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
 from soundreel.systems.joint_flow.config import SYSTEM, JointFlowOptions
-from soundreel.systems.joint_flow.film import FilmDecoder, clips_of
+from soundreel.systems.joint_flow.film import FilmDecoder, clips_of, joined
 from soundreel.systems.joint_flow.film_maker import FilmMaker
-from soundreel.systems.joint_flow.film_request import read_film, with_source
+from soundreel.systems.joint_flow.film_request import Film, read_film, with_source
 from soundreel.systems.joint_flow.transformer import (
     JointTransformer,
     JointTransformerConfig,
@@ -206,18 +206,39 @@ class JointFlowPipeline(Films):
             return self.films(count=count, seed=seed, progress=progress, **given, **options)
         sampling = self._sampling(label, options)
         film, source = read_film(self.clip, self.encode, video, audio, duration_s)
+        batches = self._batches(film, sampling, range(seed, seed + count), batch_size, progress)
+        rates = (self.clip.frame_rate, self.clip.sample_rate)
+        return [with_source(clip, source) for av in batches for clip in Clip.from_av(av, *rates)]
+
+    def signals(
+        self, *, count: int, seed: int, batch_size: int, progress: Progress | None, **request: Any
+    ) -> Iterator[AV]:
+        """Yield the batches that `generate` makes clips of from nothing, as floats."""
+        sampling = self._sampling(request.pop("label", None), request)
+        seeds = range(seed, seed + count)
+        film, _ = read_film(self.clip, self.encode, None, None, None)
+        return self._batches(film, sampling, seeds, batch_size, progress)
+
+    @torch.no_grad()
+    def _batches(
+        self,
+        film: Film,
+        sampling: tuple[int, JointFlowOptions],
+        all_seeds: range,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> Iterator[AV]:
+        """Yield pixels and waveforms of a whole film, one for each seed."""
         steps = film.num_windows(self._maker.window) * sampling[1].num_steps
-        firsts = range(0, count, batch_size)
-        clips: list[Clip] = []
+        firsts = range(0, len(all_seeds), batch_size)
         for number, first in enumerate(firsts):
-            seeds = range(seed + first, seed + min(first + batch_size, count))
+            seeds = all_seeds[first : first + batch_size]
 
             def callback(done: int, number: int = number) -> None:
                 if progress is not None:
                     progress(number * steps + done, len(firsts) * steps)
 
-            clips += clips_of(list(self._maker.film(film, seeds, *sampling, callback)), self.clip)
-        return [with_source(clip, source) for clip in clips]
+            yield joined(list(self._maker.film(film, seeds, *sampling, callback)))
 
     def check_film(
         self, *, modality: Modality, is_given: bool, join: Join | None, **request: Any

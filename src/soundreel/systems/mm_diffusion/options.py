@@ -1,8 +1,9 @@
-"""Options of MM-Diffusion's sampling."""
+"""Options of MM-Diffusion's sampling, and settings that a model folder holds."""
 
 from dataclasses import dataclass
 
 from soundreel.device import PRECISIONS
+from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.samplers import SAMPLERS
 from soundreel.protocols import option
 
@@ -43,3 +44,19 @@ class MMDiffusionOptions:
         choices=PRECISIONS,
         on_page=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MMDiffusionSettings:
+    """Settings that a model folder holds beside its networks.
+
+    Attributes:
+        diffusion: the process the network was trained with.
+        sampler, num_steps: what `generate` uses unless told otherwise.
+        samples_seen: training clips behind the weights; 0 if unknown.
+    """
+
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampler: str = "dpm-solver++"
+    num_steps: int = 20
+    samples_seen: int = 0

@@ -1,6 +1,6 @@
 """MM-Diffusion from noise to clips: joint generation, sound for a video, pictures for a sound."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from soundreel.checkpoints.store import (
 from soundreel.clip import Clip
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.device import autocast
-from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.denoiser import Callback, Denoiser, Guide, Prediction
 from soundreel.diffusion.noise import NoiseSource, PerSampleNoise
 from soundreel.diffusion.samplers import sample
@@ -35,28 +34,12 @@ from soundreel.systems.mm_diffusion.coupled_unet import (
 )
 from soundreel.systems.mm_diffusion.film_maker import OverlapFilmMaker
 from soundreel.systems.mm_diffusion.given import check_rule, sample_official, whole_guide
-from soundreel.systems.mm_diffusion.options import MMDiffusionOptions
+from soundreel.systems.mm_diffusion.options import MMDiffusionOptions, MMDiffusionSettings
 from soundreel.types import AV, ClipSpec
 
 SYSTEM = "mm-diffusion"
 COMPONENT = "unet"
 KIND = "coupled-unet"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MMDiffusionSettings:
-    """Settings that a model folder holds beside its networks.
-
-    Attributes:
-        diffusion: the process the network was trained with.
-        sampler, num_steps: what `generate` uses unless told otherwise.
-        samples_seen: training clips behind the weights; 0 if unknown.
-    """
-
-    diffusion: DiffusionConfig = DiffusionConfig()
-    sampler: str = "dpm-solver++"
-    num_steps: int = 20
-    samples_seen: int = 0
 
 
 class MMDiffusionPipeline(Films):
@@ -177,14 +160,23 @@ class MMDiffusionPipeline(Films):
             Ruan et al. 2023, section 3.4 (zero-shot transfer to conditional generation).
         """
         check_counts(count, seed, batch_size)
+        asked: dict[str, Any] = {"count": count, "seed": seed, "progress": progress}
+        asked |= {"video": video, "audio": audio, **options}
         if FILM_WORDS & options.keys():
-            given = {"video": video, "audio": audio}
-            return self.films(count=count, seed=seed, progress=progress, **given, **options)
-        chosen = with_options(self.options, options, self.conditions)
+            return self.films(**asked)
+        batches = self.signals(batch_size=batch_size, **asked)
+        return [clip for av in batches for clip in self.decode(av)]
+
+    @torch.no_grad()
+    def signals(
+        self, *, count: int, seed: int, batch_size: int, progress: Progress | None, **request: Any
+    ) -> Iterator[AV]:
+        """Yield the batches that `generate` makes clips of: the network's own values, unlimited."""
+        video, audio = request.pop("video", None), request.pop("audio", None)
+        chosen = with_options(self.options, request, self.conditions)
         check_rule(chosen, self.options, is_given=video is not None or audio is not None)
         given = self._known(read_given(video, audio, self.clip))
         num_batches = -(-count // batch_size)
-        clips: list[Clip] = []
         for number, first in enumerate(range(0, count, batch_size)):
             noise = PerSampleNoise(range(seed + first, seed + min(first + batch_size, count)))
             xt = noise(self.template(len(noise.generators)))
@@ -194,8 +186,7 @@ class MMDiffusionPipeline(Films):
                 if progress is not None and num_steps is not None:
                     progress(number * num_steps + step, num_batches * num_steps)
 
-            clips += self.decode(self.sample_given(known, xt, noise, chosen, callback=callback))
-        return clips
+            yield self.sample_given(known, xt, noise, chosen, callback=callback)
 
     def sample_given(
         self,

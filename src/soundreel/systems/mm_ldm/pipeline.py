@@ -7,7 +7,7 @@
 A known modality keeps its true latent in decoding and its true signal in the clip that comes out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,7 @@ class MMLDMPipeline(Films):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return names of the classes that `label` may ask for; none for a model without
-        classes."""
+        """Return names of the classes that `label` may ask for; none without classes."""
         return class_names(self.settings, self.generator, self.autoencoder)
 
     @property
@@ -130,8 +129,7 @@ class MMLDMPipeline(Films):
         save_mm_ldm(self, folder)
 
     def encode(self, clip: Clip) -> AV:
-        """Return latents of the clip's first window, as the generator sees them, with a batch
-        of one.
+        """Return latents of the clip's first window as the generator sees them, a batch of one.
 
         Raises:
             SoundreelError: the clip is shorter than a window.
@@ -262,21 +260,28 @@ class MMLDMPipeline(Films):
             CheckpointError: the text encoder cannot be loaded.
         """
         check_counts(count, seed, batch_size)
+        asked: dict[str, Any] = {"count": count, "seed": seed, "progress": progress, **options}
+        asked |= {"video": video, "audio": audio, "label": label, "text": text}
         if FILM_WORDS & options.keys():
-            given = {"video": video, "audio": audio, "label": label, "text": text}
-            return self.films(count=count, seed=seed, progress=progress, **given, **options)
-        request = self.request(label, text, options)
-        signal = known_signal(read_given(video, audio, self.clip), self.clip, self.settings.framing)
+            return self.films(**asked)
+        batches = self.signals(batch_size=batch_size, **asked)
+        return [clip for av in batches for clip in self._clips(av)]
+
+    def signals(
+        self, *, count: int, seed: int, batch_size: int, progress: Progress | None, **asked: Any
+    ) -> Iterator[AV]:
+        """Yield the batches that `generate` makes clips of, as floats."""
+        given = read_given(asked.pop("video", None), asked.pop("audio", None), self.clip)
+        request = self.request(asked.pop("label", None), asked.pop("text", None), asked)
+        signal = known_signal(given, self.clip, self.settings.framing)
         known = self.encode_av(signal, precision=request.precision)
         request = replace(request, known=known, signal=signal)
         starts = range(seed, seed + count, batch_size)
         steps = request.num_steps(self.settings.diffusion.build(), self.clip.num_frames)
         advance = step_counter(len(starts) * steps, progress)
-        clips = []
         for start in starts:
             seeds = range(start, min(start + batch_size, seed + count))
-            clips += self._batch(request, seeds, advance)
-        return clips
+            yield self._batch(request, seeds, advance)
 
     def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> LatentFilmMaker:
         """Return what makes the windows of a film, see `Films`."""
@@ -302,10 +307,8 @@ class MMLDMPipeline(Films):
             precision=chosen.precision,
         )
 
-    def _batch(
-        self, request: Request, seeds: Sequence[int], advance: Callable[[], None]
-    ) -> list[Clip]:
-        """Return one clip for each seed."""
+    def _batch(self, request: Request, seeds: Sequence[int], advance: Callable[[], None]) -> AV:
+        """Return pixels and waveform for each seed."""
         noise, batch_size = PerSampleNoise(seeds), len(seeds)
         label = None
         if request.label is not None:
@@ -321,7 +324,7 @@ class MMLDMPipeline(Films):
         )
         for name in request.signal.present:
             av = av.replace(name, torch.cat(batch_size * [request.signal[name]]))
-        return self._clips(av)
+        return av
 
     def sample(
         self,

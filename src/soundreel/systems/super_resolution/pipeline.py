@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -138,13 +138,27 @@ class SuperResolutionPipeline:
         Raises:
             SoundreelError: the clip has no frames, or an option is unknown or out of range.
         """
-        config = with_options(self.options, options)
         if clip.frames is None:
             raise SoundreelError("a clip without frames cannot be enlarged; give one with video")
         low_res = frames_to_video(clip.frames)
-        batches = self._batches(low_res, seed, config, progress)
-        frames = np.concatenate([video_to_frames(video) for video in batches])
+        frames = self.upscale_frames(low_res, seed=seed, progress=progress, **options)
         return replace(clip, frames=frames)
+
+    def upscale_frames(
+        self,
+        low_res: Float[Tensor, "frame 3 height width"],
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> UInt8[np.ndarray, "frame large_height large_width 3"]:
+        """Return larger frames of one clip from floats as a base model makes them.
+
+        Args: as for `upscale_clip` and `upscale_video`.
+        """
+        config = with_options(self.options, options)
+        batches = self._batches(low_res, seed, config, progress)
+        return np.concatenate([video_to_frames(video) for video in batches])
 
     def upscale_video(
         self,

@@ -237,7 +237,7 @@ def test_a_clip_is_short_in_text_and_plays_in_a_notebook(tmp_path):
     )
     shown = clip._repr_html_()
     head, data = shown.split("base64,")
-    assert head == '<video controls loop src="data:video/mp4;'
+    assert head == '<video controls loop width="256" src="data:video/mp4;'
     (tmp_path / "shown.mp4").write_bytes(base64.b64decode(data.split('"')[0]))
     assert Clip.load(tmp_path / "shown.mp4").num_frames == 8
     assert Clip(None, wave, Fraction(10), 16_000)._repr_html_().startswith("<audio controls")

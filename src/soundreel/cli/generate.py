@@ -130,7 +130,7 @@ def generate(words: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is asked for, checked, and the models that make it."""
+    """Hold what is asked for, checked, and the models that make it."""
 
     arguments: GenerateArguments
     pipeline: Pipeline

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soundreel.checkpoints.fingerprint import fingerprint
+from soundreel.checkpoints.lora import Adapter, LoRAConfig
 from soundreel.config import DataConfig
 from soundreel.config_io import ConfigError, save_json
 from soundreel.data.dataset import PreparedDataset
@@ -123,6 +124,26 @@ def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
     assert clip.waveform.shape == (1, 12_800)
     scale = load(finished / "model").first_stage.config.latent_scale
     assert scale != tiny().first_stage.model.latent_scale, "it is measured after training"
+
+
+@pytest.mark.slow
+def test_an_adapter_of_the_generator_is_trained_and_loaded(data, finished, tmp_path):
+    config, model = small_run(), finished / "model"
+    train = replace(config.generator.train, lora=LoRAConfig(rank=2), learning_rate=1e-2)
+    config = replace(config, generator=replace(config.generator, train=train))
+    out = tmp_path / "run"
+    assert train_mm_ldm(config, data, out, stages=["generator"], init=str(model))
+    adapter = Adapter.read(out / "generator" / "adapter")
+    assert adapter.component == "generator"
+    assert any(b.any() for _, b in adapter.products.values())
+    joined, merged = load(model, adapter=out / "generator" / "adapter"), load(out / "model")
+    before, after = load(model).generator.state_dict(), merged.generator.state_dict()
+    for key, value in joined.generator.state_dict().items():
+        assert torch.allclose(value, after[key], atol=1e-6), key
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved
+    assert {key.removesuffix(".weight") for key in moved} <= set(adapter.products)
+    assert joined.generate(seed=1)[0].num_samples == 12_800
 
 
 @pytest.mark.slow

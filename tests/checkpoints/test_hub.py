@@ -23,6 +23,13 @@ def model(tmp_path):
     return folder
 
 
+def test_default_is_the_model_that_comes_with_the_package(tmp_path, monkeypatch, model):
+    assert (resolve_model("default") / "model_index.json").is_file()
+    monkeypatch.chdir(tmp_path)
+    model.rename(tmp_path / "default")
+    assert resolve_model("default").resolve() == tmp_path / "default"
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A Hub with one folder per repository; the real package's error types."""

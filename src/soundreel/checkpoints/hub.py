@@ -17,16 +17,22 @@ from soundreel.checkpoints.store import (
 )
 
 SAFE_FILES = (INDEX_FILE, f"*/{CONFIG_FILE}", f"*/{WEIGHTS_FILE}", "README.md", "LICENSE*")
+DEFAULT_NAME = "default"
+DEFAULT_MODEL = Path(__file__).parents[1] / "assets" / "default_model"
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
     """Return the folder of a model: a local one, or one downloaded from the Hub into its cache.
 
+    Where no folder is called so, `default` is the model that comes with the package.
+
     Raises:
         CheckpointError: neither a local model folder nor a Hub repository that holds one.
     """
     path = Path(name_or_path).expanduser()
+    if str(name_or_path) == DEFAULT_NAME and not path.is_dir():
+        path = DEFAULT_MODEL
     if not path.is_dir():
         if path.is_file() or not is_hub_name(name_or_path):
             raise CheckpointError(

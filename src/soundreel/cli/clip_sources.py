@@ -18,6 +18,7 @@ from soundreel.media.errors import printable
 from soundreel.media.names import is_media_name
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
+from soundreel.protocols import Pipeline
 
 RUN_MODEL = "model"  # the folder in which a training run leaves its model
 DEFAULT_SAMPLES = 200
@@ -112,6 +113,8 @@ def clip_items(
     *,
     device: str | None = None,
     precision: str | None = None,
+    prompts: Sequence[str] = (),
+    needs_prompts: bool = False,
 ) -> list[Item]:
     """Find the clips of a source, in the order of their names.
 
@@ -121,12 +124,19 @@ def clip_items(
             sample. None takes all (of a model: 200).
         duration_s: a model whose clips are shorter is refused before it is sampled.
         device, precision: of a model; None is CUDA where there is one, and the model's own.
+        prompts: captions that a model which reads some is asked for in turn.
+        needs_prompts: refuse a model that reads none.
 
     Raises:
         SoundreelError: there is no such source, it holds no clips, or it is too short a model.
     """
     if (source / INDEX_FILE).is_file():
-        return _sampled(source, max_clips or DEFAULT_SAMPLES, seed, duration_s, device, precision)
+        model = _open_model(source, duration_s, device)
+        if needs_prompts and "text" not in model.conditions:
+            raise SoundreelError(f"{source}: was trained without captions; leave --prompts out")
+        told = prompts if "text" in model.conditions else ()
+        asked = _requests(model.class_names, told, precision)
+        return _sampled(model, source, max_clips or DEFAULT_SAMPLES, seed, asked)
     if (source / DATASET_FILE).is_file():
         items = _prepared(source, split)
     elif (source / RUN_MODEL / INDEX_FILE).is_file():
@@ -177,15 +187,8 @@ def _prepared(root: Path, split: str) -> list[Item]:
     ]
 
 
-def _sampled(
-    folder: Path,
-    count: int,
-    seed: int,
-    duration_s: float,
-    device: str | None,
-    precision: str | None,
-) -> list[Item]:
-    """Return samples of `seed`, `seed + 1`, ...; of a model with classes, each class in turn."""
+def _open_model(folder: Path, duration_s: float, device: str | None) -> Pipeline:
+    """Return a model whose clips are long enough."""
     from soundreel.systems import load  # heavy, and only needed here
 
     pipeline = load(folder, device=device)
@@ -195,17 +198,44 @@ def _sampled(
             f"{folder} makes clips of {own_s:g} s, and --duration-s is {duration_s:g}; compare "
             "shorter clips"
         )
+    return pipeline
+
+
+def _requests(
+    classes: Sequence[str], prompts: Sequence[str], precision: str | None
+) -> Callable[[int], dict[str, Any]]:
+    """Return what sample 0, 1, ... is asked for: each class, and each caption, in turn."""
+    fixed = {} if precision is None else {"precision": precision}
+
+    def request(index: int) -> dict[str, Any]:
+        asked: dict[str, Any] = dict(fixed)
+        if classes:
+            asked["label"] = index % len(classes)
+        if prompts:
+            asked["text"] = prompts[index % len(prompts)]
+        return asked
+
+    return request
+
+
+def _sampled(
+    pipeline: Pipeline,
+    folder: Path,
+    count: int,
+    seed: int,
+    request: Callable[[int], dict[str, Any]],
+) -> list[Item]:
+    """Return samples of `seed`, `seed + 1`, ...; their captions are part of their names."""
     classes = pipeline.class_names
     digest = model_sha256(folder)
 
     def item(index: int) -> SampledClip:
-        request: dict[str, Any] = {"label": index % len(classes)} if classes else {}
-        if precision is not None:
-            request["precision"] = precision
+        asked = request(index)
+        caption = f", {printable(asked['text'])}" if "text" in asked else ""
         return SampledClip(
-            name=f"sample-{seed + index:06d}",
-            label=classes[index % len(classes)] if classes else "",
-            sample=lambda: pipeline.generate(count=1, seed=seed + index, **request)[0],
+            name=f"sample-{seed + index:06d}{caption}",
+            label=classes[asked["label"]] if "label" in asked else "",
+            sample=lambda: pipeline.generate(count=1, seed=seed + index, **asked)[0],
             model_sha256=digest,
         )
 

@@ -17,6 +17,7 @@ from soundreel.checkpoints.store import INDEX_FILE
 from soundreel.cli.clip_sources import Item, clip_items, set_sha256
 from soundreel.cli.main import write
 from soundreel.cli.output import check_folder
+from soundreel.cli.prompts import find_prompts
 from soundreel.cli.render import parse_frame_rate
 from soundreel.data.manifest import DATASET_FILE
 from soundreel.device import find_device
@@ -58,6 +59,10 @@ class EvaluateArguments:
     """Length of every clip that is compared; shorter ones are left out."""
     frame_rate: str = "10"
     """Frames per second given to the extractors; sync is measured at the clips' own rate."""
+    prompts: Path | None = None
+    """Captions that a model is sampled with in turn: a CSV with a column caption, or one a line.
+    Default: those of REF, where it is a prepared data set with captions and the model reads
+    them."""
     max_clips: int | None = None
     """Draw so many clips of each side, the same ones for the same seed."""
     split: str = ""
@@ -113,6 +118,9 @@ def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) ->
 
 def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
     """Find the clips of each side by its name."""
+    prompts = find_prompts(arguments.prompts, arguments.ref, arguments.split, arguments.seed)
+    if arguments.prompts is not None and not (arguments.gen / INDEX_FILE).is_file():
+        raise SoundreelError("--prompts is for a model; GEN holds clips already")
     sources = {
         name: clip_items(
             source,
@@ -122,6 +130,8 @@ def _sources(arguments: EvaluateArguments) -> dict[str, list[Item]]:
             arguments.duration_s,
             device=arguments.device,
             precision=arguments.precision,
+            prompts=prompts,
+            needs_prompts=arguments.prompts is not None,
         )
         for name, source in (("real", arguments.ref), ("generated", arguments.gen))
     }

@@ -36,8 +36,8 @@ class TrainArguments(Generic[Settings]):
     resume: bool = False
     """Go on from the newest checkpoint in --out."""
     init: str = ""
-    """Model folder or Hub name to start from (fine-tuning). Stages that --stages leaves out are
-    taken from it as they are."""
+    """Model folder or Hub name to start from (fine-tuning), or `default`, the model that comes with
+    Soundreel. Stages that --stages leaves out are taken from it as they are."""
     config: Path | None = None
     """YAML file whose values are laid over the preset; flags are laid over both."""
     device: str | None = None

@@ -11,7 +11,7 @@ import torch
 
 from soundreel.checkpoints.adapter import with_adapter
 from soundreel.checkpoints.errors import CheckpointError
-from soundreel.checkpoints.hub import resolve_model
+from soundreel.checkpoints.hub import DEFAULT_MODEL, resolve_model
 from soundreel.checkpoints.store import ModelFolder, ModelIndex, read_model
 from soundreel.config_io import ConfigError
 from soundreel.data.options import RECIPES, Recipe
@@ -25,8 +25,6 @@ SYSTEMS = {
     "joint-flow": "soundreel.systems.joint_flow.system",
 }
 """Name of each system -> module that holds its `SYSTEM`, imported when it is needed."""
-
-DEFAULT_MODEL = Path(__file__).parents[1] / "assets" / "default_model"
 
 
 def system(name: str) -> System:

@@ -103,6 +103,19 @@ def test_the_data_sets_differ_only_where_the_source_says_so():
     assert steps == pytest.approx(16_000, rel=0.01)
 
 
+def test_audiosets_budget_is_that_of_two_and_three_days_on_two_cards():
+    audioset, card = mm_ldm.audioset(), 0.3 * 312e12
+    image, decoder = 272.7e9, 360.8e9 * 3 / 2  # one pass of the first stage; three images decoded
+    encoders = (128.9 + 285.8 / 8 + 32.2 + 17.8 + 1.9 + 0.6) * 1e9
+    for train, days, work in (
+        (audioset.autoencoder.train, 2, 7 * image + 4 * (encoders + decoder)),
+        (audioset.generator.train, 3, 5 * image + (128.9 + 32.2) * 1e9 + 3 * 377e9),
+    ):
+        seconds = train.total_samples * work / (2 * card)
+        assert seconds / 86_400 == pytest.approx(days, rel=0.03)
+        assert train.total_samples % train.global_batch_size == 0
+
+
 def test_parts_that_do_not_fit_are_named():
     values = config_to_json(smaller.small())
     values["mel_image"]["image_size"] = 128

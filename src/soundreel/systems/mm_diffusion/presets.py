@@ -23,8 +23,14 @@ def aist() -> MMDiffusionConfig:
 
 
 def audioset() -> MMDiffusionConfig:
-    """Return the published open-domain model: base width 256, all else unchanged (supplement,
-    3.1)."""
+    """Return the published open-domain model: base width 256, "other settings unchanged".
+
+    So it sees as many clips as the others, 12.8 million: of 20,000 videos of 10 s at stride 1 (85
+    windows each) some seven times every window.
+
+    Source:
+        Ruan et al. 2023, supplement, section 3.1.
+    """
     return MMDiffusionConfig(unet=CoupledUNetConfig(width=256))
 
 

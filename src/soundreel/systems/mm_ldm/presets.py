@@ -23,6 +23,16 @@ from soundreel.types import ClipSpec
 
 LANDSCAPE_EPOCH = 85_120  # windows of 16 frames, stride 1, in 1,000 clips of 10 s
 
+A800_TFLOPS = 0.3 * 312
+"""Tera-operations a second of a card: 30 % of its peak in half precision, an estimate."""
+AUTOENCODER_TFLOP = 4.9
+"""Tera-operations for a training clip of stage 2: seven images through the frozen first stage, 1.9;
+encoders, projectors, and the signal decoder on two frames and the sound, 0.76 forwards, four times
+that with the backward pass and recomputation."""
+GENERATOR_TFLOP = 2.7
+"""Likewise of stage 3, whose published code does not keep latents: five images through the first
+stage, 1.4, the encoders, 0.2, and three times the generator's 0.38."""
+
 
 def landscape() -> MMLDMConfig:
     """Return the published model: 256x256 at 10 fps, 44.1 kHz, 9 classes.
@@ -42,22 +52,33 @@ def aist() -> MMLDMConfig:
 def audioset() -> MMLDMConfig:
     """Return the published open-domain settings: 4 fps, 4 s, no classes, no adversary.
 
-    The source gives five days on two A800 cards (appendix 1.5: two for the autoencoder, three for
-    the generator), not epochs or steps. Its rates are not published; the budget here is as many
-    samples as Landscape's.
+    The source gives no epochs or steps but five days on two A800 cards (appendix 1.5: two for the
+    autoencoder, three for the generator). The budget is what two such cards see in that time:
+    6.6 million clips and 18 million.
     """
     base = _published(num_classes=0, kl_weight=1e-7, stage_epochs=30.0, generator_epochs=300.0)
     base = in_samples(base, LANDSCAPE_EPOCH)
+    autoencoder, generator = base.autoencoder.train, base.generator.train
+    autoencoder = replace(autoencoder, total_samples=_in_days(2, AUTOENCODER_TFLOP, autoencoder))
+    generator = replace(
+        generator, total_samples=_in_days(3, GENERATOR_TFLOP, generator), learning_rate=1e-4
+    )
     clip = replace(base.clip, frame_rate=Fraction(4))
-    generator = replace(base.generator, train=replace(base.generator.train, learning_rate=1e-4))
     return replace(
         base,
         clip=clip,
         mel_image=replace(base.mel_image, num_samples=clip.num_samples),
         adversarial=replace(base.adversarial, enabled=False),
-        generator=generator,
+        autoencoder=replace(base.autoencoder, train=autoencoder),
+        generator=replace(base.generator, train=generator),
         decoding=replace(base.decoding, audio_guidance_scale=1.5, video_guidance_scale=3.0),
     )
+
+
+def _in_days(days: int, tflop: float, train: TrainConfig) -> int:
+    """Return clips that two A800 cards see in so many days, in whole steps."""
+    clips = days * 86_400 * 2 * A800_TFLOPS / tflop
+    return round(clips / train.global_batch_size) * train.global_batch_size
 
 
 def _published(

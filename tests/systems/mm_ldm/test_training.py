@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soundreel.checkpoints.adapter import Adapter
 from soundreel.checkpoints.fingerprint import fingerprint
-from soundreel.checkpoints.lora import Adapter, LoRAConfig
+from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.config import DataConfig
 from soundreel.config_io import ConfigError, save_json
 from soundreel.data.dataset import PreparedDataset

@@ -8,6 +8,7 @@ What reads, writes or resamples imports PyAV when it is called: models can make 
 import logging
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from math import floor
 from pathlib import Path
@@ -225,11 +226,9 @@ class Clip:
                 tracks=tracks,
                 is_limit=is_limit and not info.has_video,
             )
-            early_s = -float(info.audio_start or 0)
-            if info.has_video and start == 0 and early_s > MAX_EARLY_SOUND_S:
-                logger.warning(
-                    "%s: left out %.2f s of sound before the picture", info.path, early_s
-                )
+            early = -float(info.audio_start or 0)
+            if info.has_video and start == 0 and early > MAX_EARLY_SOUND_S:
+                logger.warning("%s: left out %.2f s of sound before the picture", info.path, early)
         return cls(frames, waveform, frame_rate, sample_rate)
 
     def save(self, path: str | Path, *, comment: str = "", enlarge: int = 1) -> None:
@@ -243,8 +242,7 @@ class Clip:
             enlarge: write each pixel of an `.mp4` as a block of so many rows and columns.
 
         Raises:
-            SoundreelError: if the name ends otherwise, there is no sound for a `.wav`, or another
-                file than an `.mp4` is to be enlarged.
+            SoundreelError: if such a file cannot hold the clip, or is not to be enlarged.
             MediaError: if the file cannot be written.
         """
         from soundreel.media.encode import write_mkv, write_mp4, write_wav
@@ -257,11 +255,9 @@ class Clip:
                 raise SoundreelError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
             write_wav(path, self.waveform, self.sample_rate)
         elif suffix in (".mp4", ".mkv"):
-            tracks = (self.frames, self.waveform, self.frame_rate, self.sample_rate)
-            if suffix == ".mp4":
-                write_mp4(path, *tracks, comment=comment, enlarge=enlarge)
-            else:
-                write_mkv(path, *tracks, comment=comment)
+            write = partial(write_mp4, enlarge=enlarge) if suffix == ".mp4" else write_mkv
+            rates = (self.frame_rate, self.sample_rate)
+            write(path, self.frames, self.waveform, *rates, comment=comment)
         else:
             raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
 
@@ -384,9 +380,8 @@ class Clip:
             frames = None if av.video is None else video_to_frames(av.video[index])
             waveform = None
             if av.audio is not None:
-                waveform = clip_full_scale(
-                    av.audio[index].detach().to("cpu", torch.float32)
-                ).numpy()
+                sound = av.audio[index].detach().to("cpu", torch.float32)
+                waveform = clip_full_scale(sound).numpy()
             clips.append(cls(frames, waveform, Fraction(frame_rate), sample_rate))
         return clips
 

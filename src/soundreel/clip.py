@@ -248,18 +248,17 @@ class Clip:
         from soundreel.media.encode import write_mkv, write_mp4, write_wav
 
         suffix = Path(path).suffix.lower()
-        if enlarge != 1 and suffix != ".mp4":
-            raise SoundreelError(f"{path}: only .mp4 can be enlarged, {suffix} is kept as it is")
-        if suffix == ".wav":
+        if suffix == ".wav" and enlarge == 1:
             if self.waveform is None:
                 raise SoundreelError(f"{path}: the clip has no sound; save it as .mp4 or .mkv")
             write_wav(path, self.waveform, self.sample_rate)
-        elif suffix in (".mp4", ".mkv"):
+        elif suffix == ".mp4" or (suffix == ".mkv" and enlarge == 1):
             write = partial(write_mp4, enlarge=enlarge) if suffix == ".mp4" else write_mkv
             rates = (self.frame_rate, self.sample_rate)
             write(path, self.frames, self.waveform, *rates, comment=comment)
         else:
-            raise SoundreelError(f"{path}: a clip is saved as .mp4, .mkv or .wav, got {suffix!r}")
+            kinds = ".mp4, .mkv or .wav" if enlarge == 1 else ".mp4 where it is enlarged"
+            raise SoundreelError(f"{path}: a clip is saved as {kinds}, got {suffix!r}")
 
     def cut(self, start_s: Seconds, duration_s: Seconds) -> "Clip":
         """Cut out a piece, to the nearest frame (without frames: to the nearest sample).

@@ -264,8 +264,7 @@ class MMLDMPipeline(Films):
         asked |= {"video": video, "audio": audio, "label": label, "text": text}
         if FILM_WORDS & options.keys():
             return self.films(**asked)
-        batches = self.signals(batch_size=batch_size, **asked)
-        return [clip for av in batches for clip in self._clips(av)]
+        return [c for av in self.signals(batch_size=batch_size, **asked) for c in self._clips(av)]
 
     def signals(
         self, *, count: int, seed: int, batch_size: int, progress: Progress | None, **asked: Any
@@ -280,8 +279,7 @@ class MMLDMPipeline(Films):
         steps = request.num_steps(self.settings.diffusion.build(), self.clip.num_frames)
         advance = step_counter(len(starts) * steps, progress)
         for start in starts:
-            seeds = range(start, min(start + batch_size, seed + count))
-            yield self._batch(request, seeds, advance)
+            yield self._batch(request, range(start, min(start + batch_size, seed + count)), advance)
 
     def film_maker(self, *, modality: Modality, is_given: bool, **request: Any) -> LatentFilmMaker:
         """Return what makes the windows of a film, see `Films`."""

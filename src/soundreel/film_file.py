@@ -115,16 +115,9 @@ def write_film(
     pieces = _stream(request, pipeline, seed)
     shown, done = None, 0
     is_kept = request.after is not None or request.between is not None  # its first piece is given
-    with FilmWriter(
-        path,
-        spec.frame_rate,
-        spec.sample_rate,
-        picture=picture,
-        sound=sound,
-        num_samples=num_samples,
-        comment=comment,
-        enlarge=enlarge,
-    ) as writer:
+    tracks: dict[str, Any] = {"picture": picture, "sound": sound, "num_samples": num_samples}
+    rates = (spec.frame_rate, spec.sample_rate)
+    with FilmWriter(path, *rates, comment=comment, enlarge=enlarge, **tracks) as writer:
         for number, piece in enumerate(pieces):
             if larger is not None and picture is None:
                 piece = larger(piece, seed)  # one noise image for all frames of the film

@@ -83,7 +83,7 @@ def test_captions_go_from_audiosets_lists_to_clips_and_their_measures(
 
     shop = Workshop(pipe, tmp_path / "page")
     (tmp_path / "page").mkdir()
-    assert "text sea" in shop.generate("anna", text="sea").about
+    assert '"sea"' in shop.generate("anna", text="sea").about
 
     report = ["evaluate", str(data), str(out / "model"), "--max-clips", "3", "--num-shown", "1"]
     report += ["--metrics", "fad/yamnet", "--duration-s", "0.8"]

@@ -16,7 +16,7 @@ def test_a_model_of_scenes_gets_scenes_of_its_classes_and_size(tmp_path):
     assert [path.stem for path in found.of("video")] == ["metronome", "bells"]
     assert [path.name for path in found.of("audio")] == ["metronome.wav", "bells.wav"]
     clip, sound = Clip.load(found.videos[0]), Clip.load(found.sounds[0])
-    assert (clip.num_frames, clip.frames.shape[1:3]) == (8, (128, 128))
+    assert (clip.num_frames, clip.frames.shape[1:3]) == (8, (32, 32))
     assert (sound.frames, sound.num_samples) == (None, SPEC.num_samples)
     for names in ((), ("dog", "fire")):
         assert rendered_examples(names, SPEC, tmp_path) == Examples()

@@ -74,8 +74,9 @@ def test_a_film_goes_on_from_an_upload(workshop, video):
     asked = {"after": video, "duration_s": 2.3, "num_steps": 1}
     clip, source = Clip.load(workshop.film("anna", **asked).clip), Clip.load(video)
     assert (clip.num_frames, clip.num_samples) == (23, 36_800)
+    small = source.resample(size=(16, 16))
     for index in (0, 19):  # at 10 and at 25 frames a second
-        kept, given = clip.frames[index], source.frames[index * 5 // 2]
+        kept, given = clip.frames[index], small.frames[index * 5 // 2]
         assert np.corrcoef(kept.ravel(), given.ravel())[0, 1] > 0.9
     heard = workshop.film("anna", **asked, modality="audio")
     assert not heard.has_picture

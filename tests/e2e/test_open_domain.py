@@ -86,7 +86,7 @@ def test_captions_go_from_audiosets_lists_to_clips_and_their_measures(
     assert '"sea"' in shop.generate("anna", text="sea").about
 
     report = ["evaluate", str(data), str(out / "model"), "--max-clips", "3", "--num-shown", "1"]
-    report += ["--metrics", "fad/yamnet", "--duration-s", "0.8"]
+    report += ["--metrics", "kvd/efficientnet-lite0", "--duration-s", "0.8"]
     assert run([*report, "--out", str(tmp_path / "own.html")]) == 0
     names = _names(tmp_path / "own.json")
     assert {name.partition(", ")[2] for name in names} <= {"dog, fire", "fire, sea", "sea, dog"}

@@ -31,7 +31,13 @@ def exhibits(tmp_path):
     for name in ("1.mp4", "1.png", "2.mp4", "2.png"):
         (tmp_path / name).write_bytes(b"")
     return [
-        Exhibit(title=f"clip {n}", note="<made> & shown", video=f"{n}.mp4", sheet=f"{n}.png")
+        Exhibit(
+            title=f"clip {n}",
+            note="<made> & shown",
+            video=f"{n}.mp4",
+            sheet=f"{n}.png",
+            poster="data:,",
+        )
         for n in (1, 2)
     ]
 
@@ -40,8 +46,18 @@ def test_the_page_shows_every_clip_and_loads_nothing_from_elsewhere(tmp_path, ex
     path = write_gallery(tmp_path, exhibits, title="A & B", about="six clips")
     page = Page(path.read_text())
     assert path == tmp_path / "index.html"
-    assert page.sources == ["1.mp4", "1.png", "2.mp4", "2.png"]
+    assert page.sources == [
+        "1.mp4",
+        "data:,",
+        "1.mp4",
+        "1.png",
+        "2.mp4",
+        "data:,",
+        "2.mp4",
+        "2.png",
+    ]
     assert not page.open
+    assert page.words.count("Download") == 2
     text = "".join(page.words)
     assert all(words in text for words in ("A & B", "six clips", "clip 2", "<made> & shown"))
 
@@ -51,7 +67,7 @@ def test_names_that_mean_something_in_addresses_lead_to_their_files(tmp_path):
         (tmp_path / f"a #1? 5%{end}").write_bytes(b"")
     one = Exhibit(title="x", note="", video="a #1? 5%.mp4", sheet="a #1? 5%.png")
     page = Page(write_gallery(tmp_path, [one], title="x").read_text())
-    assert page.sources == ["a%20%231%3F%205%25.mp4", "a%20%231%3F%205%25.png"]
+    assert page.sources == ["a%20%231%3F%205%25.mp4"] * 2 + ["a%20%231%3F%205%25.png"]
 
 
 def test_a_missing_file_or_an_empty_gallery_is_refused(tmp_path, exhibits):

@@ -13,6 +13,7 @@ from soundreel.data.scenes.clip import unseen_scene
 from soundreel.data.scenes.render import KINDS
 from soundreel.errors import SoundreelError
 from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.media.data_uri import frame_uri
 from soundreel.media.gallery import Exhibit, write_gallery
 from soundreel.progress import progress_bar
 from soundreel.protocols import Pipeline
@@ -77,9 +78,14 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
         name = f"{number:02d}-{example.title.replace(' ', '-')}"
         clip.save(out / f"{name}.mp4")
         write_contact_sheet(out / f"{name}.png", clip, width=900)
+        poster = "" if clip.frames is None else frame_uri(clip.frames[0])
         exhibits.append(
             Exhibit(
-                title=example.title, note=example.note, video=f"{name}.mp4", sheet=f"{name}.png"
+                title=example.title,
+                note=example.note,
+                video=f"{name}.mp4",
+                sheet=f"{name}.png",
+                poster=poster,
             )
         )
     spec = pipeline.clip

@@ -32,12 +32,14 @@ class Exhibit:
         note: what of it was given, what was made, and from what.
         video: name of its file in the gallery's folder.
         sheet: name of its contact sheet there.
+        poster: address of a picture that stands for it until it plays; "" for none.
     """
 
     title: str
     note: str
     video: str
     sheet: str
+    poster: str = ""
 
 
 def write_gallery(
@@ -71,12 +73,14 @@ def write_gallery(
 
 
 def _figure(exhibit: Exhibit) -> str:
-    title = escape(exhibit.title)
+    title, video = escape(exhibit.title), quote(exhibit.video)
+    poster = f' poster="{escape(exhibit.poster)}"' if exhibit.poster else ""
     return (
         f"<figure><figcaption><b>{title}</b>"
         f'<p class="note">{escape(exhibit.note)}</p></figcaption><div class="clip">'
-        f'<video src="{quote(exhibit.video)}" controls loop playsinline'
+        f'<div><video src="{video}" controls loop playsinline{poster}'
         f' aria-label="{title}"></video>'
+        f'<p><a download href="{video}">Download</a></p></div>'
         f'<img src="{quote(exhibit.sheet)}" alt="Frames over the spectrogram: {title}">'
         "</div></figure>"
     )

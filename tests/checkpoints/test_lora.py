@@ -126,7 +126,13 @@ def test_what_does_not_fit_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match=message):
             Adapter.read(folder)
     path.write_text(json.dumps(values))
-    (folder / "adapter_model.safetensors").write_bytes(b"broken")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(
+        weights.read_bytes().replace(b"base_model.model.0.", b"base_model.iodel.0.")
+    )
+    with pytest.raises(CheckpointError, match="holds other tensors than the matrices of LoRA"):
+        Adapter.read(folder)
+    weights.write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         Adapter.read(folder)
     for wrong in ({"rank": -1}, {"alpha": 2.0}):

@@ -7,11 +7,12 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.loader import Batch, Loader
+from soundreel.data.loader import Batch, ComputedPermutation, Loader, permutation
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.types import AV, ClipSpec
@@ -154,3 +155,28 @@ def test_settings_that_do_not_fit_are_refused(dataset):
     ):
         with pytest.raises(ValueError, match=message):
             Loader(dataset, seed=0, **wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 64, 1000, 4097])
+def test_a_computed_order_has_every_item_once_and_depends_on_the_seed(count):
+    def order(seed):
+        computed = ComputedPermutation(count, torch.Generator().manual_seed(seed))
+        return [computed[position] for position in range(count)]
+
+    assert sorted(order(0)) == list(range(count))
+    assert order(0) == order(0)
+    if count > 5:
+        assert order(0) != order(1)
+        assert order(0) != list(range(count))
+
+
+def test_a_computed_order_is_as_good_as_a_shuffled_one():
+    """Neighbours land anywhere: the mean distance of two is a third of all, as of random pairs."""
+    count = 2**21
+    assert isinstance(permutation(count, torch.Generator().manual_seed(0)), ComputedPermutation)
+    assert isinstance(permutation(2**20, torch.Generator()), torch.Tensor)
+    computed = permutation(count, torch.Generator().manual_seed(0))
+    found = np.array([computed[position] for position in range(3000)])
+    assert abs(np.abs(np.diff(found)).mean() / count - 1 / 3) < 0.02
+    assert abs(found.mean() / count - 0.5) < 0.03
+    assert len(set(found % 64)) == 64

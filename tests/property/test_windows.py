@@ -91,14 +91,14 @@ def test_indices_enumerate_exactly_the_windows_of_every_clip(lengths, num_frames
         save_manifest(root, [_record(n, length) for n, length in enumerate(lengths)])
         info.save(root)
         dataset = PreparedDataset(root, spec=info.spec(num_frames), stride=stride)
-    recorder = dataset._clips = _Recorder()
-    assert len(dataset) == len(expected)
-    for index in range(len(dataset)):
-        try:
-            dataset[index]
-        except StopIteration:
-            continue
-    numbers = [int(record.key.split("-")[1]) for record in dataset.records]
+        recorder = dataset._clips = _Recorder()
+        assert len(dataset) == len(expected)
+        for index in range(len(dataset)):
+            try:
+                dataset[index]
+            except StopIteration:
+                continue
+        numbers = [int(record.key.split("-")[1]) for record in dataset.records]
     assert [(numbers[c], f, s) for c, f, s in recorder.asked] == expected
 
 

@@ -178,7 +178,11 @@ def _pairs(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return A and B of each adapted module."""
     ending = ".lora_A.weight"
-    names = [n.removeprefix(_PREFIX).removesuffix(ending) for n in tensors if n.endswith(ending)]
+    names = [
+        name.removeprefix(_PREFIX).removesuffix(ending)
+        for name in tensors
+        if name.startswith(_PREFIX) and name.endswith(ending)
+    ]
     products = {}
     for name in names:
         a = tensors[f"{_PREFIX}{name}{ending}"]

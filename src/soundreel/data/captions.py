@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soundreel.data.latent_files import CHECKSUM, damaged, reading, tensor_checksum
-from soundreel.data.manifest import DataError, DatasetInfo, check_list, load_manifest
+from soundreel.data.manifest import DataError, DatasetInfo, check_list, iter_manifest
 from soundreel.files import writing_file
 from soundreel.json_yaml import read_checked_json, write_checked_json
 
@@ -35,7 +35,7 @@ def class_captions(root: Path) -> dict[str, str]:
     classes = DatasetInfo.load(root).classes
     captions = {
         record.key: classes[record.label].replace("_", " ")
-        for record in load_manifest(root)
+        for record in iter_manifest(root)
         if record.label >= 0
     }
     if not captions:
@@ -71,10 +71,10 @@ def read_captions(path: Path, root: Path) -> dict[str, str]:
         if not source or not caption or not caption.strip():
             raise DataError(f"{path}, line {number}: needs the columns source and caption, filled")
         by_source[source] = caption.strip()
-    records = [record for record in load_manifest(root) if record.source in by_source]
-    if not records:
+    captions = {r.key: by_source[r.source] for r in iter_manifest(root) if r.source in by_source}
+    if not captions:
         raise DataError(f"{path}: lists no video that {root} was prepared from")
-    return {record.key: by_source[record.source] for record in records}
+    return captions
 
 
 class CaptionStates:

@@ -5,9 +5,7 @@ frames [a, a + n) own the samples [frame_to_sample(a), frame_to_sample(a) + spec
 never leaves its clip, so nothing is repeated or padded.
 """
 
-from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +14,8 @@ from torch.utils.data import Dataset
 
 from soundreel.config import DataConfig
 from soundreel.data.decoded import DecodedClips
-from soundreel.data.manifest import DataError, DatasetInfo, load_manifest
+from soundreel.data.manifest import DataError, DatasetInfo
+from soundreel.data.records import Records
 from soundreel.errors import SoundreelError
 from soundreel.types import AV, ClipSpec
 
@@ -76,19 +75,15 @@ class PreparedDataset(Dataset):
             raise SoundreelError(f"flip_probability must be in [0, 1], got {flip_probability}")
         self._flip_probability = flip_probability
         self._stride = stride
-        records = load_manifest(root, split)
-        if not records:
+        self.records = Records(root, split, self._num_items)
+        if not self.records.longest:
             splits = [name[6:] for name in self.info.counts if name.startswith("split/")]
             raise DataError(f"{root} has no clips in split {split!r}; it has {splits}")
-        starts = {record.key: self._num_starts(record.num_frames) for record in records}
-        self.records = [record for record in records if starts[record.key] > 0]
         if not self.records:
             raise DataError(
                 f"no clip of split {split!r} in {root} has {spec.num_frames} frames; the longest "
-                f"has {max(record.num_frames for record in records)}; use shorter windows"
+                f"has {self.records.longest}; use shorter windows"
             )
-        items = (1 if stride == "random" else starts[r.key] for r in self.records)
-        self._ends = list(accumulate(items))
         self._clips = DecodedClips(
             root, self.records, self.info, cache_bytes=cache_bytes if cache else 0
         )
@@ -96,8 +91,12 @@ class PreparedDataset(Dataset):
     def _num_starts(self, num_frames: int) -> int:
         return self.spec.num_windows(num_frames, 1 if self._stride == "random" else self._stride)
 
+    def _num_items(self, num_frames: int) -> int:
+        num_starts = self._num_starts(num_frames)
+        return min(num_starts, 1) if self._stride == "random" else num_starts
+
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self.records.num_items
 
     def __getitem__(self, index: int) -> Sample:
         return self._window(*self._locate(index), flip=False)
@@ -115,10 +114,8 @@ class PreparedDataset(Dataset):
         """Return position of the clip among the records, and first frame of the window."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} windows")
-        clip = bisect_right(self._ends, index)
-        if self._stride == "random":
-            return clip, 0
-        return clip, (index - (self._ends[clip - 1] if clip else 0)) * self._stride
+        clip, start = self.records.locate(index)
+        return clip, 0 if self._stride == "random" else start * self._stride
 
     def _window(self, clip: int, start_frame: int, *, flip: bool) -> Sample:
         record = self.records[clip]

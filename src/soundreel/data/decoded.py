@@ -1,6 +1,7 @@
 """Decoded pieces of prepared clips, optionally kept in memory."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class DecodedClips:
     def __init__(
         self,
         root: Path,
-        records: list[ClipRecord],
+        records: Sequence[ClipRecord],
         info: DatasetInfo,
         *,
         cache_bytes: int,

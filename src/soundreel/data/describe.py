@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from soundreel.data.manifest import DatasetInfo, load_manifest
+from soundreel.data.manifest import DatasetInfo, iter_manifest
 
 
 def describe(root: Path) -> dict[str, str]:
@@ -13,15 +13,20 @@ def describe(root: Path) -> dict[str, str]:
         DataError: if `root` holds no complete prepared data set.
     """
     info = DatasetInfo.load(root)
-    records = load_manifest(root)
-    frames = sorted(record.num_frames for record in records)
-    splits = Counter(record.split for record in records)
-    sources = Counter(split for _, split in {(record.group, record.split) for record in records})
+    frames, splits, labels = Counter[int](), Counter[str](), Counter[int]()
+    groups = set()
+    for record in iter_manifest(root):
+        frames[record.num_frames] += 1
+        splits[record.split] += 1
+        labels[record.label] += 1
+        groups.add((hash(record.group), record.split))
+    sources = Counter(split for _, split in groups)
+    total = sum(length * count for length, count in frames.items())
     lines = {
         "data set": str(root),
         "made from": info.origin,
-        "clips": f"{len(records)} of {frames[0]} to {frames[-1]} frames, "
-        f"{float(sum(frames) / info.frame_rate):.1f} s in all",
+        "clips": f"{frames.total()} of {min(frames)} to {max(frames)} frames, "
+        f"{float(total / info.frame_rate):.1f} s in all",
         "frames": f"{info.width}x{info.height} at {info.frame_rate} per second",
         "sound": f"{info.sample_rate} Hz, {info.num_channels} channel"
         + ("s" if info.num_channels > 1 else ""),
@@ -29,7 +34,7 @@ def describe(root: Path) -> dict[str, str]:
             f"{split} {count} clips of {sources[split]} sources"
             for split, count in sorted(splits.items())
         ),
-        "classes": _classes(info, Counter(record.label for record in records)),
+        "classes": _classes(info, labels),
     }
     for name, value in (
         ("files or pieces left out", info.counts.get("skipped", 0)),

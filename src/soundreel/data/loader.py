@@ -19,6 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from soundreel.data.dataset import Sample
 from soundreel.types import AV
 
+MOST_SHUFFLED = 2**20
+"""Items whose order is kept in memory; of more, it is computed item by item."""
+
 
 @runtime_checkable
 class Drawable(Protocol):
@@ -45,6 +48,53 @@ class Batch:
     keys: tuple[str, ...]
     start_frames: tuple[int, ...]
     sample_index: int
+
+
+class ComputedPermutation:
+    """A random order of many items, each computed when it is asked for: a Feistel network.
+
+    A position is split into two halves of bits; in each round a hash of one half is added to the
+    other, which can be undone, so that no two positions give the same item. Positions beyond the
+    last item are sent through again.
+
+    Source:
+        Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 6.
+    """
+
+    ROUNDS = 6
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        self._count = count
+        self._half = (max(count - 1, 3).bit_length() + 1) // 2
+        self._mask = 2**self._half - 1
+        high = 2**62
+        self._keys = torch.randint(high, (self.ROUNDS,), generator=generator).tolist()
+
+    def __getitem__(self, position: int) -> int:
+        while True:
+            left, right = position >> self._half, position & self._mask
+            for key in self._keys:
+                left, right = right, left ^ (_mixed(right ^ key) & self._mask)
+            position = left << self._half | right
+            if position < self._count:
+                return position
+
+
+def permutation(
+    count: int, generator: torch.Generator
+) -> Int[Tensor, " item"] | ComputedPermutation:
+    """Return a random order of `count` items; beyond `MOST_SHUFFLED` one that takes no memory."""
+    if count <= MOST_SHUFFLED:
+        return torch.randperm(count, generator=generator)
+    return ComputedPermutation(count, generator)
+
+
+def _mixed(value: int) -> int:
+    """Return 64 bits that depend on all of the value's (the finalizer of SplitMix64)."""
+    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ value >> 31
 
 
 def sample_generator(seed: int, *numbers: int) -> torch.Generator:
@@ -96,7 +146,10 @@ class Loader:
         self._rank = rank
         self._world_size = world_size
         self._num_workers = num_workers
-        self._permutation: tuple[int, Int[Tensor, " item"]] = (-1, torch.empty(0, dtype=torch.long))
+        self._permutation: tuple[int, Int[Tensor, " item"] | ComputedPermutation] = (
+            -1,
+            torch.empty(0).long(),
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(
@@ -124,7 +177,7 @@ class Loader:
             return position
         if self._permutation[0] != epoch:
             generator = sample_generator(self._seed, 0, epoch)
-            self._permutation = (epoch, torch.randperm(len(self._dataset), generator=generator))
+            self._permutation = (epoch, permutation(len(self._dataset), generator))
         return int(self._permutation[1][position])
 
 

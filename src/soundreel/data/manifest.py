@@ -3,31 +3,49 @@
 dataset.json        what was prepared, with which options; written last, so that its presence
                     means that the data set is complete
 manifest.jsonl      one line a clip
+manifest.index      place, length and checksum of each line, and the frames of its clip
 shards/             tar files in WebDataset layout: KEY.json and KEY.mkv for every clip
 skipped.csv         every source or piece of one that was left out, and why
 journal.jsonl       what is done so far, one line a source (see `journal.py`)
 """
 
 import json
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from soundreel.config_io import config_from_json
 from soundreel.errors import SoundreelError
-from soundreel.files import checksum, file_checksum, write_text
+from soundreel.files import checksum, file_checksum, writing_file
 from soundreel.json_yaml import parse_json, read_checked_json, write_checked_json
 from soundreel.types import ClipSpec
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
+INDEX_FILE = "manifest.index"
 SKIPPED_FILE = "skipped.csv"
 CAPTIONS_FILE = "captions.csv"
 SHARDS_FOLDER = "shards"
+INDEX_ROW = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("num_bytes", "<u4"),
+        ("checksum", "<u4"),
+        ("num_frames", "<u4"),
+        ("split", "<u4"),
+    ]
+)
+"""A line of the manifest: its first byte, its length, its CRC-32, the frames of its clip, and the
+`split_code` of its split."""
+_PACKED_ROW = struct.Struct("<QIIII")
 
 
 class DataError(SoundreelError):
@@ -104,7 +122,7 @@ class DatasetInfo:
 
     def save(self, root: Path) -> None:
         """Write `dataset.json`, with the checksums of the lists that lie there."""
-        lists = [root / name for name in (SKIPPED_FILE, CAPTIONS_FILE)]
+        lists = [root / name for name in (INDEX_FILE, SKIPPED_FILE, CAPTIONS_FILE)]
         checksums = {path.name: file_checksum(path) for path in lists if path.is_file()}
         content = asdict(self) | {"frame_rate": str(self.frame_rate), "checksums": checksums}
         write_checked_json(root / DATASET_FILE, content)
@@ -149,10 +167,37 @@ def check_list(root: Path, name: str) -> None:
 
 
 def save_manifest(root: Path, records: Iterable[ClipRecord]) -> str:
-    """Write `manifest.jsonl`, one record a line, in the given order; return its checksum."""
-    lines = (json.dumps(asdict(record)) + "\n" for record in records)
-    write_text(root / MANIFEST_FILE, "".join(lines))
-    return file_checksum(root / MANIFEST_FILE)
+    """Write `manifest.jsonl`, one record a line, in the given order, and its index.
+
+    Returns:
+        The manifest's checksum.
+    """
+    found = offset = 0
+    with (
+        writing_file(root / MANIFEST_FILE) as manifest,
+        writing_file(root / INDEX_FILE) as index,
+        manifest.open("wb") as lines,
+        index.open("wb") as rows,
+    ):
+        for record in records:
+            line = (json.dumps({name: getattr(record, name) for name in _TYPES}) + "\n").encode()
+            lines.write(line)
+            rows.write(_PACKED_ROW.pack(*index_row(line, offset, record)))
+            found = checksum(line, start=found)
+            offset += len(line)
+    return f"{found:08x}"
+
+
+def index_row(line: bytes, offset: int, record: ClipRecord) -> tuple[int, ...]:
+    """Return the row of the index of a line of the manifest."""
+    most = 2**32 - 1
+    frames = min(record.num_frames, most)
+    return offset, len(line), checksum(line), frames, split_code(record.split)
+
+
+def split_code(split: str) -> int:
+    """Return the number by which the index knows a split."""
+    return zlib.crc32(split.encode())
 
 
 def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
@@ -161,24 +206,37 @@ def load_manifest(root: Path, split: str = "") -> list[ClipRecord]:
     Raises:
         DataError: the file is absent, or a line is damaged.
     """
+    return list(iter_manifest(root, split))
+
+
+def iter_manifest(root: Path, split: str = "") -> Iterator[ClipRecord]:
+    """Yield the records one by one; see `load_manifest`."""
+    return (record for _, _, record in manifest_lines(root) if split in ("", record.split))
+
+
+def manifest_lines(root: Path) -> Iterator[tuple[bytes, int, ClipRecord]]:
+    """Yield the lines of the manifest, each with its first byte and its record.
+
+    Raises:
+        DataError: the file is absent, or a line is damaged; in the end, that the whole is.
+    """
     path = root / MANIFEST_FILE
     if not path.is_file():
         raise DataError(f"{root} holds no {MANIFEST_FILE}; it is not a complete prepared data set")
     has_info = (root / DATASET_FILE).is_file()
     expected = DatasetInfo.load(root).manifest_checksum if has_info else ""
-    records, found = [], 0
+    found = offset = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             found = checksum(line, start=found)
-            record = parse_record(parse_json(line, str(path), DataError), f"{path}, line {number}")
-            if split in ("", record.split):
-                records.append(record)
+            where = f"{path}, line {number}"
+            yield line, offset, parse_record(parse_json(line, str(path), DataError), where)
+            offset += len(line)
     if expected not in ("", f"{found:08x}"):
         raise DataError(
             f"{path}: damaged since it was written (its checksum is {found:08x}, not {expected}); "
             "copy the data set again, or run `soundreel prepare` again to finish or mend it"
         )
-    return records
 
 
 def parse_record(content: Any, where: str) -> ClipRecord:

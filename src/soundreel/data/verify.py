@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from soundreel.data.manifest import DataError, DatasetInfo, check_list, load_manifest
+from soundreel.data.manifest import DataError, DatasetInfo, check_list, iter_manifest
 from soundreel.data.shards import ShardReader
 
 
@@ -22,15 +22,16 @@ def verify_dataset(
     Raises:
         DataError: naming the first file, line or clip that is damaged.
     """
-    info, records = DatasetInfo.load(root), load_manifest(root)
+    info, number = DatasetInfo.load(root), 0
+    total = int(info.counts.get("clips", 0))
     for name in info.checksums:
         check_list(root, name)
     with closing(ShardReader(root)) as reader:
-        for number, record in enumerate(records, 1):
+        for number, record in enumerate(iter_manifest(root), 1):
             if record.label >= len(info.classes):
                 raise DataError(
                     f"{root}: there is no class {record.label}, that of clip {record.key}"
                 )
             reader.verify(record, info.classes[record.label] if record.label >= 0 else "")
-            progress(number, len(records))
-    return len(records)
+            progress(number, total)
+    return number

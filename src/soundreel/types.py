@@ -181,6 +181,7 @@ class LatentSpec:
     video_size: int = 16
     audio_channels: int = 16
     audio_size: int = 8
+    audio_width: int = 0  # 0: as high as it is wide
 
     @property
     def video_shape(self) -> tuple[int, int, int]:
@@ -188,7 +189,7 @@ class LatentSpec:
 
     @property
     def audio_shape(self) -> tuple[int, int, int]:
-        return (self.audio_channels, self.audio_size, self.audio_size)
+        return (self.audio_channels, self.audio_size, self.audio_width or self.audio_size)
 
 
 def frame_to_sample(frame: int, frame_rate: Fraction | int, sample_rate: int) -> int:

@@ -112,7 +112,7 @@ def test_fit_length_cuts_or_pads_the_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "image_size must be positive"),
+        ({"image_size": -1}, "image_size is 0 or positive"),
         ({"min_db": 20.0}, "min_db must be below"),
         ({"num_samples": 100}, "at least one hop"),
     ],

@@ -1,8 +1,8 @@
-"""MM-LDM's picture of a sound: log mel, 8-bit picture, square image of the frames' size; and back.
+"""MM-LDM's picture of a sound: log mel, 8-bit picture, image for the frames' autoencoder; and back.
 
 The picture has 20 log10(mel) from -80 dB to 20 dB as its grey values 0 to 255, time from left to
-right and the lowest band in row 0. It is stretched to a square, so that frames and sounds go
-through one image autoencoder.
+right and the lowest band in row 0. As published it is stretched to a square of the frames' size; as
+an option it keeps its aspect, each band a row and each column a column, with black beside it.
 
 Two sample rates meet here and are named apart: `sample_rate` is that of the waveform,
 `mel.filterbank_sample_rate` the one the mel bands are computed for. The published system keeps the
@@ -35,21 +35,26 @@ class MelImageConfig:
     Attributes:
         sample_rate: of the waveform, in Hz.
         num_samples: length of a clip; shorter sound is padded with silence, longer is refused.
-        image_size: side of the square image in pixels.
+        image_size: side of the square image in pixels; 0 keeps the picture's aspect.
+        side_multiple: of such an image both sides are multiples of this: black rows beyond the
+            highest band, and columns after the end, are added.
         min_db, max_db: mel magnitudes, in decibels, that become black and white.
     """
 
     sample_rate: int = 44_100
     num_samples: int = 70_560
     image_size: int = 256
+    side_multiple: int = 16
     min_db: float = -80.0
     max_db: float = 20.0
     mel: MelConfig = field(default_factory=MelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "num_samples", "image_size"):
+        for name in ("sample_rate", "num_samples", "side_multiple"):
             if getattr(self, name) <= 0:
                 raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.image_size < 0:
+            raise SoundreelError(f"image_size is 0 or positive, got {self.image_size}")
         if self.min_db >= self.max_db:
             raise SoundreelError(
                 f"min_db must be below max_db, got {self.min_db} and {self.max_db}"
@@ -64,6 +69,14 @@ class MelImageConfig:
     def num_columns(self) -> int:
         """Return the number of columns of the spectrogram."""
         return self.num_samples // self.mel.hop_length
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Return height and width of the image."""
+        if self.image_size:
+            return self.image_size, self.image_size
+        step = self.side_multiple
+        return -(-self.mel.num_mels // step) * step, -(-self.num_columns // step) * step
 
 
 def waveform_to_log_mel(
@@ -96,10 +109,15 @@ def log_mel_to_picture(
 def encode_mel_image(
     waveform: Float[Tensor, "batch sample"], config: MelImageConfig
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Return the square image of a mono waveform in [-1, 1]: three equal channels in [-1, 1]."""
+    """Return the image of a mono waveform in [-1, 1]: three equal channels in [-1, 1]."""
     picture = log_mel_to_picture(waveform_to_log_mel(waveform, config), config)
-    square = resize_uint8(picture, config.image_size, config.image_size)
-    return repeat(square.float() / 127.5 - 1, "batch height width -> batch 3 height width")
+    height, width = config.image_shape
+    if config.image_size:
+        picture = resize_uint8(picture, height, width)
+    else:
+        bands, columns = picture.shape[-2:]
+        picture = functional.pad(picture, (0, width - columns, 0, height - bands))
+    return repeat(picture.float() / 127.5 - 1, "batch height width -> batch 3 height width")
 
 
 def decode_mel_image(
@@ -109,7 +127,8 @@ def decode_mel_image(
 
     Channels are averaged; nothing is rounded to 8 bits. Magnitudes stay at or above `mel.floor`.
     """
-    grey = resize(image.mean(dim=1), config.mel.num_mels, config.num_columns)
+    grey, bands, columns = image.mean(dim=1), config.mel.num_mels, config.num_columns
+    grey = resize(grey, bands, columns) if config.image_size else grey[:, :bands, :columns]
     level = ((grey + 1) / 2).clamp(0, 1)
     decibel = config.min_db + level * (config.max_db - config.min_db)
     return (decibel / DB_PER_LOG).clamp(min=math.log(config.mel.floor))

@@ -267,7 +267,7 @@ def test_cached_moments_give_the_latents_that_pixels_give():
     batch = make_batch()
     with torch.no_grad():
         cached = first_stage_moments(batch.av, first_stage, MEL)
-    spec = moments_spec(first_stage, FRAMES, SIZE)
+    spec = moments_spec(first_stage, FRAMES, SIZE, MEL.image_shape)
     assert cached["video"].shape[1:] == spec.video_shape
     assert cached["audio"].shape[1:] == spec.audio_shape
     frames = torch.tensor([[0, 2], [1, 3]])
@@ -347,7 +347,7 @@ def test_a_frozen_encoder_keeps_the_latent_space():
 
 def test_first_stage_images_are_frames_of_all_clips_then_their_sounds():
     batch, noise = make_batch(), PerSampleNoise([1, 2])
-    images = draw_images(batch, noise, MEL, FirstStageLossConfig(num_frames=3))
+    (images,) = draw_images(batch, noise, MEL, FirstStageLossConfig(num_frames=3))
     assert images.shape == (8, 3, SIZE, SIZE)
     own = [any(torch.equal(images[i], f) for f in batch.av["video"][i // 3]) for i in range(6)]
     assert all(own)

@@ -85,6 +85,7 @@ class AutoencoderConfig:
             video_size=self.video_encoder.latent_size,
             audio_channels=self.audio_encoder.latent_channels,
             audio_size=self.audio_encoder.latent_size,
+            audio_width=self.audio_encoder.latent_width,
         )
 
 
@@ -151,7 +152,7 @@ class AutoencoderInputs:
     """
 
     key_frames: Float[Tensor, "batch key channel height width"]
-    audio_image: Float[Tensor, "batch channel height width"]
+    audio_image: Float[Tensor, "batch channel sound_height sound_width"]
     xt: AV
     timestep: AV
     frame_index: Float[Tensor, "batch frame"]
@@ -285,7 +286,7 @@ class MultiModalAutoencoder(nn.Module):
         num_keys = len(self.config.key_frames)
         zeros = AV(
             like(1, num_keys, video.image_channels, video.image_size, video.image_size),
-            like(1, audio.image_channels, audio.image_size, audio.image_size),
+            like(1, audio.image_channels, *audio.image_shape),
         )
         return self.encode(zeros).mean.map(lambda x: x.expand(batch_size, -1, -1, -1))
 

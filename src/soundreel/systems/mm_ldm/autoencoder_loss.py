@@ -116,7 +116,7 @@ def draw(
         noise=noise(
             AV(
                 empty(batch, count, video.image_channels, video.image_size, video.image_size),
-                empty(batch, audio.image_channels, audio.image_size, audio.image_size),
+                empty(batch, audio.image_channels, *audio.image_shape),
             )
         ),
         posterior_noise=noise(

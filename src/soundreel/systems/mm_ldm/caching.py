@@ -42,15 +42,17 @@ class RunLatents:
 
     def source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
         """Return where the latents of stage 2 come from, and the data set to iterate over."""
-        encoder = self._config.autoencoder.model.video_encoder
+        model = self._config.autoencoder.model
         if not self._config.autoencoder.cache_first_stage:
-            shape = (encoder.image_channels, encoder.image_size, encoder.image_size)
-            return PixelSource(first_stage, self._config.mel_image, shape), self._windows
+            encoders = (model.video_encoder, model.audio_encoder)
+            shapes = [(encoder.image_channels, *encoder.image_shape) for encoder in encoders]
+            return PixelSource(first_stage, self._config.mel_image, *shapes), self._windows
         assert isinstance(first_stage, KLVAE)  # the configuration has been checked
         return CachedSource(first_stage), self._moments(first_stage)
 
     def _moments(self, first_stage: KLVAE) -> LatentDataset:
-        spec = moments_spec(first_stage, self._config.clip.num_frames, self._config.clip.height)
+        clip, mel = self._config.clip, self._config.mel_image
+        spec = moments_spec(first_stage, clip.num_frames, clip.height, mel.image_shape)
         folder = self._out / "moments"
         cache_latents(
             self._run.on_device(

@@ -15,6 +15,7 @@ from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
+from soundreel.systems.mm_ldm.first_stage import mel_pairs
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 from soundreel.systems.mm_ldm.generator_run import GeneratorRun, LongRun
@@ -190,20 +191,14 @@ class MMLDMConfig:
     preview: LDMPreviewConfig = field(default_factory=LDMPreviewConfig)
 
     def __post_init__(self) -> None:
-        encoder = self.autoencoder.model.video_encoder
+        model = self.autoencoder.model
         factor = 8 if self.first_stage.kind == "taef2" else self.first_stage.model.factor
+        size = factor * model.video_encoder.image_size
         pairs: list[tuple[str, object, str, object]] = [
             ("clip.height", self.clip.height, "clip.width", self.clip.width),
-            ("mel_image.image_size", self.mel_image.image_size, "clip.height", self.clip.height),
-            ("mel_image.num_samples", self.mel_image.num_samples, "clip's", self.clip.num_samples),
-            ("mel_image.sample_rate", self.mel_image.sample_rate, "clip's", self.clip.sample_rate),
-            ("clip.height", self.clip.height, "the encoder's", encoder.image_size * factor),
-            (
-                "autoencoder.model.num_frames",
-                self.autoencoder.model.num_frames,
-                "clip.num_frames",
-                self.clip.num_frames,
-            ),
+            *mel_pairs(self.mel_image, self.clip, model.audio_encoder, factor),
+            ("clip.height", self.clip.height, "the encoder's", size),
+            ("autoencoder's frames", model.num_frames, "clip.num_frames", self.clip.num_frames),
             (
                 "generator.loss.prediction_type",
                 self.generator.loss.prediction_type,
@@ -232,6 +227,8 @@ class MMLDMConfig:
         axes = self.latent_axes
         if self.decoder.enabled and self.decoder.on_axes and axes is None:
             raise SoundreelError("decoder.on_axes needs principal axes: set generator.num_axes too")
+        if self.adversarial.enabled and not self.mel_image.image_size:
+            raise SoundreelError("a mel image of its own aspect: set adversarial.enabled to False")
         if self.captions and not self.text.folder:
             raise SoundreelError("captions need a text encoder to read them: set text.folder too")
         if self.autoencoder.cache_first_stage:

@@ -58,7 +58,7 @@ def starting_noise(
     drawn = noise(
         AV(
             empty(batch_size, frames, video.image_channels, video.image_size, video.image_size),
-            empty(batch_size, audio.image_channels, audio.image_size, audio.image_size),
+            empty(batch_size, audio.image_channels, *audio.image_shape),
         )
     )
     return AV(drawn["video"].expand(-1, num_frames, -1, -1, -1).contiguous(), drawn.audio)

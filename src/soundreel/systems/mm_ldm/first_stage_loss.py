@@ -75,8 +75,11 @@ def draw_images(
     noise: PerSampleNoise,
     mel: MelImageConfig,
     config: FirstStageLossConfig,
-) -> Float[Tensor, "image channel height width"]:
-    """Return `num_frames` random frames of every clip, then the mel images of all clips."""
+) -> list[Float[Tensor, "_image channel _height _width"]]:
+    """Return `num_frames` random frames of every clip, then the mel images of all clips.
+
+    They are one batch where they have one shape, else two.
+    """
     video = batch.av["video"]
     frames = torch.stack(
         [
@@ -87,21 +90,23 @@ def draw_images(
     clip = torch.arange(len(video), device=video.device)[:, None]
     chosen = rearrange(video[clip, send(frames, video.device)], "b f c h w -> (b f) c h w")
     sound = clip_images(AV(None, batch.av["audio"]), mel)
-    return torch.cat([chosen, sound["audio"]])
+    if chosen.shape[1:] != sound["audio"].shape[1:]:
+        return [chosen, sound["audio"]]
+    return [torch.cat([chosen, sound["audio"]])]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """One pass of the image autoencoder."""
+    """One pass of the image autoencoder; a batch for each shape of image."""
 
-    image: Float[Tensor, "image channel height width"]
-    decoded: Float[Tensor, "image channel height width"]
-    kl: Float[Tensor, " image"]
+    images: list[Float[Tensor, "_image channel _height _width"]]
+    decoded: list[Float[Tensor, "_image channel _height _width"]]
+    kl: Float[Tensor, " all_images"]
 
 
 def reconstruct(
     network: nn.Module,
-    image: Float[Tensor, "image channel height width"],
+    images: list[Float[Tensor, "_image channel _height _width"]],
     noise: PerSampleNoise,
     *,
     forward: Callable[[Tensor, Tensor], Any] | None = None,
@@ -112,13 +117,18 @@ def reconstruct(
         forward: called in place of the network.
     """
     config = kl_vae_of(network).config
-    size = [side // config.factor for side in image.shape[-2:]]
     num_clips = len(noise.generators)
-    shape = (num_clips, len(image) // num_clips, config.latent_channels, *size)
-    rows = noise(AV(torch.empty(shape, device=image.device), None))["video"]
-    drawn = torch.cat([rows[:, :-1].flatten(0, 1), rows[:, -1]])  # frames of all clips, then sounds
-    decoded, posterior = (forward or network)(image, drawn)
-    return Reconstruction(image=image, decoded=decoded.float(), kl=posterior.kl())
+    decoded, kl = [], []
+    for image in images:
+        size = [side // config.factor for side in image.shape[-2:]]
+        shape = (num_clips, len(image) // num_clips, config.latent_channels, *size)
+        rows = noise(AV(torch.empty(shape, device=image.device), None))["video"]
+        groups = (rows[:, :-1], rows[:, -1:]) if len(images) == 1 else (rows,)  # sounds come last
+        drawn = torch.cat([group.flatten(0, 1) for group in groups])
+        made, posterior = (forward or network)(image, drawn)
+        decoded.append(made.float())
+        kl.append(posterior.kl())
+    return Reconstruction(images=images, decoded=decoded, kl=torch.cat(kl))
 
 
 def kl_vae_of(network: nn.Module) -> KLVAE:
@@ -136,16 +146,19 @@ def first_stage_loss(
     Source:
         Rombach et al. 2022, appendix G; Zhang et al. 2018 for the perceptual term.
     """
-    difference = result.image - result.decoded
-    error = difference.abs() if config.reconstruction == "l1" else difference.square()
-    terms = {"reconstruction": error.mean(dim=(1, 2, 3)), "kl": result.kl}
+    pairs = list(zip(result.images, result.decoded, strict=True))
+    squared = torch.cat([(x - y).square().mean(dim=(1, 2, 3)) for x, y in pairs])
+    error = squared
+    if config.reconstruction == "l1":
+        error = torch.cat([(x - y).abs().mean(dim=(1, 2, 3)) for x, y in pairs])
+    terms = {"reconstruction": error, "kl": result.kl}
     total = terms["reconstruction"].mean()
     if perceptual is not None and config.perceptual_weight:
-        terms["perceptual"] = perceptual(result.decoded, result.image)
+        terms["perceptual"] = torch.cat([perceptual(made, image) for image, made in pairs])
         total = total + config.perceptual_weight * terms["perceptual"].mean()
-    terms["psnr_db"] = 10 * torch.log10(4.0 / difference.square().mean(dim=(1, 2, 3)))
-    kl = config.kl_weight * result.kl.mean() / result.image[0].numel()
-    return total, total + kl, terms
+    terms["psnr_db"] = 10 * torch.log10(4.0 / squared)
+    sizes = result.kl.new_tensor([image[0].numel() for image in result.images for _ in image])
+    return total, total + config.kl_weight * (result.kl / sizes).mean(), terms
 
 
 class FirstStageObjectives:
@@ -171,7 +184,7 @@ class FirstStageObjectives:
         self._config = config
         self._perceptual = perceptual
         self._discriminator = discriminator
-        self._shown: dict[int, tuple[Tensor, Tensor]] = {}
+        self._shown: dict[int, list[Tensor]] = {}
         self._step: Step | None = None
         self._weight: Tensor | None = None
 
@@ -208,10 +221,10 @@ class FirstStageObjectives:
 
         sums = [torch.zeros_like(last_layer), torch.zeros_like(last_layer)]
         for batch, noise in step.passes():
-            image = draw_images(batch, noise, self._mel, self._config)
-            result = reconstruct(network, image, noise, forward=forward)
+            images = draw_images(batch, noise, self._mel, self._config)
+            result = reconstruct(network, images, noise, forward=forward)
             reconstruction, _, _ = first_stage_loss(result, self._config, self._perceptual)
-            losses = (reconstruction, -self._discriminator(result.decoded).mean())
+            losses = (reconstruction, -judged(self._discriminator, result.decoded).mean())
             for total, loss in zip(sums, losses, strict=True):
                 total += torch.autograd.grad(loss, last_layer, retain_graph=True)[0]
         self._weight = balance(*(step.parallel.sum(total) / step.num_parts for total in sums))
@@ -219,8 +232,8 @@ class FirstStageObjectives:
     def _autoencoder_loss(
         self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
     ) -> TrainingLoss:
-        image = draw_images(batch, noise, self._mel, self._config)
-        result = reconstruct(network, image, noise)
+        images = draw_images(batch, noise, self._mel, self._config)
+        result = reconstruct(network, images, noise)
         reconstruction, total, terms = first_stage_loss(result, self._config, self._perceptual)
         num_clips = len(batch.label)
         means: dict[str, Mean] = {}
@@ -229,14 +242,16 @@ class FirstStageObjectives:
             means[f"{name}_video"] = (detached[:-num_clips].mean(), num_clips)
             means[f"{name}_audio"] = (detached[-num_clips:].mean(), num_clips)
         if self._discriminator is not None and self._started(batch):
-            adversarial = -self._discriminator(result.decoded).mean()
+            adversarial = -judged(self._discriminator, result.decoded).mean()
             weight = self._weight
             if weight is None:
                 weight = self._weight_at(kl_vae_of(network), reconstruction, adversarial)
             total = total + self._config.adversarial_weight * weight * adversarial
             means["adversarial"] = (adversarial.detach(), num_clips)
             means["adversarial_balance"] = (weight, num_clips)
-            self._shown[batch.sample_index] = (image, result.decoded.detach())
+            made = (part.detach() for part in result.decoded)
+            pairs = zip(images, made, strict=True)
+            self._shown[batch.sample_index] = [torch.cat(pair) for pair in pairs]
         return TrainingLoss(total, means)
 
     def _weight_at(self, model: KLVAE, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
@@ -256,10 +271,15 @@ class FirstStageObjectives:
         del noise  # the autoencoder's objective has drawn everything
         if not self._started(batch):
             return TrainingLoss(nothing_to_learn(network), {})
-        image, decoded = self._shown.pop(batch.sample_index)
-        real, fake = network(torch.cat([image, decoded])).chunk(2)
+        parts = [network(both).chunk(2) for both in self._shown.pop(batch.sample_index)]
+        real, fake = (torch.cat([x.flatten() for x in side]) for side in zip(*parts, strict=True))
         loss = hinge_discriminator_loss(real, fake)
         return TrainingLoss(loss, {"hinge": (loss.detach(), len(batch.label))})
+
+
+def judged(discriminator: nn.Module, images: list[Tensor]) -> Float[Tensor, " patch"]:
+    """Return the adversary's opinion of every patch of every image."""
+    return torch.cat([discriminator(batch).flatten() for batch in images])
 
 
 def balance(wanted: Tensor, given: Tensor) -> Float[Tensor, ""]:

@@ -91,9 +91,10 @@ class GeneratorConfig(GeneratorSizes):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.modalities:
-            if self.latent_size(name) % self.patch_size(name):
+            sides = self.latent_sides(name)
+            if any(side % self.patch_size(name) for side in sides):
                 raise SoundreelError(
-                    f"{name}_size {self.latent_size(name)} is not a multiple of "
+                    f"the sides of {name} latents, {sides[0]} and {sides[1]}, are not multiples of "
                     f"{name}_patch_size {self.patch_size(name)}"
                 )
         if self.frame_tokens and self.latents.video_channels % self.frame_tokens:
@@ -113,8 +114,10 @@ class GeneratorConfig(GeneratorSizes):
         own = {field.name: getattr(sizes, field.name) for field in fields(GeneratorSizes)}
         return cls(**own, latents=latents)
 
-    def latent_size(self, modality: str) -> int:
-        return self.latents.video_size if modality == "video" else self.latents.audio_size
+    def latent_sides(self, modality: str) -> tuple[int, int]:
+        """Return height and width of a latent."""
+        shape = self.latents.video_shape if modality == "video" else self.latents.audio_shape
+        return shape[1], shape[2]
 
     def latent_channels(self, modality: str) -> int:
         return self.latents.video_channels if modality == "video" else self.latents.audio_channels
@@ -130,8 +133,8 @@ class GeneratorConfig(GeneratorSizes):
 
     def grid(self, modality: str) -> tuple[int, int]:
         """Return rows and columns of patches."""
-        height, width = self.patch_shape(modality)
-        return self.latent_size(modality) // height, self.latent_size(modality) // width
+        (height, width), sides = self.patch_shape(modality), self.latent_sides(modality)
+        return sides[0] // height, sides[1] // width
 
     def num_tokens(self, modality: str) -> int:
         rows, columns = self.grid(modality)

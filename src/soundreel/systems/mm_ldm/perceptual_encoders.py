@@ -60,16 +60,21 @@ class PerceptualEncoderConfig:
                 f"{len(self.feature_channels)} feature_channels but {len(self.feature_factors)} "
                 "feature_factors; give one of each per decoder block"
             )
-        if self.image_size % self.factor:
+        if any(side % self.factor for side in self.image_shape):
             raise SoundreelError(
                 f"image_size {self.image_size} is not a multiple of the encoder's factor "
-                f"{self.factor}; use fewer levels or another size"
+                f"{self.factor}, or its width is not; use fewer levels or another size"
             )
 
     @property
     def factor(self) -> int:
         """Return positions of the first-stage latent per position of the perceptual latent."""
         return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Return height and width of the first-stage latent image."""
+        return self.image_size, self.image_size
 
     @property
     def latent_size(self) -> int:
@@ -112,15 +117,31 @@ class VideoEncoderConfig(PerceptualEncoderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEncoderConfig(PerceptualEncoderConfig):
-    """Sizes of the audio encoder; the defaults are those of MM-LDM's Table 1."""
+    """Sizes of the audio encoder; the defaults are those of MM-LDM's Table 1.
+
+    Args:
+        image_width: of a mel image that keeps its aspect, where `image_size` is its height; 0 is a
+            square.
+    """
 
     # Earlier files say these of the audio encoder too, which never had a use for them.
     old_keys: ClassVar[Mapping[str, str | None]] = dict.fromkeys(
         ("index_scale", "index_gate_channels", "stacked_frames")
     )
 
+    image_width: int = 0
     channel_mult: tuple[int, ...] = (1, 2, 4)
     attention_factors: tuple[int, ...] = (1, 2, 4)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Return height and width of the first-stage latent image."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def latent_width(self) -> int:
+        """Return columns of z_a; 0 where they are as many as its rows."""
+        return self.image_width // self.factor
 
     @classmethod
     def like(cls, other: PerceptualEncoderConfig, **changes: Any) -> "AudioEncoderConfig":
@@ -217,8 +238,7 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.config = config
         trunk = config.trunk(in_channels=2 * config.image_channels, temporal=False)
-        size = config.image_size
-        self.content = nn.Parameter(torch.randn(config.image_channels, size, size))
+        self.content = nn.Parameter(torch.randn(config.image_channels, *config.image_shape))
         self.trunk = Trunk(trunk)
         self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
@@ -421,7 +441,7 @@ class PyramidBlock(nn.Module):
 
 def check_image(x: Tensor, config: PerceptualEncoderConfig, name: str) -> None:
     """Raise `SoundreelError` unless the last three axes are the latent image expected."""
-    expected = (config.image_channels, config.image_size, config.image_size)
+    expected = (config.image_channels, *config.image_shape)
     if tuple(x.shape[-3:]) != expected:
         raise SoundreelError(
             f"{name}: got latents of channel, height, width {tuple(x.shape[-3:])}, expected "

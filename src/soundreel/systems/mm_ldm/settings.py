@@ -21,6 +21,7 @@ from soundreel.protocols import Progress, option
 from soundreel.request import Given
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
+from soundreel.systems.mm_ldm.first_stage import mel_pairs
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
@@ -250,14 +251,7 @@ def check_parts(
             config.video_encoder.image_size * factor,
         ),
         ("clip.width", clip.width, "the clip's height", clip.height),
-        (
-            "mel_image.image_size",
-            mel.image_size,
-            "the audio encoder's",
-            config.audio_encoder.image_size * factor,
-        ),
-        ("mel_image.sample_rate", mel.sample_rate, "the clip's", clip.sample_rate),
-        ("mel_image.num_samples", mel.num_samples, "the clip's", clip.num_samples),
+        *mel_pairs(mel, clip, config.audio_encoder, factor),
         (
             "first_stage.latent_channels",
             first_stage.config.latent_channels,

@@ -166,6 +166,10 @@ class SignalDecoder(nn.Module):
                 channel height width`; either may be absent.
             timestep: integers, video `batch frame`, audio `batch`: every image has its own.
         """
+        if len({x.shape[-2:] for x in xt.tensors}) > 1:  # a mel image of its own aspect
+            alone = (AV(xt.video, None), AV(None, xt.audio))
+            video, audio = (self(part, timestep, condition) for part in alone)
+            return AV(video.video, audio.audio)
         rows, steps, sources, features, estimates = [], [], [], [], []
         if xt.audio is not None:
             rows.append(xt.audio)
@@ -182,7 +186,7 @@ class SignalDecoder(nn.Module):
             sources.append(clips.repeat_interleave(num_frames))
             features.append(condition.video_features)
             estimates.append(condition.video_estimate)
-        self._check(rows, condition)
+        self._check(xt, condition)
         source = torch.cat(sources)
         embedding = self.embedding(torch.cat(steps), source, xt.present, condition)
         context = self.context(xt.present, condition)
@@ -257,12 +261,13 @@ class SignalDecoder(nn.Module):
             h = run(block, h, embedding, context, source, recompute=self.recompute)
         return self.conv_out(functional.silu(self.norm_out(h)))
 
-    def _check(self, rows: list[Tensor], condition: DecoderCondition) -> None:
+    def _check(self, xt: AV, condition: DecoderCondition) -> None:
         size = self.config.image_size
         expected = (self.config.image_channels, size, size)
-        if tuple(rows[-1].shape[1:]) != expected:
+        # A mel image may have another shape, which its encoder checks.
+        if xt.video is not None and tuple(xt.video.shape[2:]) != expected:
             raise SoundreelError(
-                f"got latents of channel, height, width {tuple(rows[-1].shape[1:])}, expected "
+                f"got latents of channel, height, width {tuple(xt.video.shape[2:])}, expected "
                 f"{expected}; encode them with the first stage this decoder was configured for"
             )
         if self.class_embed is not None and condition.label is None:

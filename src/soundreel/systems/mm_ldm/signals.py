@@ -52,15 +52,21 @@ class PixelSource:
     Args:
         first_stage: on the batches' device.
         mel: how a waveform becomes an image.
-        latent_shape: channel, height, width of one image's latent.
+        latent_shape: channel, height, width of a frame's latent.
+        sound_shape: of the mel image's; None is alike.
     """
 
     def __init__(
-        self, first_stage: FirstStage, mel: MelImageConfig, latent_shape: tuple[int, int, int]
+        self,
+        first_stage: FirstStage,
+        mel: MelImageConfig,
+        latent_shape: tuple[int, int, int],
+        sound_shape: tuple[int, int, int] | None = None,
     ) -> None:
         self._first_stage = first_stage
         self._mel = mel
         self._latent_shape = latent_shape
+        self._sound_shape = sound_shape or latent_shape
 
     @torch.no_grad()
     def signals(
@@ -77,7 +83,7 @@ class PixelSource:
         drawn = noise(
             AV(
                 empty(len(video), chosen.shape[1], *self._latent_shape),
-                empty(len(video), *self._latent_shape),
+                empty(len(video), *self._sound_shape),
             )
         )
         latents = self._first_stage.encode_frames(chosen, drawn.video)
@@ -177,15 +183,22 @@ def _moments(
     return torch.cat([posterior.mean, posterior.logvar], dim=1)
 
 
-def moments_spec(first_stage: KLVAE, num_frames: int, image_size: int) -> LatentSpec:
-    """Return shapes of `first_stage_moments`."""
+def moments_spec(
+    first_stage: KLVAE, num_frames: int, image_size: int, mel_shape: tuple[int, int]
+) -> LatentSpec:
+    """Return shapes of `first_stage_moments`.
+
+    Args:
+        mel_shape: height and width of the mel image.
+    """
     channels = 2 * first_stage.config.latent_channels
-    size = image_size // first_stage.config.factor
+    height, width = (side // first_stage.config.factor for side in mel_shape)
     return LatentSpec(
         video_channels=num_frames * channels,
-        video_size=size,
+        video_size=image_size // first_stage.config.factor,
         audio_channels=channels,
-        audio_size=size,
+        audio_size=height,
+        audio_width=0 if width == height else width,
     )
 
 

@@ -94,7 +94,7 @@ class GeneratorConfig(GeneratorSizes):
             sides = self.latent_sides(name)
             if any(side % self.patch_size(name) for side in sides):
                 raise SoundreelError(
-                    f"the sides of {name} latents, {sides[0]} and {sides[1]}, are not multiples of "
+                    f"a side of {name} latents of {sides[0]} by {sides[1]} is not a multiple of "
                     f"{name}_patch_size {self.patch_size(name)}"
                 )
         if self.frame_tokens and self.latents.video_channels % self.frame_tokens:

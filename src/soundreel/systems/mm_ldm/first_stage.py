@@ -70,8 +70,8 @@ def mel_pairs(
     shape = tuple(factor * side for side in encoder.image_shape)
     pairs: list[tuple[str, object, str, object]] = [
         ("mel_image's height and width", mel.image_shape, "the audio encoder's", shape),
-        ("mel_image.num_samples", mel.num_samples, "clip's", clip.num_samples),
-        ("mel_image.sample_rate", mel.sample_rate, "clip's", clip.sample_rate),
+        ("mel_image.num_samples", mel.num_samples, "the clip's", clip.num_samples),
+        ("mel_image.sample_rate", mel.sample_rate, "the clip's", clip.sample_rate),
     ]
     if mel.image_size:
         pairs.append(("mel_image.image_size", mel.image_size, "clip.height", clip.height))

@@ -205,7 +205,9 @@ def test_everything_of_a_run_is_verified(small_run, tmp_path, capsys):
         if path.endswith(".json"):  # one value of them, so that it is still JSON of its kind
             values = json.loads(whole)
             name = next(
-                name for name in ("r", "system", "format_version", *values) if name in values
+                name
+                for name in ("lora_alpha", "system", "format_version", *values)
+                if name in values
             )
             changed = json.dumps(values | {name: 7}).encode()
         (root / path).write_bytes(changed)

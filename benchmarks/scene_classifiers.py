@@ -202,10 +202,16 @@ def open_classifiers(
     about = {"trained_on": source, "spec": json.dumps(spec_to_json(spec)), "seed": str(SEED)}
     if not path.is_file():
         kinds = list(KINDS)
-        labels, clips = zip(*_training_clips(train_data, spec, advance), strict=True)
-        numbers = torch.tensor([kinds.index(label) for label in labels])
+        numbers: list[int] = []
+
+        def clips() -> Iterator[Clip]:  # one at a time: all of them would take gigabytes
+            for label, clip in _training_clips(train_data, spec, advance):
+                numbers.append(kinds.index(label))
+                yield clip
+
+        inputs = inputs_of(clips())
         generator = torch.Generator().manual_seed(SEED)
-        train_classifiers(inputs_of(clips), numbers, kinds, generator).save(path, about)
+        train_classifiers(inputs, torch.tensor(numbers), kinds, generator).save(path, about)
     return SceneClassifiers.load(path, about)
 
 

@@ -40,7 +40,7 @@ def window_overlap(generator: LongGenerator | None, clip: ClipSpec, *, is_given:
         return clip.num_frames // ALONE_OVERLAP
     raise SoundreelError(
         "this model makes single windows; for films, train one of the presets for long video "
-        "(mm-ldm-long-small)"
+        "(mm-ldm-long-scenes, mm-ldm-long-small)"
     )
 
 

@@ -85,17 +85,13 @@ def precisions(config: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from precisions(getattr(config, entry.name), f"{name}.{entry.name}")
 
 
-FLOAT32_ALWAYS = {"joint-flow.video.train", "joint-flow.audio.train"}
-"""Codecs whose spectra and principal components are matrix products, which would be rounded."""
-
-
 def test_every_preset_and_every_pipeline_takes_the_faster_precision():
     num_stages = 0
     for system in all_systems():
         for build in system.presets.values():
             for name, precision in precisions(build(), system.name):
                 num_stages += 1
-                assert precision == ("float32" if name in FLOAT32_ALWAYS else "auto"), name
+                assert precision == "auto", name
         for entry in fields(system.options):
             assert entry.name != "precision" or entry.default == "auto", system.name
     assert num_stages > 40

@@ -129,5 +129,5 @@ def test_texts_of_objects_are_short(model):
         "MMLDMPipeline(1.6 s, 64x64 pixels, 16000 Hz; takes audio, label, video)"
     )
     assert len(repr(CLIP)) < 100
-    assert CLIP._repr_html_().startswith("<video controls loop src=")
+    assert CLIP._repr_html_().startswith('<video controls loop width="256" src=')
     assert set(dir(soundreel)) >= {"Clip", "load", "render"}

@@ -86,7 +86,7 @@ class LatentShard:
 
 
 def _places(keys: Any) -> tuple[list[str], list[int] | None]:
-    """Return the keys of a shard's metadata; in older caches of joint_flow with start frames.
+    """Return the keys of a shard's metadata, in some older caches with start frames.
 
     Raises:
         TypeError: they are neither.

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
-from film_windows import clock_of, made_films
+from film_windows import clock_of, made_films, seeds_of
 
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
@@ -69,7 +69,7 @@ def streamed_film_sets(
             yield film, Borders(list(range(first, film.num_frames, further)), HOP)
 
     def made() -> Iterator[Clip]:
-        for seed in range(options.films):
+        for seed in seeds_of(options):
             request = {"label": names[seed % len(names)]} if names else {}
             yield join_clips(pipeline.stream(seed=seed, duration_s=options.duration, **request))
 
@@ -83,7 +83,7 @@ def real_films(clock: FilmClock, options: argparse.Namespace) -> Iterator[Clip]:
         yield from whole_clips(options.data, clock)
         return
     wanted = options_for(spec, num_frames=int(options.duration * spec.frame_rate))
-    for index in range(options.films):
+    for index in seeds_of(options):
         made = render_clip(wanted, RENDER_SEED, index)
         yield Clip(made.frames, made.waveform, spec.frame_rate, spec.sample_rate)
 

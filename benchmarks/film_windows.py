@@ -22,7 +22,7 @@ def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iter
     num_frames = clock.num_frames(options.duration)
     count = clock.num_windows(num_frames)
     make_windows(pipeline, count, options)
-    for film in range(options.films):
+    for film in seeds_of(options):
         windows = (
             Clip(
                 stored["frames"].numpy(),
@@ -35,6 +35,11 @@ def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iter
         yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
 
 
+def seeds_of(options: argparse.Namespace) -> range:
+    """Return the seeds of the films; a film's class follows from its own."""
+    return range(options.seed, options.seed + options.films)
+
+
 def kept(options: argparse.Namespace, film: int, window: int) -> Path:
     return options.out / f"film-{film:02d}" / f"window-{window:03d}.safetensors"
 
@@ -42,7 +47,7 @@ def kept(options: argparse.Namespace, film: int, window: int) -> Path:
 def make_windows(pipeline: Films, count: int, options: argparse.Namespace) -> None:
     """Make the first windows of all films that OUT does not have, and keep them there."""
     for number in range(count):
-        lacking = [x for x in range(options.films) if not kept(options, x, number).exists()]
+        lacking = [x for x in seeds_of(options) if not kept(options, x, number).exists()]
         if not lacking:
             continue
         states = [AV(None, None)] * len(lacking)

@@ -1,14 +1,15 @@
 """Long video of a trained model: use of the past, borders of windows, drift over a minute.
 
     python benchmarks/long_video.py past MODEL --data PREPARED [--clips 110]
-    python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --duration 20 --data PREPARED]
+    python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --seed 0 --duration 20]
     python benchmarks/long_video.py drift MODEL --out OUT [--films 11 --duration 60]
 
 `past` (of an MM-LDM) compares the loss of a window given the latents of the window before it with
 that given another clip's of the same class; `seams` compares borders with the middle of windows,
 for faded and for butt-joined windows and for real film: whole test clips of `--data`, else rendered
 films; `drift` follows films window by window, with `--classifiers FOLDER` their class too. OUT
-keeps the windows of film i, the same for every measurement; what is there is not made again.
+keeps the windows of each seed's film, the same for every measurement; what is there is not made
+again.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from film_borders import resampled_mean, seams
-from film_windows import clock_of, made_films
+from film_windows import clock_of, made_films, seeds_of
 from scene_classifiers import SceneClassifiers, open_classifiers
 
 import soundreel
@@ -157,7 +158,9 @@ def drift(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, obj
                 window_row(window, names[seed % len(names)], judges)
                 for window in windows_of(film, pipeline.clip.duration)
             ]
-            for seed, film in enumerate(made_films(pipeline, options, "fade"))
+            for seed, film in zip(
+                seeds_of(options), made_films(pipeline, options, "fade"), strict=True
+            )
         ]
     )
     length = films.shape[1]
@@ -222,6 +225,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=110, help="test clips of `past`")
     parser.add_argument("--times", type=int, default=8, help="diffusion times of `past`")
     parser.add_argument("--films", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the first film")
     parser.add_argument("--duration", type=int, default=20)
     parser.add_argument("--no-classes", action="store_true", help="films of no class")
     parser.add_argument("--classifiers", type=Path)

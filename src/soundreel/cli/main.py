@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "show on one page what a model can do",
     "generate": "make clips with sound from a trained model",
     "prepare": "turn a folder of videos into a checked data set",
+    "join": "make one data set of parts that were prepared apart",
     "train": "train a model on a prepared data set",
     "info": "describe a model, a run, a data set or a clip",
     "upscale": "enlarge clips with a super-resolution model",

@@ -12,6 +12,7 @@ from rich.console import Console
 from soundreel.data.describe import describe
 from soundreel.data.manifest import SKIPPED_FILE
 from soundreel.data.options import RECIPES, PrepareOptions, Recipe
+from soundreel.data.parts import Part
 from soundreel.data.prepare import prepare_dataset
 from soundreel.progress import progress_bar
 from soundreel.systems import recipes
@@ -34,6 +35,7 @@ def prepare(
     dest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")],
     options: Annotated[OptionsOfRecipe, tyro.conf.arg(name="")] = RECIPES["plain"].options,
     *,
+    part: str = "",
     workers: int = os.cpu_count() or 1,
     overwrite: bool = False,
 ) -> int:
@@ -47,12 +49,20 @@ def prepare(
             wanted, label, caption, start_s, end_s, source; or a list of AudioSet segments.
         dest: folder of the data set; made if absent.
         options: a recipe, whose options can each be changed by a flag.
+        part: prepare only one share of the sources, such as 2/5, the second of five; `soundreel
+            join` makes one data set of all shares.
         workers: processes that decode; 0 decodes in the main one.
         overwrite: delete the data set that DEST holds.
     """
     with progress_bar("preparing") as advance:
         report = prepare_dataset(
-            src, dest, options, num_workers=workers, overwrite=overwrite, progress=advance
+            src,
+            dest,
+            options,
+            part=Part.parse(part) if part else None,
+            num_workers=workers,
+            overwrite=overwrite,
+            progress=advance,
         )
     out = Console(soft_wrap=True, highlight=False)
     if report.num_converted == 0:

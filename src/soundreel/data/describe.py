@@ -25,7 +25,9 @@ def describe(root: Path) -> dict[str, str]:
     lines = {
         "data set": str(root),
         "made from": info.origin,
-        "clips": f"{frames.total()} of {min(frames)} to {max(frames)} frames, "
+        "clips": "none"
+        if not frames
+        else f"{frames.total()} of {min(frames)} to {max(frames)} frames, "
         f"{float(total / info.frame_rate):.1f} s in all",
         "frames": f"{info.width}x{info.height} at {info.frame_rate} per second",
         "sound": f"{info.sample_rate} Hz, {info.num_channels} channel"

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,34 +77,25 @@ class Journal:
 
     def _load(self, header: dict[str, Any]) -> bool:
         """Read what is done; return False if there is nothing worth keeping."""
-        lines = [
-            _parsed(line, f"{self._path}, line {number}")
-            for number, line in enumerate(self._complete_lines(), 1)
-        ]
-        entries = [
-            _entry(line, f"{self._path}, line {number}") for number, line in enumerate(lines[1:], 2)
-        ]
-        differences = _differences(lines[0], header) if lines else []
-        if differences and any(entry.clips for entry in entries):
+        if not self._path.exists():
+            return False
+        found, entries, end = _read(self._path)
+        differences = _differences(found, header) if found is not None else []
+        if differences and any(entry.clips for entry in entries.values()):
             raise DataError(
                 f"{self._path.parent} was prepared otherwise: {'; '.join(differences)}; choose "
                 "another destination, the same options, or --overwrite to begin again"
             )
-        if not lines or differences:
+        if found is None or differences:
             return False
-        self.entries = {entry.source: entry for entry in entries}
+        if self._path.stat().st_size > end:
+            os.truncate(self._path, end)
+        self.entries = entries
         return True
 
-    def _complete_lines(self) -> list[bytes]:
-        """Return the lines that were written whole; the rest of the file is cut off."""
-        if not self._path.exists():
-            return []
-        content = self._path.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(end)
-        return content[:end].split(b"\n")[:-1]
+    def clips(self) -> Iterator[ClipRecord]:
+        """Yield the records of all clips, in the order in which they were written."""
+        return (record for entry in self.entries.values() for record in entry.clips)
 
     def append(self, entry: SourceEntry) -> None:
         """Record a source whose clips are on disk."""
@@ -120,6 +111,39 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+def read_journal(root: Path) -> tuple[dict[str, Any], dict[str, SourceEntry]]:
+    """Return the header of a destination's journal, and what became of each source.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = root / JOURNAL_FILE
+    if not path.is_file():
+        raise DataError(f"{root} holds no {JOURNAL_FILE}; copy it with the data set")
+    header, entries, _ = _read(path)
+    if header is None:
+        raise DataError(f"{path} is empty; prepare again with --overwrite")
+    return header, entries
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, SourceEntry], int]:
+    """Return header and entries of the lines that were written whole, and where these end."""
+    header, entries, end = None, {}, 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            where = f"{path}, line {number}"
+            content = _parsed(line, where)
+            if header is None:
+                header = content
+            else:
+                entry = _entry(content, where)
+                entries[entry.source] = entry
+            end += len(line)
+    return header, entries, end
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -8,43 +8,25 @@ taken in the order of the sources' names, so the data set does not depend on the
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from soundreel.data.convert import Conversion, ConvertedClip
 from soundreel.data.copies import group_copies
 from soundreel.data.cuts import require_scene_detection
-from soundreel.data.journal import (
-    JOURNAL_FILE,
-    Journal,
-    SourceEntry,
-    save_skipped,
-    save_source_captions,
-    size_of,
-)
-from soundreel.data.manifest import (
-    CAPTIONS_FILE,
-    DATASET_FILE,
-    MANIFEST_FILE,
-    SHARDS_FOLDER,
-    SKIPPED_FILE,
-    ClipRecord,
-    DataError,
-    DatasetInfo,
-    save_manifest,
-)
+from soundreel.data.destination import SPOOL_FOLDER, claimed, clear, finish, is_complete
+from soundreel.data.journal import Journal, SourceEntry, size_of
+from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo
 from soundreel.data.options import PrepareOptions
+from soundreel.data.parts import Part
 from soundreel.data.scan import Source, scan
-from soundreel.data.selection import CHOSEN_FILE, select
-from soundreel.data.shards import ShardReader, ShardWriter, sidecar
-from soundreel.data.split import TRAIN, assign_splits
+from soundreel.data.selection import select
+from soundreel.data.shards import ShardReader, ShardWriter, ShardWriters, sidecar
+from soundreel.data.split import splits_of
 from soundreel.data.workers import UNFORESEEN, convert_all
-from soundreel.files import LOCK_FILE, locked
 from soundreel.protocols import Progress
-
-SPOOL_FOLDER = ".spool"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +47,7 @@ def prepare_dataset(
     root: Path,
     options: PrepareOptions,
     *,
+    part: Part | None = None,
     num_workers: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -77,6 +60,8 @@ def prepare_dataset(
     Args:
         origin: folder of videos or CSV list.
         root: destination; made if absent.
+        part: the share of the sources to prepare; the others are listed only, so that the splits
+            are those of all.
         num_workers: processes that decode; 0 decodes in this one.
         overwrite: delete a data set that is at `root` already.
 
@@ -86,24 +71,41 @@ def prepare_dataset(
     if options.scene_cuts == "split":
         require_scene_detection()
     sources = scan(origin, options, exclude=root)
-    with _claimed(root):
-        _clear(root, overwrite)
+    with claimed(root):
+        clear(root, overwrite)
         sources = select(sources, options, root)
-        journal = Journal(root, {"origin": str(origin.resolve()), "options": asdict(options)})
         try:
-            _check_unchanged(sources, journal)
-            todo = [source for source in sources if source.name not in journal.entries]
-            if todo:
-                known = {entry.source: entry.group for entry in journal.entries.values()}
-                sources = group_copies(sources, known, options.near_copies, num_workers)
-                todo = [source for source in sources if source.name not in journal.entries]
-            if todo or not _is_complete(root, journal):
-                _verify(root, journal)
-                _convert(todo, root, options, journal, num_workers, progress)
-                _finish(root, origin, options, journal)
+            return _prepare(origin, sources, root, options, part, num_workers, progress)
         finally:
-            journal.close()
             shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
+
+
+def _prepare(
+    origin: Path,
+    sources: list[Source],
+    root: Path,
+    options: PrepareOptions,
+    part: Part | None,
+    num_workers: int,
+    progress: Progress | None,
+) -> PrepareReport:
+    """Convert those of the sources that the journal lacks."""
+    header = {"origin": str(origin.resolve()), "options": asdict(options)}
+    splits: Mapping[str, str] = {}
+    if part is not None:
+        sources, splits = _grouped(sources, options, {}, num_workers)
+        header |= part.about(sources, splits)
+        sources = [source for source in sources if part.holds(source.name)]
+    with closing(Journal(root, header)) as journal:
+        _check_unchanged(sources, journal)
+        todo = [source for source in sources if source.name not in journal.entries]
+        if todo and part is None:
+            sources, splits = _grouped(sources, options, journal.entries, num_workers)
+            todo = [source for source in sources if source.name not in journal.entries]
+        if todo or not is_complete(root, journal):
+            _verify(root, journal)
+            _convert(todo, splits, root, options, journal, num_workers, progress)
+            finish(root, header, options, journal)
     defects = sum(
         any(skip.reason.startswith(UNFORESEEN) for skip in journal.entries[source.name].skipped)
         for source in todo
@@ -111,37 +113,22 @@ def prepare_dataset(
     return PrepareReport(info=DatasetInfo.load(root), num_converted=len(todo), num_defects=defects)
 
 
-@contextmanager
-def _claimed(root: Path) -> Iterator[None]:
-    """Hold the destination, made if absent, for this process alone; a kill gives it free.
+def _grouped(
+    sources: list[Source],
+    options: PrepareOptions,
+    entries: Mapping[str, SourceEntry],
+    num_workers: int,
+) -> tuple[list[Source], dict[str, str]]:
+    """Return the sources with copies in one group, and the split of each group.
 
-    Raises:
-        DataError: it is a file, or holds other files.
-        FolderInUseError: another process is preparing it.
+    Args:
+        entries: what was prepared before, which keeps its groups and splits.
     """
-    if root.exists() and not root.is_dir():
-        raise DataError(f"{root} is a file; the destination must be a folder")
-    is_new = not root.exists() or not any(root.iterdir())
-    if not (is_new or (root / JOURNAL_FILE).exists() or (root / LOCK_FILE).exists()):
-        raise DataError(f"{root} holds other files; choose an empty or new folder")
-    with locked(root):
-        yield
-
-
-def _clear(root: Path, overwrite: bool) -> None:
-    """Remove what a killed run left in the spool, and all the rest if asked to."""
-    shutil.rmtree(root / SPOOL_FOLDER, ignore_errors=True)
-    if overwrite:
-        names = (DATASET_FILE, MANIFEST_FILE, SKIPPED_FILE, CAPTIONS_FILE, CHOSEN_FILE)
-        for name in (*names, JOURNAL_FILE):
-            (root / name).unlink(missing_ok=True)
-        shutil.rmtree(root / SHARDS_FOLDER, ignore_errors=True)
-
-
-def _is_complete(root: Path, journal: Journal) -> bool:
-    """Return whether dataset.json was written after the last line of the journal."""
-    is_there = (root / DATASET_FILE).exists()
-    return is_there and DatasetInfo.load(root).counts["scanned"] == len(journal.entries)
+    known = {entry.source: entry.group for entry in entries.values()}
+    sources = group_copies(sources, known, options.near_copies, num_workers)
+    fresh = [source for source in sources if source.name not in entries]
+    known = {entry.group: entry.split for entry in entries.values()}
+    return sources, splits_of(fresh, options, known)
 
 
 def _verify(root: Path, journal: Journal) -> None:
@@ -172,6 +159,7 @@ def _check_unchanged(sources: list[Source], journal: Journal) -> None:
 
 def _convert(
     todo: list[Source],
+    splits: Mapping[str, str],
     root: Path,
     options: PrepareOptions,
     journal: Journal,
@@ -179,24 +167,15 @@ def _convert(
     progress: Progress | None,
 ) -> None:
     """Convert the sources and append them to shards and journal, in their order."""
-    entries = journal.entries.values()
-    # What is known to be unusable must not take the place of a clip to hold out.
-    splits = dict.fromkeys((source.group for source in todo), TRAIN) | assign_splits(
-        [source.group for source in todo if not source.problem],
-        test=options.test,
-        valid=options.valid,
-        seed=options.seed,
-        known={entry.group: entry.split for entry in entries},
-    )
-    last = {record.split: record for entry in entries for record in entry.clips}
-    max_bytes = options.shard_size_mb * 2**20
     with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(
-                closing(ShardWriter(root, split, max_bytes=max_bytes, last=last.get(split)))
+        writers = stack.enter_context(
+            ShardWriters(
+                root,
+                {splits[source.group] for source in todo},
+                max_bytes=options.shard_size_mb * 2**20,
+                written=journal.clips(),
             )
-            for split in sorted({splits[source.group] for source in todo} | last.keys())
-        }
+        )
         results = stack.enter_context(
             closing(convert_all(todo, options, root / SPOOL_FOLDER, num_workers))
         )
@@ -255,46 +234,3 @@ def _record(
         num_bytes=0,
         sha256=hashlib.sha256(content).hexdigest(),
     )
-
-
-def _finish(root: Path, origin: Path, options: PrepareOptions, journal: Journal) -> None:
-    """Write skipped.csv, manifest.jsonl and, last, dataset.json."""
-    entries = [journal.entries[name] for name in sorted(journal.entries)]
-    save_skipped(root, entries)
-    save_source_captions(root, entries)
-    if not any(entry.clips for entry in entries):
-        reasons = "; ".join(f"{e.source}: {s.reason}" for e in entries[:3] for s in e.skipped[:1])
-        raise DataError(
-            f"nothing usable in {origin}: all {len(entries)} sources were left out ({reasons}"
-            f"{'; ...' if len(entries) > 3 else ''}); see {root / SKIPPED_FILE}"
-        )
-    before = DatasetInfo.load(root).classes if (root / DATASET_FILE).exists() else ()
-    names = {entry.label for entry in entries if entry.clips and entry.label}
-    classes = before + tuple(sorted(names - set(before)))
-    records = [
-        replace(record, label=classes.index(entry.label) if entry.label else -1)
-        for entry in entries
-        for record in entry.clips
-    ]
-    counts = {
-        "scanned": len(entries),
-        "clips": len(records),
-        "sources": sum(bool(entry.clips) for entry in entries),
-        "skipped": sum(len(entry.skipped) for entry in entries),
-        "seconds": float(sum(record.num_frames for record in records) / options.rate),
-    }
-    counts["clipped_samples"] = sum(record.num_clipped for record in records)
-    for split in sorted({record.split for record in records}):
-        counts[f"split/{split}"] = sum(record.split == split for record in records)
-    DatasetInfo(
-        height=options.height,
-        width=options.width,
-        frame_rate=options.rate,
-        sample_rate=options.sample_rate,
-        num_channels=options.num_channels,
-        classes=classes,
-        origin=str(origin.resolve()),
-        options=asdict(options),
-        counts=counts,
-        manifest_checksum=save_manifest(root, records),
-    ).save(root)

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,11 +45,16 @@ class ShardWriter:
         root: the data set's folder.
         max_bytes: a new shard is begun when the current one has reached this size.
         last: the last clip that is known to be complete; anything after it is cut off.
+
+    Raises:
+        DataError: the split's name cannot be one of a file, or the shard lacks that clip.
     """
 
     def __init__(
         self, root: Path, split: str, *, max_bytes: int, last: ClipRecord | None = None
     ) -> None:
+        if not split.isidentifier():
+            raise DataError(f"{root}: {split!r} cannot be the name of a split")
         self._folder = root / SHARDS_FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
         self._split = split
@@ -109,6 +115,31 @@ class ShardWriter:
             self._file.write(_END_OF_ARCHIVE)
             self.flush()
             self._file.close()
+
+
+class ShardWriters(dict[str, ShardWriter]):
+    """One writer a split, for as long as the block lasts.
+
+    Args:
+        splits: those that will be written to.
+        written: clips known to be complete, in the order in which they were written.
+    """
+
+    def __init__(
+        self, root: Path, splits: Iterable[str], *, max_bytes: int, written: Iterable[ClipRecord]
+    ) -> None:
+        last = {record.split: record for record in written}
+        super().__init__(
+            (split, ShardWriter(root, split, max_bytes=max_bytes, last=last.get(split)))
+            for split in sorted({*splits, *last})
+        )
+
+    def __enter__(self) -> "ShardWriters":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for writer in self.values():
+            writer.close()
 
 
 def sidecar(record: ClipRecord, label: str) -> bytes:

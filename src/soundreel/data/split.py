@@ -1,9 +1,26 @@
 """Assign sources to splits by a hash of their name, so that adding files moves no other."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from soundreel.data.options import PrepareOptions
+from soundreel.data.scan import Source
 
 TRAIN = "train"
+
+
+def splits_of(
+    sources: Sequence[Source], options: PrepareOptions, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the split of each group of sources; see `assign_splits`."""
+    # What is known to be unusable must not take the place of a clip to hold out.
+    return dict.fromkeys((source.group for source in sources), TRAIN) | assign_splits(
+        [source.group for source in sources if not source.problem],
+        test=options.test,
+        valid=options.valid,
+        seed=options.seed,
+        known=known or {},
+    )
 
 
 def assign_splits(

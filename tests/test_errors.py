@@ -16,7 +16,7 @@ from soundreel.errors import SoundreelError
 from soundreel.media.errors import MediaError
 from soundreel.metrics.sync.signals import SyncError
 from soundreel.metrics.weights import MetricWeightsError
-from soundreel.training.loop import NonFiniteLossError
+from soundreel.training.non_finite import NonFiniteLossError
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "soundreel"
 DEFECTS = {"ValueError", "TypeError", "KeyError", "RuntimeError", "Exception", "AssertionError"}

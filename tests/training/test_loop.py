@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from soundreel.training.ema import EMA
-from soundreel.training.loop import NonFiniteLossError, TrainConfig, fit
+from soundreel.training.loop import TrainConfig, fit
+from soundreel.training.non_finite import NonFiniteLossError
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.state import list_checkpoints, load_training_state
 from soundreel.training.trackers import JsonLines, read_log

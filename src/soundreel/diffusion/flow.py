@@ -59,7 +59,7 @@ def linear_velocity(level: AV, deviation: AV) -> LinearVelocity:
 
     Args:
         level: in [0, 1], `batch group` each; not 0 where a deviation is 0.
-        deviation: `token dim` each.
+        deviation: `token dim`, or `batch 1 token dim`, each.
     """
 
     def variance(s: Tensor, t: Tensor) -> Tensor:
@@ -196,7 +196,8 @@ def flow_sampler(
 def _angle(deviation: Tensor, level: Tensor) -> Tensor:
     """Return atan2 of the noise's and the data's deviation in x_t, `batch group token dim`."""
     t = level[:, :, None, None].to(deviation)
-    return torch.atan2(t.expand(*level.shape, *deviation.shape), (1 - t) * deviation)
+    data = (1 - t) * deviation
+    return torch.atan2(t.expand_as(data), data)
 
 
 def _spread(deviation: Tensor, level: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ uninterrupted one bit for bit on the CPU.
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +21,8 @@ from soundreel.device import PRECISIONS, resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.protocols import LiveTracker
 from soundreel.training.meters import Meters, Tracker, collected
+from soundreel.training.muon import OPTIMIZERS
+from soundreel.training.non_finite import raise_if_not_finite
 from soundreel.training.objectives import StepObjective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import Parallel
 from soundreel.training.signals import StopRequest
@@ -41,8 +42,9 @@ class TrainConfig:
         epochs: how often to see the windows of the data set, where `total_samples` is 0.
         global_batch_size: clips per optimizer step.
         micro_batch_size: clips that a process computes at once; divides `global_batch_size`.
-        learning_rate: of AdamW, constant after `warmup_samples` of linear increase and up to the
-            last `decay_samples`, over which it falls linearly to nothing.
+        optimizer: "adamw", or "muon" for Muon on the matrices of blocks and AdamW on the rest.
+        learning_rate: constant after `warmup_samples` of linear increase and up to the last
+            `decay_samples`, over which it falls linearly to nothing.
         ema_decay: of the averaged weights per step; 0 keeps none.
         max_grad_norm: clip the gradient's norm to this; 0 does not clip.
         precision: "float32", "bfloat16" for automatic mixed precision, or "auto" for bfloat16 where
@@ -60,6 +62,7 @@ class TrainConfig:
     epochs: float = 0.0
     global_batch_size: int = 128
     micro_batch_size: int = 4
+    optimizer: str = "adamw"
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     warmup_samples: int = 0
@@ -95,10 +98,11 @@ class TrainConfig:
                 f"global_batch_size {self.global_batch_size} must be a multiple of"
                 f" micro_batch_size {self.micro_batch_size}"
             )
-        if self.precision not in PRECISIONS:
-            raise SoundreelError(
-                f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
+        for name, names in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in names:
+                raise SoundreelError(
+                    f"{name} is one of {', '.join(names)}, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.ema_decay < 1:
             raise SoundreelError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
@@ -115,10 +119,6 @@ class TrainConfig:
                 f" micro_batch_size {self.micro_batch_size} times {world_size} processes"
             )
         return self.global_batch_size // at_once
-
-
-class NonFiniteLossError(SoundreelError):
-    """A loss or gradient became infinite or not a number; nothing was updated."""
 
 
 def fit(
@@ -220,7 +220,7 @@ def _step(
     }
     sums, stopped = collected(passes, step, stop_requested)
     for trainee in trainees:
-        _raise_if_not_finite(trainee, step, passes[trainee.name][0], sums)
+        raise_if_not_finite(trainee, step, passes[trainee.name][0], sums)
     for trainee in trainees:
         for group in trainee.optimizer.param_groups:
             # Absent from states that were saved before shares existed.
@@ -256,45 +256,9 @@ def _gradients(
     return results, norm
 
 
-def _raise_if_not_finite(
-    trainee: Trainee,
-    step: Step,
-    results: Sequence[TrainingLoss],
-    sums: Mapping[str, tuple[float, float]],
-) -> None:
-    """Raise `NonFiniteLossError` where a trainee's loss or gradient is not finite."""
-    if not math.isfinite(sums[f"{trainee.name}/loss"][0]):
-        raise NonFiniteLossError(_diagnosis(trainee, step, results))
-    norm = sums[f"{trainee.name}/grad_norm"][0]
-    if not math.isfinite(norm):
-        raise NonFiniteLossError(
-            f"{trainee.name}: the gradient's norm is {norm} near sample {step.first_sample}"
-            " although the loss is finite; lower learning_rate, set max_grad_norm, or use float32"
-        )
-
-
 def _learning_rate(config: TrainConfig, samples_seen: int) -> float:
     share = min(1.0, (samples_seen + 1) / max(1, config.warmup_samples))
     left = config.total_samples - samples_seen
     if left < config.decay_samples:
         share = min(share, left / config.decay_samples)
     return share * config.learning_rate
-
-
-def _diagnosis(trainee: Trainee, step: Step, results: Sequence[TrainingLoss]) -> str:
-    """Say which samples, which terms, and whether data and parameters are to blame."""
-    parts = list(zip(step.batches, results, strict=True))
-    broken_here = [part for part in parts if not math.isfinite(float(part[1].loss))]
-    if not broken_here:
-        return f"{trainee.name}: loss is not finite in another process; its message says more"
-    batch, result = broken_here[0]
-    bad = [name for name, (value, _) in result.means.items() if not math.isfinite(float(value))]
-    data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
-    broken = [n for n, p in trainee.network.named_parameters() if not p.isfinite().all()]
-    return (
-        f"{trainee.name}: loss is not finite at samples {batch.sample_index}.."
-        f"{batch.sample_index + len(batch.label) - 1} (clips {list(getattr(batch, 'keys', []))});"
-        f" terms {bad}; the batch is {data}; parameters not finite: {broken[:4] or 'none'}."
-        " Nothing was updated; resume from the last checkpoint with a lower learning_rate,"
-        " max_grad_norm=1 or precision=float32"
-    )

@@ -154,7 +154,7 @@ class Run:
         *,
         rate_shares: Mapping[str, float] | None = None,
     ) -> Trainee:
-        """Return the main network of a stage with AdamW and average as `train` asks for.
+        """Return the main network of a stage with optimizer and average as `train` asks for.
 
         Raises:
             ConfigError: activations are to be recomputed, which the network cannot.
@@ -173,6 +173,7 @@ class Run:
             weight_decay=train.weight_decay,
             ema_decay=train.ema_decay,
             rate_shares=rate_shares,
+            muon=train.optimizer == "muon",
         )
 
     def adversary(

@@ -32,7 +32,7 @@ SMALL = JointTransformerConfig(
     video_dim=16,
     audio_dim=6,
     num_classes=2,
-    sizes=TransformerSizes(width=32, depth=1, num_heads=2),
+    sizes=TransformerSizes(width=32, depth=1, hidden=64, num_heads=2),
 )
 
 
@@ -94,9 +94,10 @@ def test_an_untrained_network_has_the_loss_of_the_best_linear_velocity():
     """Its answer is zero, so the velocity is the linear part alone, and the error 1."""
     torch.manual_seed(0)
     network = JointTransformer(SMALL)
-    network.get_buffer("video_deviation").fill_(3.0)
+    network.get_buffer("video_class_deviation").fill_(3.0)
+    network.get_buffer("audio_class_mean")[0] = 2.0
     x0 = latents(400)
-    x0 = x0.replace("video", 3.0 * x0.video)
+    x0 = AV(3.0 * x0.video, x0.audio + 2.0)
     level = AV(*(torch.rand(400, 4) for _ in range(2)))
     errors = flow_errors(
         network, x0, latents(400, seed=1), level, torch.zeros(400, dtype=torch.long)
@@ -122,7 +123,7 @@ def test_the_layout_and_what_is_large_weigh_more_and_weights_have_mean_one(trans
     flat = error_weights(transformer, 4.0)
     assert flat.video.mean(1).tolist() == pytest.approx([5 / 8] * 4 + [5 / 2])
     assert bool((flat.audio == 1).all())
-    transformer.get_buffer("video_deviation")[:, 0] = 3.0  # the other fifteen have 1
+    transformer.get_buffer("video_class_deviation")[-1, :, 0] = 3.0  # the other fifteen have 1
     weight = error_weights(transformer, 1.0).video
     assert weight[:, 0].tolist() == pytest.approx([3 * 16 / 18] * 5)
     assert float(weight.mean()) == pytest.approx(1.0)

@@ -24,7 +24,7 @@ SMALL = JointTransformerConfig(
     video_dim=16,
     audio_dim=6,
     num_classes=2,
-    sizes=TransformerSizes(width=16, depth=1, num_heads=2),
+    sizes=TransformerSizes(width=16, depth=1, hidden=64, num_heads=2),
 )
 ANY = torch.tensor([2])
 
@@ -62,15 +62,21 @@ def test_noise_in_pieces_is_the_whole_and_a_clips_own(transformer):
     assert torch.equal(torch.cat([p.audio for p in parts], dim=1)[0], whole.audio[1])
 
 
-def test_an_untrained_model_makes_clips_of_the_datas_deviation():
-    """The best linear flow turns noise into s times that noise."""
+@pytest.mark.parametrize("guidance", [1.0, 0.0])
+def test_an_untrained_model_makes_clips_of_the_classes_means_and_deviations(guidance):
+    """The best linear flow turns noise into s times that noise; without guidance, of any class."""
     network = JointTransformer(SMALL)
-    network.get_buffer("video_deviation").fill_(2.0)
+    network.get_buffer("video_class_deviation")[0] = 2.0
+    network.get_buffer("video_class_mean")[0] = 5.0
+    network.get_buffer("video_class_deviation")[-1] = 4.0
+    network.get_buffer("video_class_mean")[-1] = 1.0
     noise = groups(4)
     level = noise.map(lambda x: torch.ones(x.shape[:2]))
-    options = JointFlowOptions(num_steps=60)
-    made = sample_groups(network, noise, level, noise, ANY, options)
-    assert torch.allclose(made.video, 2.0 * noise.video, rtol=0.02, atol=0.02)
+    options = JointFlowOptions(num_steps=1 if guidance else 100, guidance_scale=guidance)
+    label = torch.zeros(len(noise.video), dtype=torch.long)
+    made = sample_groups(network, noise, level, noise, label, options)
+    wanted = 2.0 * noise.video + 5.0 if guidance else 4.0 * noise.video + 1.0
+    assert torch.allclose(made.video, wanted, rtol=0.02, atol=0.02)
     assert torch.allclose(made.audio, noise.audio, rtol=0.02, atol=0.02)
 
 

@@ -125,6 +125,21 @@ def test_scales_are_measured_on_the_latents(run, data):
         seen = (before * after).mean((0, 1)) / centred.square().mean((0, 1))
         kept = getattr(pipeline.transformer.correlation, modality)
         assert torch.allclose(kept, seen.clamp(0, 0.98), atol=0.02)
+    label = shards["label"]
+    network = pipeline.transformer
+    for modality, x in (("video", video), ("audio", scaled)):
+        mean, deviation = (
+            network.get_buffer(f"{modality}_class_{n}") for n in ("mean", "deviation")
+        )
+        assert torch.allclose(mean[-1], x.mean((0, 1)), atol=1e-3)
+        spread = (x - x.mean((0, 1))).square().mean((0, 1)).sqrt()
+        assert torch.allclose(deviation[-1], spread.clamp(min=0.02), atol=1e-3)
+        for number in label.unique().tolist():
+            of_class = x[label == number]
+            own = len(of_class) / (len(of_class) + 32)  # 32 average windows count too
+            assert torch.allclose(
+                mean[number], own * of_class.mean((0, 1)) + (1 - own) * x.mean((0, 1)), atol=1e-3
+            )
     # Every window is there twice, the second time mirrored.
     count = len(video) // 2
     assert torch.equal(audio[:count], audio[count:])

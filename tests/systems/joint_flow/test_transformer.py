@@ -16,7 +16,7 @@ SMALL = JointTransformerConfig(
     video_dim=16,
     audio_dim=6,
     num_classes=3,
-    sizes=TransformerSizes(width=32, depth=2, num_heads=4),
+    sizes=TransformerSizes(width=32, depth=2, hidden=64, num_heads=4),
 )
 
 

@@ -97,20 +97,24 @@ def flow_objective(config: FlowLossConfig) -> Objective:
 def flow_errors(
     network: nn.Module, x0: AV, white: AV, level: AV, label: Int[Tensor, " batch"]
 ) -> AV:
-    """Return the squared error of the network's answer, `batch group token dim` each.
+    """Return the squared error of the network's velocity, `batch group token dim` each.
 
-    It is 1 on average for a network that answers zero, whose velocity is the best linear one.
+    It is in units of the best linear velocity's error where the class is not known. A network that
+    answers zero has the best linear velocity of the class, hence an error of 1 or less on average.
 
     Args:
         white: standard normal noise.
     """
     transformer = cast(JointTransformer, unwrapped(network))
+    prior = transformer.prior(label)
     noise = correlated_noise(white, transformer.correlation)
-    xt = interpolate(x0, noise, level)
-    linear = linear_velocity(level, transformer.deviation)
+    centred = x0 - prior.mean
+    xt = interpolate(centred, noise, level)
+    linear = linear_velocity(level, prior.deviation)
+    unknown = linear_velocity(level, transformer.deviation)
     answer = network(xt * linear.input_scale, level, label)
-    wanted = remainder(noise - x0, xt, linear)
-    return (answer - wanted).map(torch.square)
+    wanted = remainder(noise - centred, xt, linear)
+    return ((answer - wanted) * linear.error / unknown.error).map(torch.square)
 
 
 def error_weights(transformer: JointTransformer, layout_weight: float) -> AV:

@@ -31,6 +31,10 @@ from soundreel.types import AV
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 512
+AVERAGE_WINDOWS = 32
+"""Average windows of all classes that count towards each class's mean and deviation."""
+MIN_DEVIATION = 0.02
+"""Smallest deviation of a scaled latent number, also of one that never changes."""
 MAX_CORRELATION = 0.98
 """Largest correlation of noise from one group to the next; a channel that never changes still gets
 some fresh noise."""
@@ -150,37 +154,27 @@ class CachedLatents(Dataset):
 
 
 @torch.no_grad()
-def measure(transformer: JointTransformer, latents: CachedLatents, video: VideoEncoder) -> None:
+def measure(transformer: JointTransformer, latents: CachedLatents) -> None:
     """Set a transformer's scales from the latents that it is going to learn.
 
     Raises:
         SoundreelError: an audio channel never changes.
     """
+    num_classes = transformer.config.num_classes
     sums: dict[str, Tensor] = {}
     for first in range(0, len(latents), SHARD_ROWS):
-        av, _ = latents.rows(list(range(first, min(first + SHARD_ROWS, len(latents)))))
+        av, label = latents.rows(list(range(first, min(first + SHARD_ROWS, len(latents)))))
+        label = torch.where(label < 0, num_classes, label)
         for modality in MODALITIES:
-            x = av[modality].double()
-            # Number of groups, sum, squares; pairs of neighbours, and the ends of the pairs.
-            ones = torch.ones_like(x[0, 0])
-            moments = torch.stack(
-                [
-                    ones * x.shape[0] * x.shape[1],
-                    x.sum((0, 1)),
-                    x.square().sum((0, 1)),
-                    ones * x.shape[0] * (x.shape[1] - 1),
-                    (x[:, 1:] * x[:, :-1]).sum((0, 1)),
-                    x[:, 1:].sum((0, 1)),
-                    x[:, :-1].sum((0, 1)),
-                ]
-            )
-            sums[modality] = sums.get(modality, torch.zeros_like(moments)) + moments
+            moments = _moments(av[modality].double())
+            by_class = moments.new_zeros(num_classes + 1, *moments.shape[1:])
+            by_class.index_add_(0, label, moments)
+            sums[modality] = sums.get(modality, torch.zeros_like(by_class)) + by_class
+    whole = {modality: of.sum(0) for modality, of in sums.items()}
     for modality in MODALITIES:
-        correlation = _correlation(sums[modality])
+        correlation = _correlation(whole[modality])
         transformer.get_buffer(f"{modality}_correlation").copy_(correlation)
-    count, total, squares = (sums["audio"][i].sum(0) for i in range(3))
-    mean = total / count
-    variance = squares / count - mean.square()
+    mean, variance = _mean_and_variance(whole["audio"].sum(1))
     if bool((variance <= 1e-8).any()):
         still = (variance <= 1e-8).nonzero().flatten().tolist()
         raise SoundreelError(
@@ -188,13 +182,48 @@ def measure(transformer: JointTransformer, latents: CachedLatents, video: VideoE
         )
     transformer.get_buffer("audio_mean").copy_(mean)
     transformer.get_buffer("audio_std").copy_(variance.sqrt())
-    transformer.get_buffer("video_deviation").copy_(video.deviation)
+    for modality in MODALITIES:
+        # As if that many average windows had been seen of each class besides its own.
+        of_class = sums[modality] + whole[modality] * (AVERAGE_WINDOWS / len(latents))
+        of_class[-1] = whole[modality]
+        mean, variance = _mean_and_variance(of_class.transpose(0, 1))
+        deviation = variance.clamp(min=0).sqrt()
+        if modality == "audio":
+            mean = (mean - transformer.get_buffer("audio_mean")) / transformer.get_buffer(
+                "audio_std"
+            )
+            deviation = deviation / transformer.get_buffer("audio_std")
+        transformer.get_buffer(f"{modality}_class_mean").copy_(mean)
+        transformer.get_buffer(f"{modality}_class_deviation").copy_(
+            deviation.clamp(min=MIN_DEVIATION)
+        )
 
 
-def _correlation(sums: Tensor) -> Tensor:
-    count, total, squares, pairs, products, later, earlier = sums.unbind(0)
-    mean = total / count
-    variance = squares / count - mean.square()
+def _moments(x: Float[Tensor, "batch group token dim"]) -> Float[Tensor, "batch seven token dim"]:
+    """Return of each clip: number of groups, sum, squares; pairs of neighbours, and their ends."""
+    ones = torch.ones_like(x[:, 0])
+    return torch.stack(
+        [
+            ones * x.shape[1],
+            x.sum(1),
+            x.square().sum(1),
+            ones * (x.shape[1] - 1),
+            (x[:, 1:] * x[:, :-1]).sum(1),
+            x[:, 1:].sum(1),
+            x[:, :-1].sum(1),
+        ],
+        dim=1,
+    )
+
+
+def _mean_and_variance(moments: Float[Tensor, "seven *axes"]) -> tuple[Tensor, Tensor]:
+    mean = moments[1] / moments[0]
+    return mean, moments[2] / moments[0] - mean.square()
+
+
+def _correlation(moments: Float[Tensor, "seven *axes"]) -> Tensor:
+    pairs, products, later, earlier = moments[3:].unbind(0)
+    mean, variance = _mean_and_variance(moments)
     covariance = (products - mean * (later + earlier)) / pairs.clamp(min=1) + mean.square()
     ratio = torch.where(variance > 0, covariance / variance.clamp(min=1e-12), 0.0)
     return ratio.clamp(0.0, MAX_CORRELATION)

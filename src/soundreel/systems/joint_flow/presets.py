@@ -58,9 +58,10 @@ def scenes() -> JointFlowConfig:
                 total_samples=600_000,
                 global_batch_size=32,
                 micro_batch_size=32,
+                optimizer="muon",
                 learning_rate=1.5e-3,
                 weight_decay=0.01,
-                warmup_samples=9_600,
+                warmup_samples=2_400,
                 decay_samples=240_000,
                 ema_decay=0.999,
                 max_grad_norm=1.0,
@@ -75,7 +76,7 @@ def scenes() -> JointFlowConfig:
 def small() -> JointFlowConfig:
     """Return settings for a folder of one's own clips, on one GPU or a patient CPU."""
     base = scenes()
-    sizes = TransformerSizes(width=320, depth=8)
+    sizes = TransformerSizes(width=320, depth=8, hidden=832)
     return replace(base, transformer=replace(base.transformer, sizes=sizes))
 
 
@@ -108,7 +109,7 @@ def large() -> JointFlowConfig:
             train=replace(base.audio.train, **codec_samples),
         ),
         transformer=TransformerStage(
-            sizes=TransformerSizes(width=1024, depth=20, num_heads=16),
+            sizes=TransformerSizes(width=1024, depth=20, hidden=2688, num_heads=16),
             train=replace(
                 base.transformer.train,
                 total_samples=25_600_000,
@@ -164,7 +165,7 @@ def tiny() -> JointFlowConfig:
             num_frames=8,
         ),
         transformer=TransformerStage(
-            sizes=TransformerSizes(width=32, depth=2, num_heads=2),
+            sizes=TransformerSizes(width=32, depth=2, hidden=64, num_heads=2),
             train=replace(train, precision="auto", total_samples=128, preview_every=128),
             watch_clips=32,
         ),

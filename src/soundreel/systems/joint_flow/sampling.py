@@ -15,6 +15,8 @@ from soundreel.diffusion.flow import (
     flow_sampler,
     interpolate,
     level_path,
+    linear_velocity,
+    remainder,
 )
 from soundreel.diffusion.guidance import guided_output
 from soundreel.systems.joint_flow.config import JointFlowOptions
@@ -74,23 +76,31 @@ def sample_groups(
     """
     none = torch.full_like(label, transformer.config.num_classes)
     guided = options.guidance_scale != 1 and not torch.equal(label, none)
+    # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
+    mean, deviation = transformer.prior(label)
+    any_mean, any_deviation = transformer.prior(none)
 
     def answer(scaled: AV, at: AV) -> AV:
         at = at.map(lambda t: t.clamp(EDGE, 1 - EDGE))
         asked = transformer(scaled, at, label)
         if not guided:
             return asked
+        own, other = linear_velocity(at, deviation), linear_velocity(at, any_deviation)
+        xt, apart = scaled / own.input_scale, mean - any_mean
+        shifted = interpolate(apart, xt.map(torch.zeros_like), at) + xt
+        unasked = transformer(shifted * other.input_scale, at, none)
+        velocity = other.slope * shifted + other.error * unasked + apart
         return guided_output(
             asked,
-            transformer(scaled, at, none),
+            remainder(velocity, xt, own),
             video_scale=options.guidance_scale,
             audio_scale=options.guidance_scale,
         )
 
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)
-    start = interpolate(known, noise, level)
-    made = flow_sampler(answer, start, path, transformer.deviation, callback=callback)
+    start = interpolate(known - mean, noise, level)
+    made = flow_sampler(answer, start, path, deviation, callback=callback) + mean
     return made.map(lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level)
 
 

@@ -194,7 +194,7 @@ class JointFlowRecipe(Recipe):
             return JointTransformer(built)
 
         network = self._run.seeded(build, stage.train, component=TRANSFORMER)
-        measure(network, latents, video.linear)
+        measure(network, latents)
         objective = flow_objective(stage.loss)
         return StageWork(
             trainees=[self._run.trainee(TRANSFORMER, network, objective, stage.train)],

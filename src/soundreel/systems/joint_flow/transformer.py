@@ -22,8 +22,15 @@ from soundreel.nn.linear import Linear
 from soundreel.types import AV
 
 MODALITIES = ("video", "audio")
-LEVEL_DIM = 128
+LEVEL_DIM = 64
 """Numbers that embed one noise level."""
+
+
+class Prior(NamedTuple):
+    """Mean and deviation of the latents of each clip's class, `batch 1 token dim` each."""
+
+    mean: AV
+    deviation: AV
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +40,14 @@ class TransformerSizes:
     Attributes:
         width: channels of a token inside; a multiple of `num_heads`.
         depth: blocks.
+        hidden: channels inside a feed-forward layer.
         num_heads: the first half attends freely, the others near in time.
         slopes: penalties a second of the heads that attend near in time, repeated as needed.
     """
 
     width: int = 256
     depth: int = 6
+    hidden: int = 480
     num_heads: int = 8
     slopes: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)
 
@@ -75,8 +84,9 @@ class JointTransformer(nn.Module):
     """Estimate the velocity's remainder (see `diffusion.flow`); zero before training.
 
     What is measured on the latents lives here as buffers: `audio_mean` and `audio_std` scale the
-    audio latents, `*_deviation` is the deviation of every number that the network sees and
-    `*_correlation` its correlation from one group to the next.
+    audio latents; `*_class_mean` and `*_class_deviation` are those of every number of the scaled
+    latents, by class, the last row for any; `*_correlation` is a number's correlation from one
+    group to the next.
     """
 
     def __init__(self, config: JointTransformerConfig) -> None:
@@ -84,11 +94,9 @@ class JointTransformer(nn.Module):
         self.config = config
         width, depth = config.sizes.width, config.sizes.depth
         self.layout_in = Linear(config.video_dim, width, bias=False)
-        self.layout_out = zero_parameters(Linear(width, config.video_dim, bias=False))
+        self.layout_out = GatedOutput(width, config.video_dim)
         self.tokens_in = _each(lambda m: Linear(_dims(config)[m], width, bias=False))
-        self.tokens_out = _each(
-            lambda m: zero_parameters(Linear(width, _dims(config)[m], bias=False))
-        )
+        self.tokens_out = _each(lambda m: GatedOutput(width, _dims(config)[m]))
         self.places = nn.ParameterDict(
             {m: nn.Parameter(0.02 * torch.randn(n, width)) for m, n in _tokens(config).items()}
         )
@@ -103,18 +111,28 @@ class JointTransformer(nn.Module):
         self.register_buffer("audio_std", torch.ones(config.audio_dim))
         for modality, count in _tokens(config).items():
             shape = (count, _dims(config)[modality])
-            self.register_buffer(f"{modality}_deviation", torch.ones(shape))
+            rows = (config.num_classes + 1, *shape)
+            self.register_buffer(f"{modality}_class_mean", torch.zeros(rows))
+            self.register_buffer(f"{modality}_class_deviation", torch.ones(rows))
             self.register_buffer(f"{modality}_correlation", torch.zeros(shape))
 
     @property
     def deviation(self) -> AV:
-        """Return standard deviation of the latents, `token dim` each."""
-        return AV(*(self.get_buffer(f"{m}_deviation") for m in MODALITIES))
+        """Return standard deviation of the latents of any class, `token dim` each."""
+        return AV(*(self.get_buffer(f"{m}_class_deviation")[-1] for m in MODALITIES))
 
     @property
     def correlation(self) -> AV:
         """Return correlation of latents from one group to the next, `token dim` each."""
         return AV(*(self.get_buffer(f"{m}_correlation") for m in MODALITIES))
+
+    def prior(self, label: Int[Tensor, " batch"]) -> Prior:
+        """Return mean and deviation of the scaled latents of these classes."""
+
+        def rows(name: str) -> AV:
+            return AV(*(self.get_buffer(f"{m}_class_{name}")[label][:, None] for m in MODALITIES))
+
+        return Prior(rows("mean"), rows("deviation"))
 
     def scaled(self, latents: AV) -> AV:
         """Return the codecs' latents as the network works on them; either may be absent."""
@@ -134,7 +152,7 @@ class JointTransformer(nn.Module):
         """Return the network's answer to scaled latents.
 
         Args:
-            xt: `batch group token dim` each, of about unit variance.
+            xt: `batch group token dim` each, without the mean of `prior`, of about unit variance.
             level: noise levels in [0, 1], `batch group` each.
             label: class numbers; `num_classes` stands for any.
         """
@@ -148,12 +166,12 @@ class JointTransformer(nn.Module):
         hidden = {m: rms_norm(tokens[m]) for m in MODALITIES}
         video = torch.cat(
             [
-                self.tokens_out["video"](hidden["video"][:, :, :-1]),
-                self.layout_out(hidden["video"][:, :, -1:]),
+                self.tokens_out["video"](hidden["video"][:, :, :-1], xt["video"][:, :, :-1]),
+                self.layout_out(hidden["video"][:, :, -1:], xt["video"][:, :, -1:]),
             ],
             dim=2,
         )
-        return AV(video, self.tokens_out["audio"](hidden["audio"]))
+        return AV(video, self.tokens_out["audio"](hidden["audio"], xt["audio"]))
 
     def _tokens_in(self, xt: AV) -> dict[str, Tensor]:
         detail = self.tokens_in["video"](xt["video"][:, :, :-1])
@@ -225,11 +243,10 @@ class JointBlock(nn.Module):
         super().__init__()
         self.num_heads = sizes.num_heads
         width, head = sizes.width, sizes.width // sizes.num_heads
-        hidden = 64 * max(1, width * 8 // 3 // 64)
         self.qkv = _each(lambda m: Linear(width, 3 * width, bias=False))
         self.out = _each(lambda m: zero_parameters(Linear(width, width, bias=False)))
-        self.widen = _each(lambda m: Linear(width, 2 * hidden, bias=False))
-        self.narrow = _each(lambda m: zero_parameters(Linear(hidden, width, bias=False)))
+        self.widen = _each(lambda m: Linear(width, 2 * sizes.hidden, bias=False))
+        self.narrow = _each(lambda m: zero_parameters(Linear(sizes.hidden, width, bias=False)))
         self.query_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
         self.key_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
 
@@ -269,6 +286,22 @@ class JointBlock(nn.Module):
             modality: row.unflatten(1, x.shape[1:3])
             for (modality, x), row in zip(tokens.items(), rows, strict=True)
         }
+
+
+class GatedOutput(nn.Module):
+    """Project a token, and add its noisy numbers, each times a gate that the token sets.
+
+    A token has more numbers than channels: noise in all of them can be taken away through the
+    gates, while the projection says what is there. Zero before training.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.project = zero_parameters(Linear(width, dim, bias=False))
+        self.gate = zero_parameters(Linear(width, dim, bias=False))
+
+    def forward(self, hidden: Tensor, noisy: Tensor) -> Tensor:
+        return self.project(hidden) + self.gate(hidden) * noisy
 
 
 def rms_norm(x: Float[Tensor, "*axes dim"]) -> Float[Tensor, "*axes dim"]:

@@ -1,0 +1,84 @@
+"""Tests of Muon beside AdamW."""
+
+import pytest
+import torch
+from torch import nn
+
+from soundreel.training.muon import block_matrices
+from soundreel.training.state import load_training_state, save_training_state
+from soundreel.training.trainee import make_trainee
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.blocks = nn.ModuleList([nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6)])
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = torch.relu(block(x))
+        return self.last(x)
+
+
+def trainee(**settings):
+    torch.manual_seed(0)
+    return make_trainee("n", Network(), lambda *_: None, learning_rate=1e-2, muon=True, **settings)
+
+
+def step(of, seed):
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))
+    of.optimizer.zero_grad()
+    of.network(x).square().mean().backward()
+    of.optimizer.step()
+
+
+def test_muon_takes_the_matrices_of_blocks_and_nothing_else():
+    network = Network()
+    assert block_matrices(network) == {network.blocks[0].weight, network.blocks[2].weight}
+
+
+def test_a_step_is_that_of_torchs_muon_and_of_its_adamw():
+    ours, theirs = trainee(weight_decay=0.1), trainee(weight_decay=0.1).network
+    matrices = [theirs.blocks[0].weight, theirs.blocks[2].weight]
+    others = [p for p in theirs.parameters() if all(p is not m for m in matrices)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=1e-2, weight_decay=0.1),
+    ]
+    for seed in range(3):
+        step(ours, seed)
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))
+        theirs.zero_grad()
+        theirs(x).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours.network.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_learning_rate_of_every_group_counts():
+    of = trainee()
+    before = [p.detach().clone() for p in of.network.parameters()]
+    for group in of.optimizer.param_groups:
+        group["lr"] = 0.0
+    step(of, 0)
+    assert all(map(torch.equal, before, of.network.parameters()))
+
+
+@pytest.mark.parametrize("shares", [{}, {"blocks": 0.5}])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, shares):
+    whole, part = trainee(rate_shares=shares), trainee(rate_shares=shares)
+    for seed in range(4):
+        step(whole, seed)
+    for seed in range(2):
+        step(part, seed)
+    save_training_state(tmp_path, [part], 2, 1)
+    resumed = trainee(rate_shares=shares)
+    assert load_training_state(tmp_path / "000000002", [resumed]) == 2
+    for seed in range(2, 4):
+        step(resumed, seed)
+    for one, other in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,6 +1,5 @@
 """The web page in a real Chromium: every tab once, and uploads that are refused politely."""
 
-import gc
 import os
 import sys
 import threading
@@ -28,31 +27,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # Gradio's own
 ]
-
-
-@pytest.fixture
-def address(workshop, tmp_path, monkeypatch):
-    """The page, served on loopback, with one megabyte as the largest upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
-    from soundreel.app.examples import Examples
-    from soundreel.app.page import build_page
-    from soundreel.app.server import serve
-
-    page = build_page(workshop, title="a test", examples=Examples())
-    serve(
-        page,
-        host="127.0.0.1",
-        port=7960 + os.getpid() % 30,
-        upload_mb=workshop.limits.upload_mb,
-        folder=tmp_path,
-        prevent_thread_lock=True,
-        quiet=True,
-    )
-    yield page.local_url
-    page.close()
-    gc.collect()  # what Gradio leaves open is to be found here, where its warnings are ignored
 
 
 @pytest.fixture

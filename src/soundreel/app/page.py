@@ -6,12 +6,10 @@ import gradio as gr
 
 from soundreel.app.examples import Examples
 from soundreel.app.fields import (
-    DRAWN,
     MODALITIES,
     Number,
     condition_fields,
     conditions,
-    drawing,
     refusal,
     result_fields,
     seconds_field,
@@ -19,6 +17,7 @@ from soundreel.app.fields import (
     upload_field,
 )
 from soundreel.app.form import QUEUE, Form, buttons_of, connect, politely, settings
+from soundreel.app.live import LiveFilms, live_tab
 from soundreel.app.results import Made
 from soundreel.app.workshop import Workshop
 
@@ -37,11 +36,12 @@ PLAY = """() => {
 """Browsers play nothing aloud before the first click: the example plays muted until then."""
 
 
-def build_page(workshop: Workshop, *, title: str, examples: Examples) -> gr.Blocks:
+def build_page(workshop: Workshop, *, title: str, examples: Examples, live: LiveFilms) -> gr.Blocks:
     """Return the page: a tab for each task that the model does.
 
     Args:
         title: name of the model, shown at the top.
+        live: takes the films that play while they are made, see `serve`.
     """
     spec, can = workshop.pipeline.clip, workshop.pipeline.conditions
     about = (
@@ -55,6 +55,8 @@ def build_page(workshop: Workshop, *, title: str, examples: Examples) -> gr.Bloc
         if "after" in can:
             with gr.Tab("Longer"):
                 _longer_tab(workshop, examples)
+            with gr.Tab("Live"):
+                live_tab(workshop, live)
         if "video" in can:
             with gr.Tab("Sound for a video"):
                 _given_tab(workshop, "video", examples)
@@ -75,7 +77,7 @@ def _clip_tab(workshop: Workshop, page: gr.Blocks) -> None:
     pipeline = workshop.pipeline
     with gr.Row():
         with gr.Column(scale=1):
-            given = list(condition_fields(pipeline, given=False))
+            given = list(condition_fields(pipeline))
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=False)
         results = result_fields()
@@ -109,7 +111,7 @@ def _longer_tab(workshop: Workshop, examples: Examples) -> None:
             gr.Markdown("Go on from a clip, or leave this empty:")
             after = upload_field("video", examples.of("video"))
             modality = gr.Radio(list(MODALITIES), value="both", label="Go on with")
-            label, text = condition_fields(pipeline, given=False)
+            label, text = condition_fields(pipeline)
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=False)
         results = result_fields()
@@ -153,7 +155,7 @@ def _given_tab(workshop: Workshop, given: str, examples: Examples) -> None:
         with gr.Column(scale=1):
             upload = upload_field(given, examples.of(given))
             part = _part_fields(given, visible=workshop.makes_films)
-            label, text = condition_fields(pipeline, given=True)
+            label, text = condition_fields(pipeline)
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=True)
         results = result_fields()
@@ -228,12 +230,14 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
             start = gr.Button("Measure", variant="primary")
         with gr.Column(scale=2):
             words = gr.Markdown()
-            picture = gr.HTML(elem_classes=["wide"])
+            drawing = gr.Image(
+                label="What starts in picture and sound", interactive=False, buttons=["fullscreen"]
+            )
 
     def run(upload: str | None) -> tuple[str, str]:
         if upload is None:
             raise refusal(CHOOSE)
-        result, svg = politely(lambda: workshop.measure(upload))
-        return f"{result.in_words()}\n\n{DRAWN}:", drawing(svg)
+        result, picture = politely(lambda: workshop.measure(upload))
+        return result.in_words(), str(picture)
 
-    start.click(run, [upload], [words, picture], concurrency_limit=1, concurrency_id=QUEUE)
+    start.click(run, [upload], [words, drawing], concurrency_limit=1, concurrency_id=QUEUE)

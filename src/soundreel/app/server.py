@@ -8,27 +8,28 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
+from soundreel.app.live import LiveFilms
 from soundreel.errors import SoundreelError
 
-CSS = """
-button[aria-label='Trim video to selection'],
-button[aria-label='Reset video to initial value'],
-button[aria-label='Remove this file'] {display: none}
-.upload .video-container {padding-top: 28px; box-sizing: border-box}
-.wide {overflow-x: auto !important}
-.wide img, .wide .image-container {width: 100%; min-width: 680px; max-width: none}
-"""
-"""Hides what fetches a program from elsewhere (the page's own fields choose a part) and what does
-nothing here; keeps the buttons of an upload above its picture; wide drawings scroll on a phone."""
+CSS = "button[aria-label='Trim video to selection'] {display: none}"
+"""Hides what would fetch a program from elsewhere; the page's own fields choose a part."""
 
 
 def serve(
-    page: gr.Blocks, *, host: str, port: int, upload_mb: float, folder: Path, **launch: Any
+    page: gr.Blocks,
+    *,
+    host: str,
+    port: int,
+    upload_mb: float,
+    folder: Path,
+    live: LiveFilms,
+    **launch: Any,
 ) -> None:
     """Answer requests until interrupted.
 
     Args:
         folder: where results lie; nothing else of the machine's files can be fetched.
+        live: films that play while they are made.
 
     Raises:
         SoundreelError: the port is taken.
@@ -42,7 +43,7 @@ def serve(
             show_error=True,
             css=CSS,
             footer_links=[],
-            app_kwargs={"middleware": [Middleware(SameOrigin)]},
+            app_kwargs={"middleware": [Middleware(SameOrigin)], "routes": [live.route()]},
             **launch,
         )
     except OSError as error:

@@ -1,12 +1,15 @@
 """Turns at the network: one visitor at a time, each can cancel what they started."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from soundreel.app.results import Made
 from soundreel.protocols import Progress
+
+Piece = TypeVar("Piece")
 
 
 class CancelledError(Exception):
@@ -55,6 +58,15 @@ class Turns:
         work.stop.set()
         work.ended.wait()
         return work.made
+
+    def each(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Yield pieces, each made in a turn of its own."""
+        while True:
+            with self._turn:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     @contextmanager
     def working(self, visitor: str, progress: Progress | None) -> Generator[Work]:

@@ -6,6 +6,8 @@ but files in one folder, which the owner of the workshop deletes.
 
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
 from soundreel.film_clock import Modality, exact_seconds
 from soundreel.film_file import FilmRequest, check_film, write_film
+from soundreel.media.fragments import live_mp4
 from soundreel.metrics.streams import curves_of, open_stream
 from soundreel.metrics.sync.score import Sync, sync_of_curves
 from soundreel.metrics.sync.signals import SyncError
 from soundreel.metrics.timeline import curves_svg, standalone
 from soundreel.protocols import Pipeline, Progress, Upscaler, with_options
 
+LIVE_LENGTH = Fraction(3600)
+"""Seconds after which a film that plays while it is made ends."""
 MAX_LARGE_PIXELS = 1024 * 1024
 """Pixels of an enlarged frame: more takes hours on a CPU."""
 
@@ -163,6 +168,34 @@ class Workshop:
                 work.made = keep_film(path, f"{about}{stopped}", is_own_picture=is_own)
         return work.made
 
+    def live(
+        self, *, label: str | None = None, text: str = "", seed: int = 0, **options: Any
+    ) -> tuple[Callable[[], Iterator[bytes]], str]:
+        """Return what begins an MP4 that is made as it is read, and what makes it in words.
+
+        Between two of its pieces others may have the network.
+
+        Args:
+            label, text, options: as for `generate`.
+
+        Raises:
+            SoundreelError: the model makes no such film, or a setting is out of range.
+        """
+        asked, spec = self._asked(label, text, options), self.pipeline.clip
+        films = check_film(FilmRequest(duration=LIVE_LENGTH, options=asked), self.pipeline)
+        if films is None:
+            raise SoundreelError("this model makes clips of one length and no films")
+
+        def begin() -> Iterator[bytes]:
+            pieces = self._turns.each(films.stream(seed=seed, duration_s=LIVE_LENGTH, **asked))
+            return live_mp4(
+                ((piece.frames, piece.waveform) for piece in pieces),
+                frame_rate=spec.frame_rate,
+                sample_rate=spec.sample_rate,
+            )
+
+        return begin, about_clip(asked, seed)
+
     def example(self) -> Made:
         """Return a clip to show to whoever opens the page, made once."""
         with self._example_turn:
@@ -208,8 +241,8 @@ class Workshop:
             large = self.upscaler.upscale_clip(clip, seed=seed, progress=work.step, **options)
         return keep_clip(self._new_folder(), large, f"{self.upscaler.scale} times as large")
 
-    def measure(self, upload: str) -> tuple[Sync, str]:
-        """Return the sync of an uploaded video, and a drawing of what starts when, as SVG.
+    def measure(self, upload: str) -> tuple[Sync, Path]:
+        """Return the sync of an uploaded video, and a drawing of what starts when.
 
         Raises:
             UploadError: the upload cannot be used, or is too short or too coarse to tell.
@@ -223,8 +256,9 @@ class Workshop:
                 curves = curves_of(open_stream(upload, self.limits.duration_s))
         except SyncError as error:
             raise UploadError(str(error)) from error
-        svg = standalone(curves_svg(curves, width=960, height=192))
-        return sync_of_curves(curves.motion, curves.sound, curves.frame_rate), svg
+        target = self._new_folder() / "timeline.svg"
+        target.write_text(standalone(curves_svg(curves, width=960, height=192)))
+        return sync_of_curves(curves.motion, curves.sound, curves.frame_rate), target
 
     def _check_uploads(
         self,

@@ -87,6 +87,7 @@ def _leave(*_: object) -> None:
 
 def _serve(arguments: AppArguments, folder: Path) -> None:
     from soundreel.app.examples import examples_in, rendered_examples
+    from soundreel.app.live import LiveFilms
     from soundreel.app.page import build_page
     from soundreel.app.server import serve
     from soundreel.app.uploads import Limits
@@ -112,7 +113,8 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
         scenes = folder / "examples"
         examples = rendered_examples(pipeline.class_names, pipeline.clip, scenes)
     title = Path(arguments.model).name if arguments.model else "the default model"
-    page = build_page(workshop, title=title, examples=examples)
+    live = LiveFilms()
+    page = build_page(workshop, title=title, examples=examples, live=live)
     write(f"http://{arguments.host}:{arguments.port}  (Ctrl-C stops)")
     serve(
         page,
@@ -120,5 +122,6 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
         port=arguments.port,
         upload_mb=arguments.upload_mb,
         folder=folder,
+        live=live,
         quiet=True,
     )

@@ -12,22 +12,13 @@ from types import TracebackType
 
 import av
 import numpy as np
-from av.container import OutputContainer
 from jaxtyping import Float32, UInt8
 
 from soundreel.errors import SoundreelError
 from soundreel.media.combine import FORMATS, GivenTrack, combine
 from soundreel.media.errors import MediaError
-from soundreel.media.tracks import (
-    AAC_RATES,
-    MP4,
-    WAV,
-    AudioTrack,
-    VideoTrack,
-    check_rates,
-    clipped,
-    playable,
-)
+from soundreel.media.fragments import Fragments
+from soundreel.media.tracks import AAC_RATES, WAV, check_rates
 
 
 class FilmWriter:
@@ -76,9 +67,7 @@ class FilmWriter:
         self._picture, self._sound, self._limit = picture, sound, num_samples
         self._comment, self._enlarge = comment, enlarge
         self._part = self.path.with_name(f"{self.path.stem}.part{suffix}")
-        self._container: OutputContainer | None = None
-        self._video: VideoTrack | None = None
-        self._audio: AudioTrack | None = None
+        self._made: Fragments | None = None
 
     def __enter__(self) -> "FilmWriter":
         return self
@@ -97,61 +86,28 @@ class FilmWriter:
         frames = None if self._picture is not None or self._kind is WAV else frames
         waveform = None if self._sound is not None else waveform
         if self._limit is not None and waveform is not None:
-            written = 0 if self._audio is None else self._audio.count
+            written = 0 if self._made is None else self._made.num_samples
             waveform = waveform[:, : max(0, self._limit - written)]
         if frames is None and waveform is None:
             raise SoundreelError(f"{self.path}: there is neither a frame nor a sample to write")
         try:
-            self._append(frames, waveform)
+            self._fragments().write(frames, waveform)
         except (av.error.FFmpegError, OSError) as error:
             raise _cannot_write(self.path, error) from error
 
-    def _append(
-        self,
-        frames: UInt8[np.ndarray, "frame height width 3"] | None,
-        waveform: Float32[np.ndarray, "channel sample"] | None,
-    ) -> None:
-        if self._kind is MP4:
-            if frames is not None:
-                frames = np.stack([playable(frame, self._enlarge) for frame in frames])
-            waveform = None if waveform is None else clipped(waveform, self.path)
-        if self._container is None:
-            self._open(frames, waveform)
-        container = self._container
-        assert container is not None, "the part file is open"
-        if frames is not None and self._video is not None:
-            for number, picture in enumerate(frames):
-                container.mux(self._video.encode(picture, is_key=number == 0))
-        if waveform is not None and self._audio is not None:
-            container.mux(self._audio.encode(waveform))
-        self._file.hand_over()
-
-    def _open(
-        self,
-        frames: UInt8[np.ndarray, "frame height width 3"] | None,
-        waveform: Float32[np.ndarray, "channel sample"] | None,
-    ) -> None:
-        self._file = _WholeFragments(self._part)
-        options = {}
-        if self._kind is MP4:
-            options = {"movflags": "frag_keyframe+delay_moov+default_base_moof"}
-            options |= {"movie_timescale": str(self._sample_rate), "flush_packets": "1"}
-            if frames is None:
-                options["frag_duration"] = "1000000"
-        container = av.open(self._file, "w", format=self._kind.container, options=options)
-        container.flags |= av.container.Flags.bitexact.value
-        if frames is not None:
-            shape, rate = frames.shape[1:], self._frame_rate
-            # Key frames are set where pieces begin and nowhere else, and little is looked ahead.
-            options = (
-                {"x264-params": "scenecut=0:keyint=infinite:rc-lookahead=8"}
-                if self._kind is MP4
-                else {}
+    def _fragments(self) -> Fragments:
+        """Return the encoder into the part file, which the first piece opens."""
+        if self._made is None:
+            self._file = self._part.open("wb", buffering=0)
+            self._made = Fragments(
+                self._file.write,
+                self._kind,
+                self._frame_rate,
+                self._sample_rate,
+                name=self.path,
+                enlarge=self._enlarge,
             )
-            self._video = VideoTrack(container, self._kind, shape, rate, **options)
-        if waveform is not None:
-            self._audio = AudioTrack(container, self._kind, waveform, self._sample_rate)
-        self._container = container
+        return self._made
 
     def __exit__(
         self,
@@ -160,17 +116,14 @@ class FilmWriter:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._container is None:
+            if self._made is None:
                 return
-            for track in (self._video, self._audio):
-                if track is not None:
-                    self._container.mux(track.finish())
-            self._container.close()
+            self._made.finish()
             self._file.close()
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 made = GivenTrack(self._part)
-                picture = self._picture or (made if self._video is not None else None)
-                sound = self._sound or (made if self._audio is not None else None)
+                picture = self._picture or (made if self._made.has_video else None)
+                sound = self._sound or (made if self._made.has_audio else None)
                 combine(self.path, picture, sound, comment=self._comment)
         except (av.error.FFmpegError, OSError) as problem:
             raise _cannot_write(self.path, problem) from problem
@@ -181,24 +134,3 @@ class FilmWriter:
 def _cannot_write(path: Path, error: Exception) -> MediaError:
     cause = getattr(error, "strerror", None) or str(error)
     return MediaError(path, f"cannot be written ({cause})", "check the folder and the free space")
-
-
-class _WholeFragments:
-    """A file that gets what a muxer writes in one go for each piece of the film."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._pending: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._pending.append(bytes(data))
-        return len(data)
-
-    def hand_over(self) -> None:
-        if self._pending:
-            self._file.write(b"".join(self._pending))
-            self._pending.clear()
-
-    def close(self) -> None:
-        self.hand_over()
-        self._file.close()

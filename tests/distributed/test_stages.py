@@ -128,7 +128,10 @@ def mm_ldm(train):
     return replace(
         base,
         first_stage=replace(
-            first, train=train, adversary=True, loss=replace(first.loss, adversarial_start=0)
+            first,
+            train=replace(train, sharding=False),  # excludes an adversary there
+            adversary=True,
+            loss=replace(first.loss, adversarial_start=0),
         ),
         autoencoder=replace(base.autoencoder, train=train, cache_first_stage=True),
         adversarial=replace(base.adversarial, train=train, enabled=True),
@@ -205,11 +208,17 @@ def largest_difference(one, two):
     return worst
 
 
-def compare(name, train, data, tmp_path, stages=()):
+def left(out, folder, stage):
+    """Return the averaged weights that a stage has left for others to load."""
+    component = out / folder / "component" / "network"
+    return load_file((component if folder else out / "model" / stage) / "model.safetensors")
+
+
+def compare(name, train, data, tmp_path, stages=(), *, sharding=False):
     """Return by stage the largest difference of losses, and of averaged weights."""
     make, folders = SYSTEMS[name]
-    config = make(train)
-    assert system(name).train(config, data, tmp_path / "one", stages=stages)
+    assert system(name).train(make(train), data, tmp_path / "one", stages=stages)
+    config = make(replace(train, sharding=sharding))
     done = torchrun(name, config, data, tmp_path / "two", stages)
     assert done.returncode == 0, done.stderr
     found = {}
@@ -217,9 +226,9 @@ def compare(name, train, data, tmp_path, stages=()):
         if stages and stage not in stages:
             continue
         one, two = tmp_path / "one" / folder, tmp_path / "two" / folder
-        last = f"checkpoints/{train.total_samples:09d}/"
-        (file,) = {p.name for p in (one / last).glob("*.ema.safetensors")}
-        first, second = load_file(one / last / file), load_file(two / last / file)
+        shards = list((two / f"checkpoints/{train.total_samples:09d}").glob("shard-*"))
+        assert len(shards) == 2 * (sharding and stage != "first_stage")
+        first, second = (left(tmp_path / run, folder, stage) for run in ("one", "two"))
         assert first.keys() == second.keys()
         weights = max(float((first[key] - second[key]).abs().max()) for key in first)
         found[stage] = (largest_difference(losses(one, ""), losses(two, "")), weights)
@@ -269,3 +278,21 @@ def test_mismatched_pairs_want_the_whole_batch_at_once(data, tmp_path):
     with pytest.raises(ConfigError, match="mismatched pairs the clips of a whole batch"):
         train_mm_ldm(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_divided_first_stage_has_no_adversary(data, tmp_path):
+    config = mm_ldm(TRAIN)
+    first = replace(config.first_stage, train=replace(TRAIN, sharding=True))
+    with pytest.raises(ConfigError, match=r"set first_stage\.train\.sharding or first"):
+        train_mm_ldm(replace(config, first_stage=first), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_twenty_steps_of_every_stage_divided_among_two(name, data, tmp_path):
+    """As above, with `train.sharding`."""
+    train = replace(TRAIN, total_samples=80, learning_rate=1e-4)
+    for stage, (loss, weights) in compare(name, train, data, tmp_path, sharding=True).items():
+        print(f"| {name} | {stage} | {loss:.1e} | {weights:.1e} |")
+        assert loss <= 1e-5, stage

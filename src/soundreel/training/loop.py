@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class TrainConfig:
         max_grad_norm: clip the gradient's norm to this; 0 does not clip.
         precision: "float32", "bfloat16" for automatic mixed precision, or "auto" for bfloat16 where
             a short measured product is faster in it. A run keeps what it began with.
+        sharding: with several processes, divide weights, gradients, moments and average among them
+            in place of keeping all in each; an adversary stays whole.
         compile: run the networks through `torch.compile`.
         checkpoint_activations: recompute activations in the backward pass; less memory, more time.
         *_every: samples between log lines, checkpoints and previews (0: no previews).
@@ -70,6 +73,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     max_grad_norm: float = 0.0
     precision: str = "auto"
+    sharding: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
     log_every: int = 1280
@@ -103,6 +107,10 @@ class TrainConfig:
                 raise SoundreelError(
                     f"{name} is one of {', '.join(names)}, got {getattr(self, name)!r}"
                 )
+        if self.sharding and self.compile:
+            raise SoundreelError(
+                "sharding and compile exclude each other: set one of them to False"
+            )
         if not 0 <= self.ema_decay < 1:
             raise SoundreelError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
@@ -140,8 +148,9 @@ def fit(
         batches: endless micro-batches that start at sample `samples_seen`.
         checkpoints: folder of the training state.
         trackers: get one dictionary of numbers each `log_every` samples; live ones, each step.
-        preview: called with the samples seen each `preview_every` samples.
-        parallel: the processes of the run; only the main one writes. Losses are logged over all.
+        preview: called with the samples seen each `preview_every` samples, in every process.
+        parallel: the processes of the run; the main one writes, all others only their shares of
+            divided networks. Losses are logged over all.
         stop: a request that is watched already; by default signals are watched while training.
 
     Returns:
@@ -156,7 +165,9 @@ def fit(
     precision = resolve_precision(trainees[0].device, config.precision)
     for trainee in trainees if config.compile else ():
         trainee.network.compile()
-    networks = [parallel.wrap(trainee.network) for trainee in trainees]
+    networks = [t.network if t.sharded else parallel.wrap(t.network) for t in trainees]
+    keep = config.keep_checkpoints
+    save = partial(save_training_state, checkpoints, trainees, keep=keep, is_main=is_main)
     meters = Meters(config.total_samples, samples_seen)
     live = [t for t in trackers or () if isinstance(t, LiveTracker)]
     with StopRequest() if stop is None else nullcontext(stop) as stop:
@@ -184,17 +195,16 @@ def fit(
                 line = meters.flush(learning_rate=rate)
                 for tracker in trackers or ():
                     tracker(line)
-            if is_main and due(config.save_every):
-                save_training_state(checkpoints, trainees, samples_seen, config.keep_checkpoints)
-            if is_main and preview is not None and due(config.preview_every):
+            if due(config.save_every):
+                save(samples_seen)
+            if preview is not None and due(config.preview_every):
                 started = time.monotonic()
                 preview(samples_seen)
                 meters.exclude(time.monotonic() - started)
             stopped = stopped or (stop.requested and parallel.world_size == 1)
-    if is_main:
-        save_training_state(checkpoints, trainees, samples_seen, config.keep_checkpoints)
-        if stopped:
-            logger.info("stopped and saved at %d samples", samples_seen)
+    save(samples_seen)
+    if is_main and stopped:
+        logger.info("stopped and saved at %d samples", samples_seen)
     return samples_seen
 
 
@@ -251,6 +261,10 @@ def _gradients(
     weights = list(trainee.network.parameters())
     gradients = [p.grad for p in weights if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if trainee.sharded:
+        from soundreel.training.sharding import whole
+
+        norm = whole(norm)
     if config.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(weights, config.max_grad_norm, norm, foreach=True)
     return results, norm

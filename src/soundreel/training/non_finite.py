@@ -39,7 +39,12 @@ def _diagnosis(trainee: Trainee, step: Step, results: Sequence[TrainingLoss]) ->
     batch, result = broken_here[0]
     bad = [name for name, (value, _) in result.means.items() if not math.isfinite(float(value))]
     data = "finite" if all(t.isfinite().all() for t in batch.av.tensors) else "NOT finite"
-    broken = [n for n, p in trainee.network.named_parameters() if not p.isfinite().all()]
+    own = {n: p.detach() for n, p in trainee.network.named_parameters()}
+    if trainee.sharded:  # the other processes do not come here
+        from soundreel.training.sharding import local
+
+        own = {name: local(p) for name, p in own.items()}
+    broken = [name for name, p in own.items() if not p.isfinite().all()]
     return (
         f"{trainee.name}: loss is not finite at samples {batch.sample_index}.."
         f"{batch.sample_index + len(batch.label) - 1} (clips {list(getattr(batch, 'keys', []))});"

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -46,7 +47,7 @@ class Parallel:
         """Hold gradients back from the other processes until a pass outside of this context."""
         if isinstance(network, DistributedDataParallel):
             return network.no_sync()
-        return nullcontext()
+        return nullcontext() if self.world_size == 1 else _sharded_accumulating(network)
 
     def sum(self, x: Tensor) -> Tensor:
         """Return the sum over the processes, without gradient."""
@@ -81,6 +82,15 @@ class Parallel:
         if self.world_size > 1:
             dist.barrier()
 
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process run a block before the others, which then find what it has left."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
     def finish(self) -> None:
         """Wait until every process has come here, then leave the group.
 
@@ -92,6 +102,17 @@ class Parallel:
         if self.joined:
             gc.collect()
             dist.destroy_process_group()
+
+
+@contextmanager
+def _sharded_accumulating(network: nn.Module) -> Iterator[None]:
+    from soundreel.training.sharding import sync_gradients
+
+    sync_gradients(network, False)
+    try:
+        yield
+    finally:
+        sync_gradients(network, True)
 
 
 def start_parallel(device: torch.device) -> Parallel:

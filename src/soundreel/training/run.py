@@ -1,10 +1,8 @@
 """One training run: its folder, processes and stop request, and what every stage is built with."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +14,6 @@ from soundreel.checkpoints.lora import adapted, add_lora, merge_lora
 from soundreel.checkpoints.store import ModelIndex, save_model_index, save_state, writing_folder
 from soundreel.config_io import ConfigError
 from soundreel.data.loader import Batch, Drawable, Loader
-from soundreel.device import send
 from soundreel.diffusion.noise import derived_seed
 from soundreel.nn.layout import recompute_activations, to_channels_last
 from soundreel.protocols import LiveTracker, Stage, Tracker
@@ -26,6 +23,7 @@ from soundreel.training.objectives import Objective, TrainingBatch
 from soundreel.training.parallel import Parallel
 from soundreel.training.signals import StopRequest
 from soundreel.training.state import list_checkpoints, load_training_state
+from soundreel.training.step import batch_on_device
 from soundreel.training.trackers import JsonLines
 from soundreel.training.trainee import Trainee, make_trainee
 from soundreel.types import AV
@@ -64,12 +62,25 @@ class StageWork(Generic[Network]):
     adapt: Callable[[Iterator[Batch]], Iterator[TrainingBatch]] | None = None
     preview: Callable[[Network, int], None] | None = None
 
-    def averaged(self) -> Network:
-        """Return a copy with the averaged weights, or the current ones without an average."""
+    def state(self, *, is_main: bool = True) -> dict[str, Tensor]:
+        """Return the averaged weights, or the current ones without an average.
+
+        Of a divided network all processes must ask together; the main one alone gets them, whole.
+        """
+        trainee = self.trainees[0]
+        state = (trainee.ema or trainee.network).state_dict()
+        if not trainee.sharded:
+            return state
+        from soundreel.training.sharding import gathered
+
+        return gathered(state, keep=is_main)
+
+    def averaged(self, state: Mapping[str, Tensor]) -> Network:
+        """Return a new network with the weights that `state` has given."""
         trainee = self.trainees[0]
         network = self.build().to(trainee.device)
         add_lora(network, self.train.lora, adapted(trainee.network))
-        network.load_state_dict((trainee.ema or trainee.network).state_dict())
+        network.load_state_dict(state)
         merge_lora(network)
         return network.eval()
 
@@ -165,6 +176,11 @@ class Run:
                 "set it to False"
             )
         add_lora(network, train.lora, seed=derived_seed(train.seed))
+        sharded = train.sharding and self.parallel.world_size > 1
+        if sharded:
+            from soundreel.training.sharding import shard
+
+            shard(network, self.device)
         return make_trainee(
             name,
             network,
@@ -174,6 +190,7 @@ class Run:
             ema_decay=train.ema_decay,
             rate_shares=rate_shares,
             muon=train.optimizer == "muon",
+            sharded=sharded,
         )
 
     def adversary(
@@ -207,8 +224,11 @@ class Run:
         show = work.preview
 
         def preview(samples: int) -> None:
-            if show is not None:
-                show(work.averaged(), samples)
+            if show is None:
+                return
+            state = work.state(is_main=self.parallel.is_main)
+            if self.parallel.is_main:
+                show(work.averaged(state), samples)
 
         precision = self._precisions.get(stage.name, work.train.precision)
         if self.parallel.is_main and seen:
@@ -226,13 +246,18 @@ class Run:
         )
 
     def store(self, stage: Stage, work: StageWork[Any], samples_seen: int) -> None:
-        """Store what a stage was for; a component folder marks the stage as finished."""
-        network = work.averaged()
+        """Store what a stage was for; a component folder marks the stage as finished.
+
+        All processes must come here together; the main one writes.
+        """
+        state = work.state(is_main=self.parallel.is_main)
+        if not self.parallel.is_main:
+            return
+        network = work.averaged(state)
         if work.train.lora.rank and self.init is not None:
-            trained, where = work.trainees[0], self.folder(stage) / "adapter"
-            state, origin = (trained.ema or trained.network).state_dict(), self.init.source
-            lora = work.train.lora
-            save_lora(trained.network, state, lora, where, component=stage.component, model=origin)
+            trained, where = work.trainees[0].network, self.folder(stage) / "adapter"
+            lora, origin = work.train.lora, self.init.source
+            save_lora(trained, state, lora, where, component=stage.component, model=origin)
         config = work.finish(network, samples_seen)
         if config is None:
             return
@@ -256,15 +281,6 @@ class Run:
         if self._stop.requested and self.parallel.world_size == 1:
             raise StoppedError
 
-    @contextmanager
-    def main_first(self) -> Generator[None]:
-        """Let the main process run a block before the others, which then find what it has left."""
-        if not self.parallel.is_main:
-            self.parallel.barrier()
-        yield
-        if self.parallel.is_main:
-            self.parallel.barrier()
-
     def _batches(self, work: StageWork[Any], samples_seen: int) -> Iterator[TrainingBatch]:
         """Return this process's endless batches on the device, from a sample on."""
         loader = iter(
@@ -280,20 +296,3 @@ class Run:
         )
         adapted = loader if work.adapt is None else work.adapt(loader)
         return (batch_on_device(batch, self.device) for batch in adapted)
-
-
-def batch_on_device(batch: Any, device: torch.device) -> Any:
-    """Return a batch whose tensors lie on the device, but for its labels, which stay on the CPU.
-
-    Copies to a GPU start from pinned memory and do not wait.
-    """
-    if device.type == "cpu":
-        return batch
-    changes: dict[str, Any] = {}
-    for entry in fields(batch):
-        value = getattr(batch, entry.name)
-        if isinstance(value, AV):
-            changes[entry.name] = value.map(partial(send, device=device))
-        elif isinstance(value, Tensor) and entry.name != "label":
-            changes[entry.name] = send(value, device)
-    return replace(batch, **changes)

@@ -20,6 +20,7 @@ FREE_SETTINGS = frozenset(
         "total_samples",
         "micro_batch_size",
         "num_threads",
+        "sharding",
         "compile",
         "log_every",
         "save_every",
@@ -31,9 +32,9 @@ FREE_SETTINGS = frozenset(
     }
 )
 """Settings that may change between the parts of a run. All but `micro_batch_size` leave its course
-as it is; that one groups the same clips otherwise, and masks of dropout are drawn by group; and
-with `decay_samples` the learning rate falls towards the `total_samples` of the moment. A text
-encoder may lie in another `folder`; that it is the same one, its hash says."""
+as it is, but for rounding; that one groups the same clips otherwise, and masks of dropout are drawn
+by group; and with `decay_samples` the learning rate falls towards the `total_samples` of the
+moment. A text encoder may lie in another `folder`; that it is the same one, its hash says."""
 
 
 def check_out(config: Any, out: Path, *, resume: bool) -> None:

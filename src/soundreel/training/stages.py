@@ -175,7 +175,7 @@ def _run_stage(
     work = plan.begin(stage.name)
     seen = run.fit(stage, work)
     done = seen >= train.total_samples
-    if (done or not stage.folder) and run.parallel.is_main:
+    if done or not stage.folder:
         run.store(stage, work, seen)
     run.parallel.barrier()
     return done

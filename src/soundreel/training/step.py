@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from soundreel.device import send
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.training.parallel import Parallel
 from soundreel.types import AV
@@ -96,3 +98,20 @@ class Step:
             if self.dtype != torch.float32:
                 stack.enter_context(torch.autocast(device.type, self.dtype))
             yield
+
+
+def batch_on_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch whose tensors lie on the device, but for its labels, which stay on the CPU.
+
+    Copies to a GPU start from pinned memory and do not wait.
+    """
+    if device.type == "cpu":
+        return batch
+    changes: dict[str, Any] = {}
+    for entry in fields(batch):
+        value = getattr(batch, entry.name)
+        if isinstance(value, AV):
+            changes[entry.name] = value.map(partial(send, device=device))
+        elif isinstance(value, Tensor) and entry.name != "label":
+            changes[entry.name] = send(value, device)
+    return replace(batch, **changes)

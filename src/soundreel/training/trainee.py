@@ -22,6 +22,7 @@ class Trainee:
         network: its trainable parameters are those that require gradients.
         objective: what it minimises on each batch.
         ema: average to keep, or None.
+        sharded: network, optimizer and average are divided among the processes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Trainee:
     objective: Objective
     optimizer: torch.optim.Optimizer
     ema: EMA | None
+    sharded: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -45,6 +47,7 @@ def make_trainee(
     ema_decay: float = 0.0,
     rate_shares: Mapping[str, float] | None = None,
     muon: bool = False,
+    sharded: bool = False,
 ) -> Trainee:
     """Return a trainee with AdamW (default betas); `ema_decay` 0 keeps no average.
 
@@ -52,6 +55,7 @@ def make_trainee(
         muon: the matrices of its blocks learn by Muon instead.
         rate_shares: for parts of the network by name ("decoder.conv_out"), the factor on the
             learning rate that their parameters learn at; all others learn at the rate itself.
+        sharded: the network has been divided among the processes.
 
     Raises:
         SoundreelError: a part that does not exist, or no parameter requires a gradient.
@@ -74,6 +78,7 @@ def make_trainee(
         objective=objective,
         optimizer=optimizer,
         ema=EMA(network, ema_decay) if ema_decay else None,
+        sharded=sharded,
     )
 
 

@@ -149,7 +149,7 @@ class JointFlowRecipe(Recipe):
     def _fitted_encoder(self) -> VideoEncoder:
         """Return the linear codec, fitted once for the whole run."""
         component = self._run.component("video_encoder")
-        with self._run.main_first():
+        with self._run.parallel.main_first():
             if not component.is_dir():
                 encoder = VideoEncoder(self._config.video.encoder).to(self._run.device)
                 encoder.fit(self._fit_batches, patch_stride=self._config.video.fit_patch_stride)
@@ -220,7 +220,7 @@ class JointFlowRecipe(Recipe):
         """Return the latents of every window, encoded once."""
         windows, folder = self._windows[TRANSFORMER], self._run.out / "latents"
         about = {"data": windows.info.origin, "windows": len(windows)}
-        with self._run.main_first(), torch.no_grad():
+        with self._run.parallel.main_first(), torch.no_grad():
             return cache_latents(
                 self._run.on_device(partial(encode_inner, encoder=video.linear, codec=audio)),
                 windows,

@@ -187,6 +187,8 @@ class MultiModalAutoencoder(nn.Module):
         MM-LDM, section 3 and appendix 1.2.
     """
 
+    forward_methods = ("contrastive_features",)
+
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config

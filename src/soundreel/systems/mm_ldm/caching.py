@@ -99,7 +99,7 @@ class RunLatents:
             world_size=self._run.parallel.world_size,
             barrier=self._run.parallel.barrier,
         )
-        with self._run.main_first():  # which measures the axes
+        with self._run.parallel.main_first():  # which measures the axes
             return self.scaled()
 
     def scaled(self) -> LatentDataset:

@@ -156,6 +156,16 @@ def check_mismatched(config: MMLDMConfig, world_size: int) -> None:
         )
 
 
+def check_sharding(config: MMLDMConfig) -> None:
+    """Raise `ConfigError` where a divided network would have to weigh an adversary by gradients."""
+    stage = config.first_stage
+    if stage.is_trained and stage.adversary and stage.train.sharding:
+        raise ConfigError(
+            "first_stage.adversary is weighed by gradients at one layer, which no process of a "
+            "divided network has: set first_stage.train.sharding or first_stage.adversary to False"
+        )
+
+
 def framing_of(info: DatasetInfo) -> Literal["center", "letterbox"]:
     """Return how the model fits clips it is given: as those it has learnt from were fitted."""
     return "letterbox" if info.options.get("crop") == "letterbox" else "center"

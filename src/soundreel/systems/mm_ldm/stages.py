@@ -24,6 +24,7 @@ from soundreel.systems.mm_ldm.conditions import (
     RunCaptions,
     check_classes,
     check_mismatched,
+    check_sharding,
     framing_of,
     load_vocoder,
     preview_requests,
@@ -68,6 +69,7 @@ class MMLDMRecipe(Recipe):
         self._windows = training_windows(data, config.clip, config.data)
         check_classes(config, self._windows.info)
         check_mismatched(config, run.parallel.world_size)
+        check_sharding(config)
         self._latents = RunLatents(config, run, self._windows)
         self._vocoder = load_vocoder(config)
         self._captions = RunCaptions(config, data) if config.text.folder else None
@@ -233,7 +235,7 @@ class MMLDMRecipe(Recipe):
         )
         states = None
         if self._captions is not None:
-            with self._run.main_first():
+            with self._run.parallel.main_first():
                 states = self._captions.states(self._run.out / "captions", self._run.device)
         scaling = self._scaling(latents)
         is_long = isinstance(model, LongGenerator)

@@ -1,0 +1,67 @@
+"""Networks of every system divided among two processes, against one that has them whole.
+
+Each step is of 8 clips in batches of two: four in one process, two in each of two. Compared are the
+losses and gradients' norms of all steps, relative to their size, also of runs that go on from half
+way with another number of processes, and the averaged weights, absolute.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("sharded_networks.py")
+BLOCKS = {
+    "unet": 15,
+    "autoencoder": 32,
+    "generator": 2,
+    "long": 4,
+    "transformer": 2,
+}
+"""How many of a network's blocks are put together one at a time."""
+
+
+def trained(out, steps, cases):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node=2", str(SCRIPT), str(out), str(steps), *cases),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3000,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return json.loads((out / "seen.json").read_text())
+
+
+def check(seen):
+    for case, found in seen.items():
+        assert found["blocks"] == BLOCKS[case.partition(" ")[0]], case
+        for name in ("loss", "2 on 1", "1 on 2"):
+            assert found[name] <= 1e-5, (case, name)
+        assert found["weights"] <= 1e-3, case
+
+
+def test_two_processes_lose_what_one_loses_and_go_on_for_each_other(tmp_path):
+    """The contrastive loss is over the clips of both, once from features of a pass before."""
+    check(trained(tmp_path, 2, [*BLOCKS, "unet recomputed"]))
+
+
+@pytest.mark.slow
+def test_twenty_steps(tmp_path):
+    """Prints the table of the documentation with `-s`; "whole": one batch in each process."""
+    cases = [*BLOCKS, "unet recomputed", "autoencoder whole", "generator recomputed"]
+    seen = trained(tmp_path, 20, cases)
+    for case, found in seen.items():
+        numbers = " | ".join(
+            f"{found[name]:.1e}" for name in ("loss", "2 on 1", "1 on 2", "weights")
+        )
+        print(f"| {case} | {numbers} |")
+    check(seen)

@@ -30,7 +30,7 @@ from soundreel.systems.mm_ldm.signals import Signals, pick_frames
 from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.parallel import Parallel, start_parallel
-from soundreel.training.sharding import gathered, shard
+from soundreel.training.sharding import gathered, local, shard
 from soundreel.training.state import load_training_state
 from soundreel.training.trainee import Trainee, make_trainee
 from soundreel.types import AV
@@ -193,6 +193,14 @@ def difference(lines, others):
     return worst
 
 
+def held(own):
+    """Return the share of weights, moments and average that this process holds, in bytes."""
+    moments = [v for s in own.optimizer.state.values() for k, v in s.items() if k != "step"]
+    weights = [p.detach() for p in own.network.parameters()]
+    tensors = [*weights, *moments, *own.ema.averages.values()]
+    return sum(local(t).nbytes for t in tensors) / sum(t.nbytes for t in tensors)
+
+
 def compared(case):
     place, half = case.replace(" ", "-"), f"{8 * HALF:09d}"
     two, shared = train(case, TOGETHER, f"{place}-two")
@@ -201,6 +209,8 @@ def compared(case):
     if TOGETHER.is_main:
         one, lines = train(case, ALONE, f"{place}-one")
         own = one.ema.state_dict()
+        found["held"] = held(two)
+        assert held(one) == 1.0
         network = BUILD[case.partition(" ")[0]]()[0]
         network.load_state_dict(averages)  # as an ordinary one, under the names it always has
         found["loss"] = difference(lines, shared)

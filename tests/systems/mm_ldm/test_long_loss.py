@@ -246,9 +246,11 @@ def test_presets():
     )
     assert (published.long.history_depth, published.long.overlap) == (14, 0)
     assert long_landscape().long == published.long
+    assert published.sampling.history_guidance
     assert long_landscape().autoencoder.model.decoder.num_classes == 9
     for preset in (long_small(), long_scenes(), long_tiny()):
         assert preset.long.enabled
+        assert not preset.sampling.history_guidance
         assert LongGenerator(preset.long_generator).config.overlap == preset.long.overlap
     with pytest.raises(ValueError, match=r"data\.stride"):
         replace(published, data=replace(published.data, stride=3))

@@ -623,16 +623,23 @@ def test_films_that_cannot_be_made_are_refused(long_pipeline, pipeline):
 
 
 @torch.no_grad()
-def test_the_null_branch_of_a_film_has_no_prompt_and_no_history(long_pipeline):
+def test_the_null_branch_of_a_film_has_no_prompt_and_a_history_where_that_is_not_guided(
+    long_pipeline,
+):
     network = long_pipeline.long_generator
     latents = AV(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4))
     noise = AV(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4))
     schedule = long_pipeline.settings.diffusion.build()
 
-    def sampled(scale, previous):
-        config = SamplingConfig(num_steps=2, video_guidance_scale=scale, audio_guidance_scale=scale)
+    def sampled(scale, previous, **settings):
+        config = SamplingConfig(
+            num_steps=2, video_guidance_scale=scale, audio_guidance_scale=scale, **settings
+        )
         return sample_latents(network, noise, schedule, config, previous=previous)
 
     # Scale 0 follows the null branch alone: the history has no effect on it.
     assert torch.equal(sampled(0.0, latents)["video"], sampled(0.0, None)["video"])
     assert not torch.allclose(sampled(1.0, latents)["video"], sampled(1.0, None)["video"])
+    known = sampled(0.0, latents, history_guidance=False)["video"]
+    assert not torch.allclose(known, sampled(0.0, None)["video"])
+    assert not torch.allclose(known, sampled(1.0, latents)["video"])  # the prompt is left out

@@ -39,7 +39,11 @@ def long_small() -> MMLDMConfig:
     can be faded."""
     base = small()
     train = replace(base.generator.train, total_samples=80_000, learning_rate=2e-4)
-    return replace(base, long=LongRun(enabled=True, history_depth=4, overlap=2, train=train))
+    return replace(
+        base,
+        sampling=replace(base.sampling, history_guidance=False),
+        long=LongRun(enabled=True, history_depth=4, overlap=2, train=train),
+    )
 
 
 def long_scenes() -> MMLDMConfig:
@@ -63,6 +67,7 @@ def long_scenes() -> MMLDMConfig:
     return replace(
         base,
         data=replace(base.data, stride=2),
+        sampling=replace(base.sampling, history_guidance=False),
         long=LongRun(enabled=True, history_depth=4, overlap=2, train=train),
     )
 
@@ -72,5 +77,6 @@ def long_tiny() -> MMLDMConfig:
     base = tiny()
     return replace(
         base,
+        sampling=replace(base.sampling, history_guidance=False),
         long=LongRun(enabled=True, history_depth=1, overlap=4, train=base.generator.train),
     )

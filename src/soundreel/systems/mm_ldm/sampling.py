@@ -32,6 +32,9 @@ class SamplingConfig:
         second_pass: "none" as published. Otherwise the modality that is sampled once more where
             neither was given, for the finished other one: a small generator follows a clean sound
             closer than one that is half noise. Takes twice the steps.
+        history_guidance: in long video, whether guidance strengthens the history as well, as
+            published. Each window then starts from the exaggeration of the one before, and films
+            drift. False gives the null branch the history too, as it is given known latents.
     """
 
     num_steps: int = 50
@@ -39,6 +42,7 @@ class SamplingConfig:
     video_guidance_scale: float = 9.0
     audio_guidance_scale: float = 9.0
     second_pass: Literal["none", "video", "audio"] = "none"
+    history_guidance: bool = True
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -77,7 +81,7 @@ def sample_latents(
 
     Source:
         MM-LDM, section 3: the null branch of guidance has no prompt, but the same known latents; in
-        long video it has no history either.
+        long video it has no history either, unless `history_guidance` is off.
     """
     given = AV(None, None) if condition is None else condition
     inner = generator.generator if isinstance(generator, LongGenerator) else generator
@@ -98,7 +102,7 @@ def sample_latents(
     def branch(condition: AV, *, kept: bool) -> Callable[[AV, Tensor], Prediction]:
         told = {}
         if isinstance(generator, LongGenerator):
-            told["previous"] = history if kept else nothing
+            told["previous"] = nothing if not kept and config.history_guidance else history
 
         def denoiser(xt: AV, timestep: Tensor) -> Prediction:
             return generator(

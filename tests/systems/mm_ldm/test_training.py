@@ -26,13 +26,14 @@ from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import to_official
 from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS, VideoEncoder
+from soundreel.systems.mm_ldm.presets import landscape
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder
 from soundreel.systems.mm_ldm.stable_diffusion_keys import (
     kl_vae_diffusers_rules,
     unet_diffusers_rules,
 )
 from soundreel.systems.mm_ldm.tiny_preset import tiny
-from soundreel.systems.mm_ldm.training import train_mm_ldm
+from soundreel.systems.mm_ldm.training import tell_what_starts_from_noise, train_mm_ldm
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log
 
@@ -227,6 +228,22 @@ def test_an_encoder_that_is_to_stay_must_have_been_trained(data, tmp_path):
     with pytest.raises(ConfigError, match=r"freeze_encoder keeps .*first_stage\.weights"):
         train_mm_ldm(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_published_networks_without_their_published_start_are_told(caplog):
+    config = landscape()
+    loss = replace(config.first_stage.loss, freeze_encoder=False)
+    config = replace(config, first_stage=replace(config.first_stage, loss=loss))
+    tell_what_starts_from_noise(config, [])
+    tell_what_starts_from_noise(config, ["autoencoder"])
+    told = [record.getMessage() for record in caplog.records]
+    assert "from noise" in told[0]
+    assert "give first_stage.weights and autoencoder.unet_weights, or a model" in told[0]
+    assert "give autoencoder.unet_weights, or a model" in told[1]
+    started = replace(config, autoencoder=replace(config.autoencoder, unet_weights="unet"))
+    tell_what_starts_from_noise(started, ["autoencoder", "generator"])
+    tell_what_starts_from_noise(tiny(), [])
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.slow

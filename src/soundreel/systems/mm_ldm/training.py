@@ -15,6 +15,7 @@
 A stage is finished when its `component` folder exists; finished stages are not trained again.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,9 +25,12 @@ from soundreel.protocols import Stage, Tracker
 from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.folder import SYSTEM
+from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 from soundreel.systems.mm_ldm.stages import MMLDMRecipe
 from soundreel.training.epochs import in_samples
 from soundreel.training.stages import train_stages
+
+logger = logging.getLogger(__name__)
 
 COMPONENTS = {
     "first_stage": "first_stage",
@@ -72,6 +76,22 @@ def check_frozen_encoder(config: MMLDMConfig, stages: Sequence[str]) -> None:
         )
 
 
+def tell_what_starts_from_noise(config: MMLDMConfig, stages: Sequence[str]) -> None:
+    """Warn where networks of the published sizes are to be trained without the published start."""
+    first, decoder = config.first_stage, config.autoencoder.model.decoder
+    lacking = {
+        "first_stage": "" if first.weights or not first.is_trained else "first_stage.weights",
+        "autoencoder": "" if config.autoencoder.unet_weights else "autoencoder.unet_weights",
+    }
+    wanted = [key for stage, key in lacking.items() if key and (not stages or stage in stages)]
+    if wanted and decoder.width == SignalDecoderConfig().width:
+        logger.warning(
+            "training starts from noise; the published start is Stable Diffusion v1: give %s, or a "
+            "model with --init",
+            " and ".join(wanted),
+        )
+
+
 def train_mm_ldm(
     config: MMLDMConfig,
     data: Path,
@@ -99,6 +119,7 @@ def train_mm_ldm(
     """
     if not (resume or init):
         check_frozen_encoder(config, stages)
+        tell_what_starts_from_noise(config, stages)
     config = with_data_classes(with_text_encoder_hash(config), data, out)
     config = in_samples(config, len(training_windows(data, config.clip, config.data)))
     return train_stages(

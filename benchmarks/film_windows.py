@@ -74,7 +74,8 @@ def latent_windows(
     options: argparse.Namespace,
 ) -> list[tuple[Clip, AV]]:
     """Windows of several films at once, as `LatentFilmMaker` makes those of one."""
-    asked = {"precision": options.precision} if options.precision else {}
+    names = ("precision", "num_steps", "sampler")
+    asked = {name: given for name in names if (given := getattr(options, name))}
     request = pipeline.request(None, None, asked)
     noise = PerSampleNoise([window_seed(film, number) for film in films])
     num_classes = 0 if options.no_classes else len(pipeline.class_names)

@@ -227,6 +227,8 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the first film")
     parser.add_argument("--duration", type=int, default=20)
+    parser.add_argument("--num-steps", type=int, default=0, help="other than the model's own")
+    parser.add_argument("--sampler", default="", help="other than the model's own")
     parser.add_argument("--no-classes", action="store_true", help="films of no class")
     parser.add_argument("--classifiers", type=Path)
     options = parser.parse_args()

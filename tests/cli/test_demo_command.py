@@ -15,6 +15,10 @@ def test_a_model_without_classes_is_shown_as_it_is(small_run, tmp_path, capsys):
     wanted = {f"{name}{end}" for name in names for end in (".mp4", ".png")} | {"index.html"}
     assert {path.name for path in page.iterdir()} == wanted
     assert str(page / "index.html") in capsys.readouterr().out
+    text = (page / "index.html").read_text()
+    for name in names:
+        assert f'<a download href="{name}.mp4">Download</a>' in text
+        assert f'<video src="{name}.mp4" controls loop playsinline poster="data:image/' in text
 
 
 def test_a_given_clip_gets_sound_and_pictures(small_run, tmp_path):

@@ -48,7 +48,7 @@ def report(tmp_path_factory):
     real, generated = (
         measure_set(items, [Colour()], DURATION_S, Fraction(10), lambda *_: None) for items in sets
     )
-    provenance = {"seed": 0, "generated": {"sha256": "f" * 64}}
+    provenance = {"seed": 0, "generated": {"name": "my model"}, "real": {"name": "<films>"}}
     hashes = {"efficientnet-lite0": "0" * 64}
     names = ("kvd/efficientnet-lite0",)
     result = evaluate_sets(real, generated, names, hashes, 0, provenance)
@@ -99,6 +99,16 @@ PLAY = """async video => {
 }"""
 
 
+SCROLLS = """tables => tables.map(table => {
+    const box = table.closest(".wide");
+    return {
+        is_within: box.getBoundingClientRect().right <= document.documentElement.clientWidth,
+        is_wider: box.scrollWidth > box.clientWidth,
+        overflow: getComputedStyle(box).overflowX,
+    };
+})"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
 def test_the_report_plays_and_fits_and_asks_for_nothing(report, browser, name, width, height):
@@ -125,6 +135,24 @@ def test_the_report_plays_and_fits_and_asks_for_nothing(report, browser, name, w
             assert box is not None, selector
             assert box["width"] > 100, selector
             assert box["height"] > 20, selector
+    names = "Evaluation of my model against <films>"
+    assert page.locator("h1").inner_text() == page.title() == names
+    headings = page.locator("h2").all_inner_texts()
+    for kind in ("Generated clips: my model", "Real clips: <films>"):
+        assert kind in headings
+    for name in ("my model", "<films>"):
+        assert f"Contact sheets of {name}" in headings
+    scrolling = page.locator("table").evaluate_all(SCROLLS)
+    assert all(box["is_within"] and box["overflow"] == "auto" for box in scrolling)
+    if width < 500:
+        assert any(box["is_wider"] for box in scrolling), "a table that a phone has no place for"
+    posters = [video.get_attribute("poster") for video in videos]
+    assert all(poster.startswith("data:image/") for poster in posters)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").first.click()
+    kept = Clip.load(download.value.path())
+    assert download.value.suggested_filename == "2-0.mp4"
+    assert kept.num_frames == 16
     # What is too wide scrolls within its own box; the page as a whole does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert messages == []

@@ -36,14 +36,14 @@ class Job:
     Attributes:
         words: the command line, from the folder of inputs and the destination.
         again: what is added when it is repeated.
-        needs: job that makes what it reads, which lies at `inputs / name`.
+        needs: jobs that make what it reads, which lies at `inputs / name`.
         is_atomic: its destination is complete or absent, and a complete one is not made again.
     """
 
     name: str
     words: Callable[[Path, Path], list[str]]
     again: tuple[str, ...] = ()
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     is_atomic: bool = False
 
 
@@ -52,7 +52,7 @@ def _train(preset: str, *flags: str) -> Job:
         data = ("--data", str(inputs / "prepare"), "--out", str(out), "--device", "cpu")
         return ["train", preset, *data, *flags]
 
-    return Job(preset, words, ("--resume",), "prepare")
+    return Job(preset, words, ("--resume",), ("prepare",))
 
 
 def _stage(name: str, samples: int, preview_every: int = 0) -> tuple[str, ...]:
@@ -65,17 +65,26 @@ def _stage(name: str, samples: int, preview_every: int = 0) -> tuple[str, ...]:
     )
 
 
+def _prepare(name: str, *flags: str) -> Job:
+    def words(inputs: Path, out: Path) -> list[str]:
+        sizes = ("--height", "32", "--width", "32", "--test", "2", "--min-duration-s", "0.8")
+        source = ("prepare", str(inputs / "render"), str(out), "--labels", "folder")
+        return [*source, *sizes, "--workers", "0", *flags]
+
+    return Job(name, words, needs=("render",))
+
+
 SCENES = ("--count", "11", "--size", "32", "--duration-s", "2", "--frame-rate", "10")
 STAGES = ("first-stage", "autoencoder", "adversarial", "decoder", "generator", "long")
 JOBS = [
     Job("render", lambda _, out: ["render", str(out), *SCENES, "--workers", "0"]),
+    _prepare("prepare"),
+    _prepare("part-1", "--part", "1/2"),
+    _prepare("part-2", "--part", "2/2"),
     Job(
-        "prepare",
-        lambda inputs, out: [
-            *("prepare", str(inputs / "render"), str(out), "--labels", "folder", "--workers", "0"),
-            *("--height", "32", "--width", "32", "--test", "2", "--min-duration-s", "0.8"),
-        ],
-        needs="render",
+        "join",
+        lambda inputs, out: ["join", str(out), str(inputs / "part-1"), str(inputs / "part-2")],
+        needs=("part-1", "part-2"),
     ),
     _train(
         "mm-diffusion-tiny",
@@ -101,7 +110,7 @@ JOBS = [
     Job(
         "pack",
         lambda inputs, out: ["pack", str(inputs / "mm-ldm-long-tiny" / "model"), str(out)],
-        needs="mm-ldm-long-tiny",
+        needs=("mm-ldm-long-tiny",),
     ),
     Job(
         "generate",
@@ -110,7 +119,7 @@ JOBS = [
             *("--count", "6", "--batch-size", "1", "--device", "cpu"),
         ],
         ("--overwrite",),
-        "mm-ldm-long-tiny",
+        ("mm-ldm-long-tiny",),
     ),
     Job(
         "study create",
@@ -119,7 +128,7 @@ JOBS = [
             *("--real", str(inputs / "render" / "rain"), "--clips-per-system", "1"),
             *("--mos-trials", "2", "--turing-trials", "2", "--noise-checks", "0"),
         ],
-        needs="render",
+        needs=("render",),
         is_atomic=True,
     ),
 ]
@@ -331,7 +340,8 @@ def main() -> int:
         inputs.mkdir()
         work.mkdir()
         for name in arguments.jobs:
-            _provide(by_name[name].needs, by_name, inputs, work)
+            for needed in by_name[name].needs:
+                _provide(needed, by_name, inputs, work)
             kinds = {"random": arguments.random, "points": arguments.points}
             for tally in attack(by_name[name], inputs, work, kinds, arguments.seed):
                 failed |= bool(tally.problems)
@@ -344,8 +354,9 @@ def main() -> int:
 
 def _provide(name: str, jobs: dict[str, Job], inputs: Path, work: Path) -> None:
     """Make what a job reads, if it is not there."""
-    if name and not (inputs / name).exists():
-        _provide(jobs[name].needs, jobs, inputs, work)
+    if not (inputs / name).exists():
+        for needed in jobs[name].needs:
+            _provide(needed, jobs, inputs, work)
         made = run_forked(jobs[name].words(inputs, inputs / name), work / "log.txt", watched=inputs)
         if made.code:
             raise SystemExit(f"{name} fails by itself: {made.text}")

@@ -41,4 +41,4 @@ def test_ten_thousand_damaged_files():
 
 @pytest.mark.slow
 def test_fifty_kills_of_each_sort():
-    assert len(run("kills.py", "--random", "7", "--points", "7")) == 18
+    assert len(run("kills.py", "--random", "7", "--points", "7")) == 24

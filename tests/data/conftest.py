@@ -1,7 +1,12 @@
-"""Small videos with known content, from which data sets are prepared in tests."""
+"""Small videos with known content, from which data sets are prepared in tests; a file server."""
 
-from collections.abc import Callable
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +53,86 @@ def make_video_anywhere() -> MakeVideo:
         return path
 
     return make
+
+
+@dataclass
+class Served:
+    """What the server has done, and how it is to misbehave.
+
+    Attributes:
+        ranges: (path, first byte, number of bytes) of each range that was sent.
+        num_failures: requests still to be answered by 503.
+        fault: "" for none; "whole": files are sent whole; "endless": ranges never end; "short":
+            ranges end early; "elsewhere": redirects to a local file.
+    """
+
+    url: str
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    num_failures: int = 0
+    fault: str = ""
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[Path], AbstractContextManager[Served]]:
+    """Serves a folder over HTTP as object stores do, ranges of bytes included."""
+    return _serving
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[Served]:
+    """Serve a folder on a free port of this machine for as long as the block lasts."""
+    served = Served("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(is_head=True)
+
+        def do_GET(self) -> None:
+            self._answer(is_head=False)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+        def _answer(self, is_head: bool) -> None:
+            path = folder / self.path[1:]
+            if served.num_failures:
+                served.num_failures -= 1
+                self.send_error(503)
+            elif not path.is_file():
+                self.send_error(404)
+            elif served.fault == "elsewhere":
+                self.send_response(302)
+                self.send_header("Location", path.as_uri())
+                self.end_headers()
+            else:
+                with suppress(OSError):  # the client has had enough
+                    self._send(path.read_bytes(), is_head)
+
+        def _send(self, content: bytes, is_head: bool) -> None:
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+            is_part = wanted is not None and served.fault != "whole"
+            if wanted and is_part:
+                first, last = int(wanted[1]), int(wanted[2])
+                content = content[first : last + 1]
+                served.ranges.append((self.path[1:], first, len(content)))
+                content = content[:-1] if served.fault == "short" else content
+            self.send_response(206 if is_part else 200)
+            if served.fault != "endless":
+                self.send_header("Content-Length", str(len(content)))
+            elif is_head:
+                self.send_header("Content-Length", "1000")
+            self.end_headers()
+            while not is_head:
+                self.wfile.write(content)
+                if served.fault != "endless":
+                    break
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        served.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,11 +1,14 @@
 """The latent cache: complete or resumable, made by one autoencoder, standardised per channel."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
 
+from soundreel.data import latent_files
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.data.latents import LatentDataset, PerceptualStats, cache_latents
@@ -139,6 +142,33 @@ def test_interrupted_caching_goes_on_and_equals_an_uninterrupted_one(tmp_path):
     for index in range(7):
         assert torch.equal(resumed[index].av["audio"], whole[index].av["audio"])
     assert not [p for p in (tmp_path / "cut").iterdir() if p.name.startswith(".")]
+
+
+def test_processes_that_share_the_shards_make_what_one_makes(tmp_path):
+    whole, encoders = make(tmp_path / "one"), [Encoder(), Encoder()]
+    barrier = threading.Barrier(2, timeout=60)
+
+    def part(rank):
+        shared = {"rank": rank, "world_size": 2, "barrier": barrier.wait}
+        return make(tmp_path / "two", encoders[rank], **shared)
+
+    with ThreadPoolExecutor(2) as pool:
+        joined = list(pool.map(part, range(2)))
+    assert [encoder.seen for encoder in encoders] == [4, 3]  # shards of 3, 3 and 1 windows
+    for index in range(7):
+        for one in joined:
+            assert one[index].key == whole[index].key
+            assert torch.equal(one[index].av["video"], whole[index].av["video"])
+            assert torch.equal(one[index].av["audio"], whole[index].av["audio"])
+
+
+def test_few_shards_are_open_at_once(tmp_path, monkeypatch):
+    make(tmp_path, shard_rows=1)
+    monkeypatch.setattr(latent_files, "MOST_OPEN", 2)
+    latents = LatentDataset(tmp_path)
+    for index in (0, 6, 3, 0, 5, 3):
+        assert latents[index].start_frame == index % 4
+        assert len(latents._shards._opened) <= 2
 
 
 def test_latents_of_another_autoencoder_are_refused(tmp_path):

@@ -104,10 +104,14 @@ def test_tiny_frames_are_enlarged_where_wanted_and_odd_sides_made_even(tmp_path)
     assert (info.height, info.width) == (130, 132)
 
 
-def test_equal_input_gives_equal_bytes():
+def test_equal_input_gives_equal_bytes(tmp_path):
     frames, waveform = flash_and_click(Fraction(10), 16_000, 5, 2, size=16)
     first, second = (encode_mkv_bytes(frames, waveform, 10, 16_000) for _ in range(2))
     assert first == second
+    frames = np.random.default_rng(0).integers(0, 256, (12, 66, 90, 3), dtype=np.uint8)
+    for name in ("first.mp4", "second.mp4"):
+        write_mp4(tmp_path / name, frames, waveform, 10, 16_000)
+    assert (tmp_path / "first.mp4").read_bytes() == (tmp_path / "second.mp4").read_bytes()
 
 
 def test_sound_beyond_full_scale_is_clipped_in_mp4_with_a_count(tmp_path, caplog):

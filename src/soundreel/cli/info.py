@@ -22,6 +22,7 @@ from soundreel.cli.verify import verify_all
 from soundreel.config_io import load_json
 from soundreel.data.describe import describe
 from soundreel.data.manifest import DATASET_FILE
+from soundreel.data.remote import data_folder
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_checked_json
 from soundreel.media.probe import MediaInfo, probe
@@ -35,16 +36,18 @@ RUN_LOG = "log.jsonl"
 
 
 def info(
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
     *,
     verify: bool = False,
 ) -> None:
     """Describe a model folder, a run folder, a prepared data set, a study or a media file.
 
     Args:
-        path: for example RUN/model, RUN, the folder that `soundreel prepare` made, or a clip.
+        place: for example RUN/model, RUN, the folder that `soundreel prepare` made or its URL, or a
+            clip.
         verify: read everything in the folder and compare it with its checksums.
     """
+    path = data_folder(place)
     lines = _describe(path)
     if verify:
         lines["verified"] = verify_all(path)

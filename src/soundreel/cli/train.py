@@ -11,6 +11,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from soundreel.cli.main import write
 from soundreel.cli.training_display import training_display
 from soundreel.config_io import ConfigError, merge_file
+from soundreel.data.remote import data_folder
 from soundreel.protocols import System, Tracker
 from soundreel.systems import preset, preset_names, system
 from soundreel.training.trackers import tensorboard_tracker
@@ -29,8 +30,8 @@ Settings = TypeVar("Settings")
 class TrainArguments(Generic[Settings]):
     """Train a preset on a prepared data set. Every setting of the preset can be changed."""
 
-    data: Path
-    """Folder made by `soundreel prepare`."""
+    data: str
+    """Folder made by `soundreel prepare`, or its URL (https://, s3://, ...)."""
     out: Path
     """Folder of the run: log, checkpoints, previews, and the model."""
     resume: bool = False
@@ -115,7 +116,7 @@ def _run(arguments: TrainArguments[Any]) -> bool:
 
         return own.train(
             settings,
-            arguments.data,
+            data_folder(arguments.data),
             out,
             resume=arguments.resume,
             stages=stages,

@@ -22,6 +22,8 @@ from soundreel.types import AV, LatentSpec
 COLUMNS = ("video", "audio", "label", "start_frame")
 CACHE_FILE = "cache.json"
 CHECKSUM = "checksum"
+MOST_OPEN = 64
+"""Shards whose keys are kept in memory, 0.1 MB each; another one is opened in 0.2 ms."""
 
 
 class LatentShard:
@@ -83,6 +85,60 @@ class LatentShard:
             with reading(self._path):
                 starts = self._file.get_tensor("start_frame").tolist()
         return list(zip(self._keys, starts, strict=True))
+
+
+class LatentShards:
+    """Reads rows of a cache; of its shards, those that were opened last stay open.
+
+    Args:
+        count: rows of all shards.
+        shard_rows: rows of every shard but the last.
+        latents: see `LatentShard`.
+    """
+
+    def __init__(
+        self, folder: Path, count: int, shard_rows: int, latents: LatentSpec | None = None
+    ) -> None:
+        self._folder = folder
+        self._count = count
+        self._shard_rows = shard_rows
+        self._latents = latents
+        self._opened: dict[int, LatentShard] = {}
+
+    @property
+    def paths(self) -> list[Path]:
+        """Return the files, there or not."""
+        return [shard_path(self._folder, n) for n in range(-(-self._count // self._shard_rows))]
+
+    def row(self, index: int) -> Sample:
+        """Return the latents of one row as they are.
+
+        Raises:
+            DataError: they are damaged.
+            IndexError: there is no such row.
+        """
+        if not 0 <= index < self._count:
+            raise IndexError(f"index {index} of a cache of {self._count} windows")
+        number, row = divmod(index, self._shard_rows)
+        return self._shard(number).row(row)
+
+    def places(self) -> list[tuple[str, int]]:
+        """Return key and start frame of every row; no latent is read."""
+        return [place for n in range(len(self.paths)) for place in self._shard(n).places()]
+
+    def _shard(self, number: int) -> LatentShard:
+        if number not in self._opened:
+            rows = min(self._shard_rows, self._count - number * self._shard_rows)
+            opened = LatentShard(shard_path(self._folder, number), rows, self._latents)
+            if len(self._opened) >= MOST_OPEN:
+                del self._opened[next(iter(self._opened))]
+            self._opened[number] = opened
+        return self._opened[number]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Return the file of a cache's shard."""
+    return folder / f"latents-{number:06d}.safetensors"
 
 
 def _places(keys: Any) -> tuple[list[str], list[int] | None]:

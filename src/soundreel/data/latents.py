@@ -32,10 +32,11 @@ from soundreel.data.latent_axes import (
 )
 from soundreel.data.latent_files import (
     CACHE_FILE,
-    LatentShard,
+    LatentShards,
     damaged,
     load_tensors,
     save_tensors,
+    shard_path,
     write_rows,
 )
 from soundreel.data.manifest import DataError
@@ -189,7 +190,7 @@ def cache_latents(
         _write_info(folder, info)
     for shard in range(rank, -(-len(windows) // shard_rows), world_size):
         rows = range(shard * shard_rows, min((shard + 1) * shard_rows, len(windows)))
-        path = _shard_path(folder, shard)
+        path = shard_path(folder, shard)
         if not path.is_file():
             _write_shard(path, encode, windows, rows, batch_size, callback)
         elif callback is not None:
@@ -204,7 +205,7 @@ def cache_latents(
 def _measure(folder: Path, info: LatentCacheInfo) -> None:
     """Write mean and standard deviation of every channel over all shards."""
     num_shards = -(-info.num_windows // info.shard_rows)
-    shards = (_read_shard(_shard_path(folder, shard)) for shard in range(num_shards))
+    shards = (_read_shard(shard_path(folder, shard)) for shard in range(num_shards))
     stats = PerceptualStats.measured(info.latents, shards)
     save_tensors(dict(stats.state_dict()), folder / "stats.safetensors")
 
@@ -237,12 +238,14 @@ class LatentDataset(Dataset):
         if not (folder / "stats.safetensors").is_file():
             raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
         self._folder = folder
+        self._shards = LatentShards(
+            folder, len(self), self.info.shard_rows, latents=self.info.latents
+        )
         self.stats: LatentScaling = PerceptualStats(self.info.latents)
         if standardize and axes is not None:
             self.stats = self._axes(axes.for_count(len(self)))
         elif standardize:
             _load_into(self.stats, folder / "stats.safetensors")
-        self._shards: dict[int, LatentShard] = {}
 
     def _axes(self, config: LatentAxesConfig) -> PerceptualAxes:
         """Return the mean and the spread, measured once."""
@@ -259,9 +262,7 @@ class LatentDataset(Dataset):
         """Return mean and covariance of all latents as they are cached; computed once."""
         path = self._folder / "moments.safetensors"
         if not path.is_file():
-            num_shards = -(-len(self) // self.info.shard_rows)
-            shards = (_read_shard(_shard_path(self._folder, n)) for n in range(num_shards))
-            save_tensors(latent_moments(shards), path)
+            save_tensors(latent_moments(map(_read_shard, self._shards.paths)), path)
         return load_tensors(path)
 
     def __len__(self) -> int:
@@ -273,23 +274,12 @@ class LatentDataset(Dataset):
         Raises:
             DataError: they are damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a cache of {len(self)} windows")
-        number, row = divmod(index, self.info.shard_rows)
-        sample = self._shard(number).row(row)
+        sample = self._shards.row(index)
         return replace(sample, av=self.stats.standardize(sample.av))
-
-    def _shard(self, number: int) -> LatentShard:
-        if number not in self._shards:
-            rows = min(self.info.shard_rows, len(self) - number * self.info.shard_rows)
-            path = _shard_path(self._folder, number)
-            self._shards[number] = LatentShard(path, rows, self.info.latents)
-        return self._shards[number]
 
     def places(self) -> list[tuple[str, int]]:
         """Return key and start frame of every window; no latent is read."""
-        count = -(-len(self) // self.info.shard_rows)
-        return [place for number in range(count) for place in self._shard(number).places()]
+        return self._shards.places()
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """Return as `dataset[index]`: the loader's interface, which nothing random needs here."""
@@ -327,10 +317,6 @@ def _read_shard(path: Path) -> AV:
     if not {"video", "audio"} <= tensors.keys():
         raise damaged(path)
     return AV(tensors["video"], tensors["audio"])
-
-
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"latents-{number:06d}.safetensors"
 
 
 def _write_info(folder: Path, info: LatentCacheInfo) -> None:

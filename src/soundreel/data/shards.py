@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from soundreel.data.clip_cache import ClipCache, cache_bytes, cache_folder
 from soundreel.data.manifest import SHARDS_FOLDER, ClipRecord, DataError
+from soundreel.data.remote import remote_url, shard_range
 
 _END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -150,10 +152,16 @@ def sidecar(record: ClipRecord, label: str) -> bytes:
 
 
 class ShardReader:
-    """Reads clips by position; may be shared between forked workers or pickled."""
+    """Reads clips by position; may be shared between forked workers or pickled.
+
+    Args:
+        root: the data set's folder, or the copy of a remote one's lists (see `remote.data_folder`).
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._url = remote_url(root)
+        self._cache = ClipCache(cache_folder() / "clips", cache_bytes()) if self._url else None
         self._descriptors: dict[str, int] = {}
 
     def read(self, record: ClipRecord) -> bytes:
@@ -162,10 +170,16 @@ class ShardReader:
         Raises:
             DataError: the shard is absent, no regular file within the data set, or too short, or
                 the clip has changed since it was written.
+            FileError: a clip of a remote data set cannot be kept in the cache.
         """
+        kept = self._cache.get(record.sha256, record.num_bytes) if self._cache else None
+        if kept is not None and hashlib.sha256(kept).hexdigest() == record.sha256:
+            return kept
         content = self._bytes(record, record.offset, record.num_bytes)
         if hashlib.sha256(content).hexdigest() != record.sha256:
             raise self._damaged(record)
+        if self._cache:
+            self._cache.put(record.sha256, content)
         return content
 
     def verify(self, record: ClipRecord, label: str) -> None:
@@ -189,6 +203,8 @@ class ShardReader:
             raise self._damaged(record)
 
     def _bytes(self, record: ClipRecord, start: int, count: int) -> bytes:
+        if self._url:
+            return shard_range(self._url, record.shard, start, count)
         if record.shard not in self._descriptors:
             self._descriptors[record.shard] = self._opened(record)
         descriptor = self._descriptors[record.shard]
@@ -212,8 +228,8 @@ class ShardReader:
 
     def _damaged(self, record: ClipRecord) -> DataError:
         return DataError(
-            f"{self._root / record.shard}: clip {record.key} is damaged since it was written; "
-            "copy the data set again, or prepare it again with --overwrite"
+            f"{self._url or self._root}/{record.shard}: clip {record.key} is damaged since it was "
+            "written; copy the data set again, or prepare it again with --overwrite"
         )
 
     def close(self) -> None:
@@ -225,4 +241,4 @@ class ShardReader:
         self.close()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_root": self._root, "_descriptors": {}}
+        return vars(self) | {"_descriptors": {}}

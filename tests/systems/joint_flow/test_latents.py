@@ -1,6 +1,8 @@
 """The cache of joint_flow's latents: half precision, complete or resumable, damage noticed."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
@@ -45,6 +47,26 @@ def test_windows_and_their_mirror_images_are_kept(tmp_path):
     assert torch.equal(found[4][3], found[1][3].flip(-1))
     assert found[1][3].dtype == torch.float32
     assert verify_cache(tmp_path) == 6
+
+
+def test_processes_that_share_the_shards_make_what_one_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr("soundreel.systems.joint_flow.latents.SHARD_ROWS", 2)
+    whole, barrier = rows(make(tmp_path / "one")), threading.Barrier(2, timeout=60)
+    encoded = [0, 0]
+
+    def part(rank):
+        def encode(av):
+            encoded[rank] += av.batch_size
+            return av
+
+        shared = {"rank": rank, "world_size": 2, "barrier": barrier.wait}
+        return cache_latents(
+            encode, Windows(), tmp_path / "two", fingerprint="f", batch_size=2, **shared
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(same(rows(cached), whole) for cached in pool.map(part, range(2)))
+    assert encoded == [4, 2]
 
 
 def test_caches_of_older_releases_keep_loading(tmp_path):

@@ -93,6 +93,15 @@ def test_pictures_for_a_sound_keep_it(pipeline):
     assert np.array_equal(made.waveform, source.waveform)
 
 
+def test_a_clip_is_the_same_in_a_batch_of_1_and_of_3_but_for_rounding(pipeline):
+    together = pipeline.generate(count=3, seed=5, batch_size=3)
+    alone = pipeline.generate(count=3, seed=5, batch_size=1)
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one.frames.astype(int) - other.frames).max() <= 1
+        assert np.abs(one.waveform - other.waveform).max() <= 1e-4
+    assert np.abs(together[0].waveform - together[1].waveform).max() > 1e-3
+
+
 def test_going_on_begins_with_the_clip_and_depends_on_it(pipeline):
     first, second = clip(12, seed=1), clip(12, seed=2)
     longer, other = (pipeline.generate(after=past, duration_s=3)[0] for past in (first, second))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from soundreel.data.dataset import Sample
-from soundreel.data.latent_files import CACHE_FILE, LatentShard, write_rows
+from soundreel.data.latent_files import CACHE_FILE, LatentShards, shard_path, write_rows
 from soundreel.data.latents import Windows
 from soundreel.data.manifest import DataError
 from soundreel.errors import SoundreelError
@@ -73,6 +73,9 @@ def cache_latents(
     mirrored: bool = True,
     batch_size: int = 8,
     callback: Callable[[int, int], None] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] = lambda: None,
 ) -> "CachedLatents":
     """Encode every window once; what is done already is kept.
 
@@ -80,6 +83,8 @@ def cache_latents(
         fingerprint: of the networks and the data set; a cache is used for these only.
         mirrored: encode each window mirrored left to right as well, in the second half.
         callback: `callback(num_done, num_all)` after each batch.
+        rank, world_size: this process encodes every `world_size`-th shard from the rank-th on.
+        barrier: waits until all processes have come to it.
 
     Raises:
         DataError: the folder holds the latents of other networks or another data set.
@@ -99,13 +104,14 @@ def cache_latents(
             " remove this one"
         )
     count = len(windows) * copies
-    for first in range(0, count, SHARD_ROWS):
-        rows = range(first, min(first + SHARD_ROWS, count))
-        path = _shard(folder, first // SHARD_ROWS)
+    for shard in range(rank, -(-count // SHARD_ROWS), world_size):
+        rows = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count))
+        path = shard_path(folder, shard)
         if not path.is_file():
             _write_shard(path, encode, windows, rows, batch_size, callback)
         elif callback is not None:
             callback(rows.stop, count)
+    barrier()
     return CachedLatents(folder)
 
 
@@ -119,9 +125,9 @@ class CachedLatents(Dataset):
     def __init__(self, folder: Path) -> None:
         self._folder = Path(folder)
         self._count = int(_about(self._folder)["num_windows"])
-        if not _shard(self._folder, (self._count - 1) // SHARD_ROWS).is_file():
+        self._shards = LatentShards(self._folder, self._count, SHARD_ROWS)
+        if not all(path.is_file() for path in self._shards.paths):
             raise DataError(f"{folder}: caching was interrupted; start it again to complete it")
-        self._shards: dict[int, LatentShard] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -132,13 +138,7 @@ class CachedLatents(Dataset):
         Raises:
             DataError: they are damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a cache of {len(self)} windows")
-        number, row = divmod(index, SHARD_ROWS)
-        if number not in self._shards:
-            rows = min(SHARD_ROWS, len(self) - number * SHARD_ROWS)
-            self._shards[number] = LatentShard(_shard(self._folder, number), rows)
-        sample = self._shards[number].row(row)
+        sample = self._shards.row(index)
         return replace(sample, av=sample.av.map(Tensor.float))
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
@@ -256,10 +256,6 @@ def _maybe_mirrored(windows: Windows, number: int) -> Sample:
     if not copy:
         return sample
     return replace(sample, av=sample.av.replace("video", sample.av["video"].flip(-1)))
-
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"latents-{number:06d}.safetensors"
 
 
 def _about(folder: Path) -> dict[str, Any]:

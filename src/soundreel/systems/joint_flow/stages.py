@@ -220,7 +220,8 @@ class JointFlowRecipe(Recipe):
         """Return the latents of every window, encoded once."""
         windows, folder = self._windows[TRANSFORMER], self._run.out / "latents"
         about = {"data": windows.info.origin, "windows": len(windows)}
-        with self._run.parallel.main_first(), torch.no_grad():
+        parallel = self._run.parallel
+        with torch.no_grad():
             return cache_latents(
                 self._run.on_device(partial(encode_inner, encoder=video.linear, codec=audio)),
                 windows,
@@ -228,6 +229,9 @@ class JointFlowRecipe(Recipe):
                 fingerprint=fingerprint((video.linear, audio.encoder), about),
                 mirrored=self._config.data.flip_probability > 0,
                 callback=self._run.raise_if_stopped,
+                rank=parallel.rank,
+                world_size=parallel.world_size,
+                barrier=parallel.barrier,
             )
 
     def _preview(

@@ -182,14 +182,15 @@ def train(case, parallel, folder, source=None):
     return own, [{k: v for k, v in line.items() if "/" in k} for line in lines]
 
 
-def difference(lines, others):
-    """Return the largest one of losses, relative to their size."""
+def difference(lines, others, *, of_norm=False):
+    """Return the largest one of losses, relative to their size, or of the gradients' norms."""
     assert len(lines) == len(others) > 0
     worst = 0.0
     for line, other in zip(lines, others, strict=True):
         assert line.keys() == other.keys()
         for key, value in line.items():
-            worst = max(worst, abs(other[key] - value) / max(abs(value), 1e-3))
+            if key.endswith("grad_norm") == of_norm:
+                worst = max(worst, abs(other[key] - value) / max(abs(value), 1e-3))
     return worst
 
 
@@ -214,6 +215,7 @@ def compared(case):
         network = BUILD[case.partition(" ")[0]]()[0]
         network.load_state_dict(averages)  # as an ordinary one, under the names it always has
         found["loss"] = difference(lines, shared)
+        found["norm"] = difference(lines, shared, of_norm=True)
         found["weights"] = max(float((own[k] - averages[k]).abs().max()) for k in own)
         _, later = train(case, ALONE, f"{place}-to-one", OUT / f"{place}-two" / half)
         found["2 on 1"] = difference(lines[HALF:], later)

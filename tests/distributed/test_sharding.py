@@ -1,9 +1,9 @@
 """Networks of every system divided among two processes, against one that has them whole.
 
 Each step is of 8 clips in batches of two: four in one process, two in each of two. Compared are the
-losses and gradients' norms of all steps, relative to their size, also of runs that go on from half
-way with another number of processes, and the averaged weights, absolute; also the share of weights,
-moments and average that the first process holds.
+losses of all steps, relative to their size, also of runs that go on from half way with another
+number of processes, the gradients' norms, and the averaged weights, absolute; also the share of
+weights, moments and average that the first process holds.
 """
 
 import json
@@ -49,7 +49,8 @@ def check(seen):
         assert found["blocks"] == BLOCKS[case.partition(" ")[0]], case
         for name in ("loss", "2 on 1", "1 on 2"):
             assert found[name] <= 1e-5, (case, name)
-        assert found["weights"] <= 1e-3, case
+        assert found["norm"] <= 1e-4, case
+        assert found["weights"] <= 2e-3, case
         assert 0.5 <= found["held"] <= 0.53, case  # the first process has the rest of odd axes
 
 
@@ -65,7 +66,7 @@ def test_twenty_steps(tmp_path):
     seen = trained(tmp_path, 20, cases)
     for case, found in seen.items():
         numbers = " | ".join(
-            f"{found[name]:.1e}" for name in ("loss", "2 on 1", "1 on 2", "weights")
+            f"{found[name]:.1e}" for name in ("loss", "2 on 1", "1 on 2", "norm", "weights")
         )
         print(f"| {case} | {numbers} | {found['held']:.3f} |")
     check(seen)

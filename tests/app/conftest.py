@@ -1,6 +1,8 @@
 """A workshop with small untrained networks, and something to upload."""
 
+import gc
 import itertools
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -63,3 +65,31 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("uploads") / "video.mp4"
     Clip(frames, wave, Fraction(25), 16_000).save(path)
     return str(path)
+
+
+@pytest.fixture
+def address(workshop, tmp_path, monkeypatch):
+    """The page, served on loopback, with one megabyte as the largest upload."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    pytest.importorskip("gradio", reason="needs pip install 'soundreel[app]'")
+    from soundreel.app.examples import Examples
+    from soundreel.app.live import LiveFilms
+    from soundreel.app.page import build_page
+    from soundreel.app.server import serve
+
+    live = LiveFilms()
+    page = build_page(workshop, title="a test", examples=Examples(), live=live)
+    serve(
+        page,
+        host="127.0.0.1",
+        port=7960 + os.getpid() % 30,
+        upload_mb=workshop.limits.upload_mb,
+        folder=tmp_path,
+        live=live,
+        prevent_thread_lock=True,
+        quiet=True,
+    )
+    yield page.local_url
+    page.close()
+    gc.collect()  # what Gradio leaves open is to be found here, where its warnings are ignored

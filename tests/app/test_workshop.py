@@ -147,7 +147,7 @@ def test_frames_are_enlarged(workshop, video, tmp_path):
 def test_sync_is_measured_and_drawn(workshop, video):
     result, drawing = workshop.measure(video)
     assert result.offset_s == pytest.approx(0, abs=0.04)
-    assert drawing.read_text().startswith("<svg") or "<svg" in drawing.read_text()
+    assert drawing.startswith("<svg ")
 
 
 def test_what_is_too_much_is_refused_in_words(workshop, video, tmp_path, pipeline):

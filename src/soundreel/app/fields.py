@@ -1,5 +1,6 @@
 """Fields of the page: what visitors give and set, and where results are shown."""
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ Number = int | float
 
 MAX_SEED = 2**31 - 1
 ANY_CLASS = "any"
+DRAWN = "What starts in the picture (above) and in the sound (below), over time"
 MODALITIES: dict[str, Modality] = {
     "both": "both",
     "only the sound": "audio",
@@ -26,7 +28,7 @@ MODALITIES: dict[str, Modality] = {
 
 def upload_field(given: str, examples: list[Path]) -> gr.Component:
     """Return where a video or a sound is uploaded, with examples of it below."""
-    look: dict[str, Any] = {"show_label": False, "buttons": []}  # both would cover the picture
+    look: dict[str, Any] = {"show_label": False, "buttons": [], "elem_classes": ["upload"]}
     if given == "audio":
         upload = gr.Audio(label="Sound", type="filepath", sources=["upload", "microphone"], **look)
     else:
@@ -36,10 +38,15 @@ def upload_field(given: str, examples: list[Path]) -> gr.Component:
     return upload
 
 
-def condition_fields(pipeline: Pipeline) -> tuple[gr.Component, gr.Component]:
-    """Return a choice of the model's classes and a caption; nothing to see where it has none."""
+def condition_fields(pipeline: Pipeline, *, given: bool) -> tuple[gr.Component, gr.Component]:
+    """Return a choice of the model's classes and a caption; nothing to see where it has none.
+
+    Args:
+        given: whether video or audio is given, which says itself what it is: any class then.
+    """
     names, can_read = pipeline.class_names, "text" in pipeline.conditions
-    label = gr.Dropdown([ANY_CLASS, *names], value=names[0], label="Class") if names else gr.State()
+    choices = [ANY_CLASS, *names]
+    label = gr.Dropdown(choices, value=choices[not given], label="Class") if names else gr.State()
     text = gr.Textbox(label="Caption", info="Empty: anything.") if can_read else gr.State("")
     return label, text
 
@@ -137,11 +144,18 @@ def result_fields() -> list[gr.Component]:
                 show_label=False,
                 interactive=False,
                 buttons=[],  # they would cover the sheet's own text
+                elem_classes=["wide"],
                 alt_text="Frames over the spectrogram of their sound",
                 visible=False,
             ),
             gr.File(label="Download", interactive=False, visible=False),
         ]
+
+
+def drawing(svg: str) -> str:
+    """Return a drawing as HTML, apart from the page's own styles."""
+    data = b64encode(svg.encode()).decode()
+    return f"<img alt='{DRAWN}' src='data:image/svg+xml;base64,{data}'>"
 
 
 def shown(made: Made) -> tuple[Any, ...]:

@@ -73,7 +73,7 @@ def live_tab(workshop: Workshop, films: LiveFilms) -> None:
     pipeline = workshop.pipeline
     with gr.Row():
         with gr.Column(scale=1):
-            label, text = condition_fields(pipeline)
+            label, text = condition_fields(pipeline, given=False)
             with gr.Row():
                 play = gr.Button("Play", variant="primary")
                 stop = gr.Button("Stop")

@@ -6,10 +6,12 @@ import gradio as gr
 
 from soundreel.app.examples import Examples
 from soundreel.app.fields import (
+    DRAWN,
     MODALITIES,
     Number,
     condition_fields,
     conditions,
+    drawing,
     refusal,
     result_fields,
     seconds_field,
@@ -77,7 +79,7 @@ def _clip_tab(workshop: Workshop, page: gr.Blocks) -> None:
     pipeline = workshop.pipeline
     with gr.Row():
         with gr.Column(scale=1):
-            given = list(condition_fields(pipeline))
+            given = list(condition_fields(pipeline, given=False))
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=False)
         results = result_fields()
@@ -111,7 +113,7 @@ def _longer_tab(workshop: Workshop, examples: Examples) -> None:
             gr.Markdown("Go on from a clip, or leave this empty:")
             after = upload_field("video", examples.of("video"))
             modality = gr.Radio(list(MODALITIES), value="both", label="Go on with")
-            label, text = condition_fields(pipeline)
+            label, text = condition_fields(pipeline, given=False)
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=False)
         results = result_fields()
@@ -155,7 +157,7 @@ def _given_tab(workshop: Workshop, given: str, examples: Examples) -> None:
         with gr.Column(scale=1):
             upload = upload_field(given, examples.of(given))
             part = _part_fields(given, visible=workshop.makes_films)
-            label, text = condition_fields(pipeline)
+            label, text = condition_fields(pipeline, given=True)
             buttons = buttons_of("Make")
             seed, options = settings(pipeline.options, given=True)
         results = result_fields()
@@ -230,14 +232,12 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
             start = gr.Button("Measure", variant="primary")
         with gr.Column(scale=2):
             words = gr.Markdown()
-            drawing = gr.Image(
-                label="What starts in picture and sound", interactive=False, buttons=["fullscreen"]
-            )
+            picture = gr.HTML(elem_classes=["wide"])
 
     def run(upload: str | None) -> tuple[str, str]:
         if upload is None:
             raise refusal(CHOOSE)
-        result, picture = politely(lambda: workshop.measure(upload))
-        return result.in_words(), str(picture)
+        result, svg = politely(lambda: workshop.measure(upload))
+        return f"{result.in_words()}\n\n{DRAWN}:", drawing(svg)
 
-    start.click(run, [upload], [words, drawing], concurrency_limit=1, concurrency_id=QUEUE)
+    start.click(run, [upload], [words, picture], concurrency_limit=1, concurrency_id=QUEUE)

@@ -11,8 +11,16 @@ from starlette.responses import PlainTextResponse
 from soundreel.app.live import LiveFilms
 from soundreel.errors import SoundreelError
 
-CSS = "button[aria-label='Trim video to selection'] {display: none}"
-"""Hides what would fetch a program from elsewhere; the page's own fields choose a part."""
+CSS = """
+button[aria-label='Trim video to selection'],
+button[aria-label='Reset video to initial value'],
+button[aria-label='Remove this file'] {display: none}
+.upload .video-container {padding-top: 28px; box-sizing: border-box}
+.wide {overflow-x: auto !important}
+.wide img, .wide .image-container {width: 100%; min-width: 680px; max-width: none}
+"""
+"""Hides what fetches a program from elsewhere (the page's own fields choose a part) and what does
+nothing here; keeps the buttons of an upload above its picture; wide drawings scroll on a phone."""
 
 
 def serve(

@@ -241,8 +241,8 @@ class Workshop:
             large = self.upscaler.upscale_clip(clip, seed=seed, progress=work.step, **options)
         return keep_clip(self._new_folder(), large, f"{self.upscaler.scale} times as large")
 
-    def measure(self, upload: str) -> tuple[Sync, Path]:
-        """Return the sync of an uploaded video, and a drawing of what starts when.
+    def measure(self, upload: str) -> tuple[Sync, str]:
+        """Return the sync of an uploaded video, and a drawing of what starts when, as SVG.
 
         Raises:
             UploadError: the upload cannot be used, or is too short or too coarse to tell.
@@ -256,9 +256,8 @@ class Workshop:
                 curves = curves_of(open_stream(upload, self.limits.duration_s))
         except SyncError as error:
             raise UploadError(str(error)) from error
-        target = self._new_folder() / "timeline.svg"
-        target.write_text(standalone(curves_svg(curves, width=960, height=192)))
-        return sync_of_curves(curves.motion, curves.sound, curves.frame_rate), target
+        svg = standalone(curves_svg(curves, width=960, height=192))
+        return sync_of_curves(curves.motion, curves.sound, curves.frame_rate), svg
 
     def _check_uploads(
         self,

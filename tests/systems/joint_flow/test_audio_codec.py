@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from soundreel.systems.joint_flow.audio_codec import (
 from soundreel.systems.joint_flow.audio_objective import (
     AudioLossConfig,
     audio_codec_objective,
+    column_ripple,
     spectral_distance,
     spectral_features,
 )
@@ -51,11 +54,30 @@ def test_silence_is_constant_and_finite_on_the_way_in(small_codec):
 def test_magnitudes_below_the_gate_decode_to_exact_silence(small_codec):
     with torch.no_grad():
         small_codec.decoder.head.weight.zero_()
-        small_codec.decoder.head.bias[:501] = -5.0  # exp(-5) is below the gate
-        quiet = small_codec.decode(torch.zeros(1, 8, 6), torch.randn(1, 2, 32))
-        assert torch.equal(quiet, torch.zeros_like(quiet))
-        small_codec.decoder.head.bias[:501] = -4.0
-        assert small_codec.decode(torch.zeros(1, 8, 6), torch.randn(1, 2, 32)).abs().max() > 0
+        small_codec.decoder.gains.weight.zero_()
+        noise = torch.randn(1, *small_codec.noise_shape(8))
+        for loud in (small_codec.decoder.head.bias[:501], small_codec.decoder.gains.bias):
+            small_codec.decoder.head.bias[:501] = -5.0  # exp(-5) is below the gate
+            small_codec.decoder.gains.bias.fill_(-5.0)
+            quiet = small_codec.decode(torch.zeros(1, 8, 6), noise)
+            assert torch.equal(quiet, torch.zeros_like(quiet))
+            loud.fill_(-4.0)
+            assert small_codec.decode(torch.zeros(1, 8, 6), noise).abs().max() > 0
+
+
+def test_noise_is_white_within_the_bands_whatever_the_columns_rate(small_codec):
+    """The filtered noise alone: as loud at every place within a hop."""
+    decoder = copy.deepcopy(small_codec.decoder)
+    for parameter in decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    size = decoder.config.fft_size // 2 + 1
+    torch.nn.init.constant_(decoder.head.bias[:size], -9.0)  # no tone
+    torch.nn.init.constant_(decoder.gains.bias, 0.0)
+    noise = torch.randn(8, 250, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sound = decoder(torch.zeros(8, 64, 6), noise)[:, 1000:-1000]
+    power = sound.reshape(8, -1, 250).square().mean((0, 1))
+    assert float(power.std() / power.mean()) < 0.08  # its standard error is 0.03
 
 
 def test_the_decoders_noise_is_heard(small_codec):
@@ -80,7 +102,7 @@ def test_a_sample_depends_on_the_latents_within_the_receptive_field_only(small_c
 
 @torch.no_grad()
 def test_a_stream_of_any_pieces_is_the_same_bit_for_bit(small_codec):
-    latents, noise = torch.randn(1, 13, 4, 6), torch.randn(1, 13, 2, 16)
+    latents, noise = torch.randn(1, 13, 4, 6), torch.randn(1, 13, 250, 16)
 
     def streamed(sizes):
         stream = AudioStream(small_codec, 4)
@@ -136,3 +158,13 @@ def test_sizes_that_do_not_fit_are_refused():
         AudioCodecConfig(hop_length=300)
     with pytest.raises(ValueError, match="even multiple"):
         AudioCodecConfig(fft_size=1250)
+
+
+def test_ripple_is_half_the_depth_of_what_changes_at_the_columns_rate():
+    noise = torch.randn(4, 64_000, generator=torch.Generator().manual_seed(0))
+    turn = 2 * torch.pi * torch.arange(64_000) / 250
+    rippled = noise * (1 + 0.3 * turn.cos()).sqrt()
+    assert column_ripple(noise, 250).abs().max() < 0.03  # by chance
+    found = column_ripple(0.01 * rippled, 250)
+    assert torch.allclose(found[:, 0].mean().real, torch.tensor(0.15), atol=0.02)
+    assert found[:, 1].mean().abs() < 0.03

@@ -13,10 +13,10 @@ from soundreel.systems.joint_flow.video_decoder import VideoDecoder
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 
 COUNTS = {
-    presets.tiny: (18_804, 92_586, 69_408),
-    presets.scenes: (4_009_440, 5_990_682, 9_210_880),
-    presets.small: (4_009_440, 5_990_682, 21_679_680),
-    presets.large: (27_068_864, 46_207_390, 515_921_920),
+    presets.tiny: (18_804, 93_906, 69_408),
+    presets.scenes: (4_009_440, 6_022_782, 9_210_880),
+    presets.small: (4_009_440, 6_022_782, 21_679_680),
+    presets.large: (27_068_864, 46_271_490, 515_921_920),
 }
 """Parameters of video decoder, audio codec and transformer (for eleven classes)."""
 

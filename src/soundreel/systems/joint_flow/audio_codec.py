@@ -1,10 +1,13 @@
 """Audio codec: a log-mel encoder, and a decoder that draws noise and ends in an inverse STFT.
 
-One latent covers one video frame. The decoder turns a latent into magnitudes and phases in a single
-pass; noise channels let it answer rain or fire with noise of the right colour, not with an average.
+One latent covers one video frame. In a single pass the decoder turns latents into magnitudes and
+phases and into the gains of white noise: rain or fire is answered with noise of the right colour,
+not with an average.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundreel.audio.mel import MelConfig, mel_filterbank
-from soundreel.audio.stft import hann_window, stft_magnitude
+from soundreel.audio.stft import hann_window, stft, stft_magnitude
 from soundreel.nn.linear import Linear
 
 GATE = 0.01
@@ -34,7 +37,7 @@ class AudioCodecConfig:
         encoder_depth: blocks before and after the encoder's reduction in time.
         decoder_depth: blocks of the decoder at the rate of the latents and at that of the columns.
         expansion: of the channels inside a block.
-        noise_channels: standard normal channels added at the rate of the columns.
+        noise_channels: samples of each hop of the noise that the decoder's blocks see.
     """
 
     sample_rate: int = 16_000
@@ -95,7 +98,7 @@ class AudioCodec(nn.Module):
     def decode(
         self,
         latents: Float[Tensor, "batch latent dim"],
-        noise: Float[Tensor, "batch noise_channels column"],
+        noise: Float[Tensor, "batch hop column"],
     ) -> Float[Tensor, "batch sample"]:
         """Return the waveform of latents; `noise` is standard normal (see `noise_shape`)."""
         return self.decoder(latents, noise)
@@ -112,8 +115,11 @@ class AudioCodec(nn.Module):
         return latents, [self.decode(noisy, noise) for noise in noises]
 
     def noise_shape(self, num_latents: int) -> tuple[int, int]:
-        """Return the shape of the noise that `num_latents` latents need, without the batch."""
-        return self.config.noise_channels, num_latents * self.config.columns_per_latent
+        """Return the shape of the noise that `num_latents` latents need, without the batch.
+
+        It is one sample of noise for each of the waveform, a column a hop.
+        """
+        return self.config.hop_length, num_latents * self.config.columns_per_latent
 
 
 class AudioEncoder(nn.Module):
@@ -144,7 +150,8 @@ class AudioDecoder(nn.Module):
     """ConvNeXt blocks at the rate of the latents, then with noise at that of the columns.
 
     Source:
-        Siuzdak 2023 (Vocos): the inverse-STFT head. Gritsenko et al. 2020: the noise input.
+        Siuzdak 2023 (Vocos): the inverse-STFT head. Gritsenko et al. 2020: the noise input. Engel
+        et al. 2020 (DDSP): filtered noise, which has no trace of the columns' rate.
     """
 
     def __init__(self, config: AudioCodecConfig) -> None:
@@ -159,17 +166,43 @@ class AudioDecoder(nn.Module):
         self.fine = _blocks(fine, width, config.expansion)
         self.norm = nn.LayerNorm(width)
         self.head = Linear(width, config.fft_size + 2)
+        self.gains = Linear(width, config.num_mels)
+        nn.init.zeros_(self.gains.weight)
+        nn.init.constant_(self.gains.bias, math.log(2 * GATE))
 
     def forward(
         self,
         latents: Float[Tensor, "batch latent dim"],
-        noise: Float[Tensor, "batch noise_channels column"],
+        noise: Float[Tensor, "batch hop column"],
     ) -> Float[Tensor, "batch sample"]:
         x = self.enlarge(self.coarse(self.conv_in(latents.transpose(1, 2))))
-        x = self.fine(x + self.noise_in(noise))
-        log_magnitude, phase = self.head(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
-        magnitude = functional.relu(log_magnitude.clamp(max=6).exp() - GATE)
-        return overlap_add(torch.polar(magnitude, phase), self.config.hop_length)
+        x = self.fine(x + self.noise_in(noise[:, : self.config.noise_channels]))
+        x = self.norm(x.transpose(1, 2))
+        log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
+        gains = _gated(self.gains(x).float()) @ band_shares(self.config.mel).to(x.device)
+        spectrum = torch.polar(_gated(log_magnitude), phase) + gains * self._white(noise)
+        return overlap_add(spectrum, self.config.hop_length)
+
+    def _white(self, noise: Float[Tensor, "batch hop column"]) -> Tensor:
+        """Return the noise's spectrum, `batch column frequency`, of variance 1."""
+        size, hop = self.config.fft_size, self.config.hop_length
+        with torch.autocast(noise.device.type, enabled=False):
+            waveform = noise.float().transpose(1, 2).flatten(1)
+            spectrum = stft(waveform, fft_size=size, hop_length=hop).transpose(1, 2)
+        return spectrum / math.sqrt(3 / 8 * size)  # the sum of the squared window
+
+
+def _gated(log_magnitude: Tensor) -> Tensor:
+    """Return magnitudes, of which those below `GATE` are exactly 0."""
+    return functional.relu(log_magnitude.clamp(max=6).exp() - GATE)
+
+
+@cache
+@torch.inference_mode(mode=False)  # what is kept must also serve training
+def band_shares(mel: MelConfig) -> Float[Tensor, "mel frequency"]:
+    """Return each band's share in every frequency; shares add up to 1, or to 0 beyond the bands."""
+    bank = mel_filterbank(mel)
+    return bank / bank.sum(0).clamp(min=1e-6)
 
 
 class ConvNeXtBlock(nn.Module):

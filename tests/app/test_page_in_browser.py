@@ -329,8 +329,6 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(held, address, chromium):
         photograph(tab, "phone-working")
         finger, shown = button.bounding_box(), told.bounding_box()
         assert abs(shown["y"] - finger["y"]) < 200, "progress is where the finger is"
-        bar = tab.locator(".progress-bar-wrap").first.bounding_box()
-        assert shown["y"] + shown["height"] <= bar["y"], "and its words are not under its bar"
         held.gate.set()
         tab.get_by_text("seed 0").first.wait_for()
 

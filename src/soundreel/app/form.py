@@ -74,12 +74,11 @@ class Form:
 def buttons_of(start: str) -> tuple[gr.Button, gr.Button, gr.Button, gr.Markdown]:
     """Return the buttons that start, take another seed and cancel, and where progress is shown."""
     begin = gr.Button(start, variant="primary")
-    # Progress is shown here, where the finger is, also on a phone; text would lie under it.
-    status = gr.Markdown(min_height=84)
+    # Progress covers this line: it is where the finger is, also on a phone.
+    status = gr.Markdown("One request at a time; *Cancel* takes yours back.", min_height=56)
     with gr.Row():
         again = gr.Button("Again with another seed", size="md", scale=5, min_width=200)
         stop = gr.Button("Cancel", size="md", scale=2, min_width=80)
-    gr.Markdown("One request at a time; *Cancel* takes yours back.")
     return begin, again, stop, status
 
 

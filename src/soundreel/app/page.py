@@ -231,7 +231,7 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
             upload = upload_field("video", examples.of("video"))
             start = gr.Button("Measure", variant="primary")
         with gr.Column(scale=2):
-            words = gr.Markdown(min_height=84)
+            words = gr.Markdown()
             picture = gr.HTML(elem_classes=["wide"])
 
     def run(upload: str | None) -> tuple[str, str]:
@@ -240,11 +240,4 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
         result, svg = politely(lambda: workshop.measure(upload))
         return f"{result.in_words()}\n\n{DRAWN}:", drawing(svg)
 
-    start.click(
-        run,
-        [upload],
-        [words, picture],
-        concurrency_limit=1,
-        concurrency_id=QUEUE,
-        show_progress_on=[words],
-    )
+    start.click(run, [upload], [words, picture], concurrency_limit=1, concurrency_id=QUEUE)

@@ -16,13 +16,11 @@ button[aria-label='Trim video to selection'],
 button[aria-label='Reset video to initial value'],
 button[aria-label='Remove this file'] {display: none}
 .upload .video-container {padding-top: 28px; box-sizing: border-box}
-.meta-text-center {transform: none !important}
 .wide {overflow-x: auto !important}
 .wide img, .wide .image-container {width: 100%; min-width: 680px; max-width: none}
 """
 """Hides what fetches a program from elsewhere (the page's own fields choose a part) and what does
-nothing here; keeps the buttons of an upload above its picture, and the words of a progress above
-its bar; wide drawings scroll on a phone."""
+nothing here; keeps the buttons of an upload above its picture; wide drawings scroll on a phone."""
 
 
 def serve(

@@ -108,13 +108,6 @@ class VideoEncoder(nn.Module):
             self.register_buffer(f"{name}_scale", torch.ones(dim))
             self.register_buffer(f"{name}_deviation", torch.ones(dim))
 
-    @property
-    def deviation(self) -> Float[Tensor, "token dim"]:
-        """Return standard deviation of every number of a group's latents."""
-        detail = self.get_buffer("detail_deviation").repeat(4)
-        layout = self.get_buffer("layout_deviation")
-        return torch.stack([detail] * (self.config.num_tokens - 1) + [layout])
-
     def encode(
         self, frames: Float[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch group token dim"]:

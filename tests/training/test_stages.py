@@ -18,6 +18,7 @@ from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import TrainingLoss
 from soundreel.training.run import StageWork
 from soundreel.training.stages import Recipe, train_stages
+from soundreel.training.trackers import read_log
 from soundreel.types import AV
 
 
@@ -194,6 +195,31 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     with locked(tmp_path / "run"), pytest.raises(FolderInUseError, match="in use by process"):
         run_toy(tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_stage_shorter_than_a_step_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError) as told:
+        run_toy(tmp_path / "run", toy_config(total_samples=3))
+    assert "stage first: total_samples 3 is less than global_batch_size 4" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rate_that_is_never_reached_is_said_once_a_stage(tmp_path, caplog):
+    assert run_toy(tmp_path / "run", toy_config(warmup_samples=12, decay_samples=4))
+    assert "never reaches" not in caplog.text
+    assert run_toy(tmp_path / "short", toy_config(warmup_samples=12, decay_samples=8))
+    assert caplog.text.count("never reaches 0.01: warmup_samples 12 and decay_samples 8") == 2
+
+
+def test_fewer_windows_than_a_batch_are_drawn_again_and_the_last_step_is_logged(tmp_path):
+    config = toy_config(global_batch_size=8, micro_batch_size=8, log_every=1000)
+    assert config.first.global_batch_size > len(ToyWindows())
+    assert run_toy(tmp_path / "run", config)
+    for stage in ("first", "second"):
+        (line,) = read_log(tmp_path / "run" / stage / "log.jsonl")
+        assert line["samples"] == 16
+        assert line["time_left_s"] == 0
 
 
 def test_recomputation_that_has_no_effect_is_refused(tmp_path):

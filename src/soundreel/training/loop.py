@@ -54,7 +54,8 @@ class TrainConfig:
             in place of keeping all in each; an adversary stays whole.
         compile: run the networks through `torch.compile`.
         checkpoint_activations: recompute activations in the backward pass; less memory, more time.
-        *_every: samples between log lines, checkpoints and previews (0: no previews).
+        *_every: samples between log lines, checkpoints and previews (0: no previews); the last step
+            has a line.
         keep_checkpoints: how many of them to keep.
         seed: of initial weights, data order, noise and dropout.
         num_threads: CPU threads; 0 leaves PyTorch's choice.
@@ -191,7 +192,7 @@ def fit(
             def due(every: int, before: int = before, now: int = samples_seen) -> bool:
                 return every > 0 and now // every > before // every
 
-            if is_main and due(config.log_every):
+            if is_main and (due(config.log_every) or samples_seen >= config.total_samples):
                 line = meters.flush(learning_rate=rate)
                 for tracker in trackers or ():
                     tracker(line)

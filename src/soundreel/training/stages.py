@@ -9,6 +9,7 @@ also when it was told to stop, and may be trained on after its end.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +34,8 @@ from soundreel.training.run_folder import (
     with_precision,
 )
 from soundreel.training.signals import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 class Recipe:
@@ -83,8 +86,8 @@ def train_stages(
 
     Raises:
         ConfigError: `out` holds another run, a stage is asked for that there is not or whose
-            predecessor is missing, or a batch does not divide among the processes. Nothing has been
-            written then.
+            predecessor is missing, a stage is shorter than a step, or a batch does not divide among
+            the processes. Nothing has been written then.
         FolderInUseError: another run is under way in `out`.
     """
     trained = [stage for stage in stages if stage.total_samples]
@@ -141,6 +144,18 @@ def _check(stage: Stage, train: TrainConfig, run: Run) -> None:
         train.grad_accum_steps(run.parallel.world_size)
     except ValueError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from None
+    total, batch = train.total_samples, train.global_batch_size
+    if total < batch:
+        raise ConfigError(
+            f"stage {stage.name}: total_samples {total} is less than global_batch_size {batch}, the"
+            " clips of one step; raise the first or lower the second"
+        )
+    if train.warmup_samples + train.decay_samples > total and run.parallel.is_main:
+        logger.warning(
+            "stage %s: its learning rate never reaches %g: warmup_samples %d and decay_samples %d"
+            " are more than total_samples %d",
+            stage.name, train.learning_rate, train.warmup_samples, train.decay_samples, total,
+        )  # fmt: skip
     if train.lora.rank and run.init is None:
         raise ConfigError(
             f"stage {stage.name}: lora.rank adapts a trained network; name its model with --init"

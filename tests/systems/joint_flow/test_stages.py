@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,10 +18,11 @@ from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.data.scenes.render import RenderOptions, render_clip
+from soundreel.errors import SoundreelError
 from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
-from soundreel.systems.joint_flow.stages import spread, train_joint_flow
+from soundreel.systems.joint_flow.stages import spread, train_joint_flow, windows_of
 from soundreel.training.state import list_checkpoints
 from soundreel.training.trackers import read_log
 
@@ -191,6 +193,30 @@ def test_a_stage_without_its_predecessor_is_refused_before_anything_is_written(d
     with pytest.raises(ConfigError, match="needs video_codec"):
         train_joint_flow(micro(), data, tmp_path / "run", stages=["transformer"])
     assert not (tmp_path / "run").exists()
+
+
+def test_epochs_are_windows_of_each_stage(data, tmp_path):
+    config = micro()
+    counts = {stage: len(windows) for stage, windows in windows_of(config, data).items()}
+    assert counts["audio_codec"] > counts["transformer"] > 0
+    train = replace(config.audio.train, total_samples=0, epochs=2.0, global_batch_size=1000)
+    config = replace(config, audio=replace(config.audio, train=train))
+    said = f"stage audio_codec: total_samples {2 * counts['audio_codec']} is less"
+    with pytest.raises(ConfigError, match=said):
+        train_joint_flow(config, data, tmp_path / "run")
+
+
+def test_a_picture_that_never_changes_ends_in_one_line(tmp_path):
+    """The linear codec has no directions to fit: said by the stage, with what to do."""
+    (tmp_path / "videos").mkdir()
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 32_000)).astype(np.float32)
+    grey = np.full((20, 32, 32, 3), 100, np.uint8)
+    Clip(grey, sound, Fraction(10), 16_000).save(tmp_path / "videos" / "still.mkv")
+    prepare_dataset(tmp_path / "videos", tmp_path / "data", PrepareOptions(height=32, width=32))
+    with pytest.raises(SoundreelError) as told:
+        train_joint_flow(micro(), tmp_path / "data", tmp_path / "run", stages=["video_codec"])
+    assert "train on more clips" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_spread_indices_reach_from_the_first_to_the_last():

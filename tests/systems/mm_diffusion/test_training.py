@@ -225,6 +225,14 @@ def test_data_of_another_size_stops_before_anything_is_written(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_epochs_are_windows_of_the_data_set(data, tmp_path):
+    """Three clips of nine windows; nothing is written of a budget that makes no step."""
+    config = micro_config(total_samples=0, epochs=2.0, global_batch_size=100)
+    with pytest.raises(ConfigError, match="stage unet: total_samples 54 is less than"):
+        train_mm_diffusion(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_bfloat16_and_recomputation_train(data, tmp_path):
     config = micro_config(precision="bfloat16", checkpoint_activations=True, total_samples=4)
     assert train_mm_diffusion(config, data, tmp_path / "run")

@@ -125,6 +125,12 @@ def test_a_run_is_not_mixed_with_another(tmp_path, data):
         train_super_resolution(run_config(learning_rate=2e-3), data, tmp_path / "run", resume=True)
 
 
+def test_epochs_are_frames_of_the_data_set(tmp_path, data):
+    config = run_config(total_samples=0, epochs=2.0, global_batch_size=100)
+    with pytest.raises(ConfigError, match=r"stage super_resolution: total_samples 24 is less"):
+        train_super_resolution(config, data, tmp_path / "run")
+
+
 def test_a_data_set_of_another_size_is_named(tmp_path, data):
     config = replace(run_config(), network=replace(NETWORK, size=64))
     with pytest.raises(ValueError, match="frames of 32x32, the network learns to make 64x64"):

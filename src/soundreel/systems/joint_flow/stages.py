@@ -25,7 +25,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
-from soundreel.data.dataset import training_windows
+from soundreel.data.dataset import PreparedDataset, training_windows
 from soundreel.protocols import Stage, Tracker
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
 from soundreel.systems.joint_flow.audio_objective import audio_codec_objective
@@ -44,6 +44,7 @@ from soundreel.systems.joint_flow.video_decoder import VideoCodecConfig, VideoDe
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder, VideoEncoderConfig
 from soundreel.systems.joint_flow.video_objective import video_decoder_objective
 from soundreel.systems.joint_flow.watch import partners, watch
+from soundreel.training.epochs import in_samples
 from soundreel.training.loop import TrainConfig
 from soundreel.training.previews import save_preview
 from soundreel.training.run import COMPONENT, Run, StageWork
@@ -64,9 +65,9 @@ def train_configs(config: JointFlowConfig) -> dict[str, TrainConfig]:
 
 
 def stages_of(config: JointFlowConfig) -> tuple[Stage, ...]:
-    """Return all stages in order."""
+    """Return all stages in order; 1 sample stands for epochs until the data set is known."""
     return tuple(
-        Stage(name=name, total_samples=train.total_samples, folder=name, component=name)
+        Stage(name=name, total_samples=train.total_samples or 1, folder=name, component=name)
         for name, train in train_configs(config).items()
     )
 
@@ -95,6 +96,13 @@ def train_joint_flow(
         ConfigError, FolderInUseError: see `train_stages`.
         DataError, ValueError: the data set does not fit the configuration.
     """
+    counts = {stage: len(windows) for stage, windows in windows_of(config, data).items()}
+    config = replace(
+        config,
+        video=in_samples(config.video, counts[VIDEO]),
+        audio=in_samples(config.audio, counts[AUDIO]),
+        transformer=in_samples(config.transformer, counts[TRANSFORMER]),
+    )
     return train_stages(
         config,
         out,
@@ -110,21 +118,26 @@ def train_joint_flow(
     )
 
 
+def windows_of(config: JointFlowConfig, data: Path) -> dict[str, PreparedDataset]:
+    """Return the windows of the data set that each stage learns from."""
+    num_frames = {
+        VIDEO: (config.video.num_groups + 1) * HOP,
+        AUDIO: config.audio.num_frames,
+        TRANSFORMER: config.clip.num_frames + 2 * HOP,
+    }
+    return {
+        stage: training_windows(data, replace(config.clip, num_frames=count), config.data)
+        for stage, count in num_frames.items()
+    }
+
+
 class JointFlowRecipe(Recipe):
     """Builds single stages; each finds what it needs in the folders of those before it."""
 
     def __init__(self, config: JointFlowConfig, data: Path, run: Run) -> None:
         self._config = config
         self._run = run
-        num_frames = {
-            VIDEO: (config.video.num_groups + 1) * HOP,
-            AUDIO: config.audio.num_frames,
-            TRANSFORMER: config.clip.num_frames + 2 * HOP,
-        }
-        self._windows = {
-            stage: training_windows(data, replace(config.clip, num_frames=count), config.data)
-            for stage, count in num_frames.items()
-        }
+        self._windows = windows_of(config, data)
         self._classes = tuple(self._windows[TRANSFORMER].info.classes)
 
     def begin(self, stage: str) -> StageWork[Any]:

@@ -9,6 +9,7 @@ from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.systems.mm_diffusion.objective import mm_diffusion_objective
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline, MMDiffusionSettings
+from soundreel.training.epochs import in_samples
 from soundreel.training.previews import save_preview
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe, train_stages
@@ -17,8 +18,8 @@ STAGE = "unet"
 
 
 def stages_of(config: MMDiffusionConfig) -> tuple[Stage, ...]:
-    """Return the single stage, whose folder is that of the run."""
-    return (Stage(name=STAGE, total_samples=config.train.total_samples, component=STAGE),)
+    """Return the single stage, whose folder is that of the run; 1 sample stands for epochs."""
+    return (Stage(name=STAGE, total_samples=config.train.total_samples or 1, component=STAGE),)
 
 
 def train_mm_diffusion(
@@ -41,6 +42,7 @@ def train_mm_diffusion(
         ConfigError, FolderInUseError: see `train_stages`.
         DataError, ValueError: the data set does not fit the configuration.
     """
+    config = in_samples(config, len(training_windows(data, config.clip, config.data)))
     return train_stages(
         config,
         out,

@@ -27,13 +27,16 @@ from soundreel.systems.super_resolution.pipeline import (
     SuperResolutionPipeline,
     UpscaleConfig,
 )
+from soundreel.training.epochs import in_samples
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe, train_stages
 
 
 def stages_of(config: SuperResolutionRunConfig) -> tuple[Stage, ...]:
-    """Return the single stage, whose folder is that of the run."""
-    return (Stage(name=COMPONENT, total_samples=config.train.total_samples, component=COMPONENT),)
+    """Return the single stage, whose folder is that of the run; 1 sample stands for epochs."""
+    return (
+        Stage(name=COMPONENT, total_samples=config.train.total_samples or 1, component=COMPONENT),
+    )
 
 
 def train_super_resolution(
@@ -59,6 +62,7 @@ def train_super_resolution(
         ConfigError, FolderInUseError: see `train_stages`.
         DataError, ValueError: the data set does not fit the configuration.
     """
+    config = in_samples(config, len(_frames(config, data, config.data.split)))
     return train_stages(
         config,
         out,

@@ -95,11 +95,11 @@ def test_rotated_scores_depend_on_the_difference_of_the_times_alone():
 def test_half_of_the_heads_prefer_the_same_moment(network):
     clock = network._clock(3, torch.zeros(1))
     assert isinstance(clock, Clock)
-    assert clock.bias[:2].abs().max() == 0
+    assert clock.bias[0, :2].abs().max() == 0
     # From the layout of group 0 (time 0) to that of group 2 (0.5 s), 16 and 8 a second.
-    assert clock.bias[2:, 4, 14].tolist() == pytest.approx([-8.0, -4.0])
+    assert clock.bias[0, 2:, 4, 14].tolist() == pytest.approx([-8.0, -4.0])
     # The four sounds of a group lie around its middle.
-    assert clock.bias[2, 4, 15:19].tolist() == pytest.approx(
+    assert clock.bias[0, 2, 4, 15:19].tolist() == pytest.approx(
         [-16 * 0.09375, -16 * 0.03125, -16 * 0.03125, -16 * 0.09375]
     )
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Literal
 
 from soundreel.config import DataConfig, PreviewConfig
+from soundreel.device import PRECISIONS
 from soundreel.errors import SoundreelError
 from soundreel.protocols import option
 from soundreel.systems.joint_flow.audio_codec import AudioCodecConfig
@@ -88,6 +89,12 @@ class JointFlowOptions:
     )
     shift: float = option(
         1.5, "Above 1, more of the steps are spent where there is much noise.", low=0.1, high=10
+    )
+    precision: str = option(
+        "auto",
+        "Precision of the networks; auto measures which one is faster.",
+        choices=PRECISIONS,
+        on_page=False,
     )
 
 

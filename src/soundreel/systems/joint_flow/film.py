@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundreel.clip import Clip
+from soundreel.device import autocast
 from soundreel.diffusion.noise import derived_seed
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.lapped import HOP, with_margins
@@ -53,11 +54,19 @@ class FilmDecoder:
     Args:
         seeds: one for each clip, of the audio decoder's noise.
         skip: frames to leave out at the beginning.
+        precision: of the networks, see `autocast`.
     """
 
     def __init__(
-        self, video: VideoDecoder, audio: AudioCodec, seeds: Sequence[int], skip: int = 0
+        self,
+        video: VideoDecoder,
+        audio: AudioCodec,
+        seeds: Sequence[int],
+        skip: int = 0,
+        *,
+        precision: str = "auto",
     ) -> None:
+        self._precision, self._device = precision, video.linear.get_buffer("layout_mean").device
         self._video, self._audio = VideoStream(video), AudioStream(audio, HOP)
         self._generators = [torch.Generator().manual_seed(derived_seed(seed, 1)) for seed in seeds]
         self._noise_shape = audio.noise_shape(HOP)
@@ -73,17 +82,19 @@ class FilmDecoder:
             latents: as the codecs give them; a modality that is absent is not decoded.
         """
         done = AV(None, None)
-        if latents.video is not None:
-            done = done.replace("video", self._video.push(latents.video))
-        if latents.audio is not None:
-            noise = self._noise(latents.audio)
-            done = done.replace("audio", self._audio.push(latents.audio, noise))
+        with autocast(self._device, self._precision):
+            if latents.video is not None:
+                done = done.replace("video", self._video.push(latents.video))
+            if latents.audio is not None:
+                noise = self._noise(latents.audio)
+                done = done.replace("audio", self._audio.push(latents.audio, noise))
         self._hold(done)
         return self._aligned(latents.present)
 
     def finish(self, present: Sequence[str]) -> AV | None:
         """Return the rest; the last group goes on as it is."""
-        self._hold(AV(self._video.finish(), self._audio.finish()))
+        with autocast(self._device, self._precision):
+            self._hold(AV(self._video.finish(), self._audio.finish()))
         return self._aligned(present)
 
     def _noise(self, latents: Tensor) -> Tensor:

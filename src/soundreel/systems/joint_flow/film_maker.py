@@ -104,7 +104,7 @@ class FilmMaker:
         """
         past = self._rows(film.past, len(seeds)) if film.past.present else None
         skip = 0 if past is None else past.tensors[0].shape[1] * HOP
-        decoder = FilmDecoder(self.video, self.audio, seeds, skip)
+        decoder = FilmDecoder(self.video, self.audio, seeds, skip, precision=options.precision)
         if past is not None:
             decoder.push(self.transformer.restored(past))
         steps = count(1)
@@ -163,7 +163,8 @@ class FilmMaker:
             lambda x: x[:, 1 : length // HOP]
         )
         latents = self._filled(first, last, hops + 1, seed, label, options)
-        decoder = FilmDecoder(self.video, self.audio, [seed], first["video"].shape[1] * HOP)
+        skip = first["video"].shape[1] * HOP
+        decoder = FilmDecoder(self.video, self.audio, [seed], skip, precision=options.precision)
         pieces = [decoder.push(latents), decoder.finish(latents.present)]
         (whole,) = clips_of([piece for piece in pieces if piece is not None], self.clip)
         return whole.cut(0, num_frames / rate)

@@ -166,7 +166,7 @@ class JointFlowPipeline(Films):
             seed: of the audio decoder's noise; clip i has that of `seed + i`.
         """
         seeds = range(seed, seed + latents.batch_size)
-        decoder = FilmDecoder(self.video, self.audio, seeds)
+        decoder = FilmDecoder(self.video, self.audio, seeds, precision=self.options.precision)
         pieces = [decoder.push(latents), decoder.finish(latents.present)]
         return clips_of([piece for piece in pieces if piece is not None], self.clip)
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from soundreel.device import autocast
 from soundreel.diffusion.flow import (
     correlated_noise,
     flow_sampler,
@@ -82,13 +83,14 @@ def sample_groups(
 
     def answer(scaled: AV, at: AV) -> AV:
         at = at.map(lambda t: t.clamp(EDGE, 1 - EDGE))
-        asked = transformer(scaled, at, label)
         if not guided:
-            return asked
+            return transformer(scaled, at, label)
         own, other = linear_velocity(at, deviation), linear_velocity(at, any_deviation)
         xt, apart = scaled / own.input_scale, mean - any_mean
         shifted = interpolate(apart, xt.map(torch.zeros_like), at) + xt
-        unasked = transformer(shifted * other.input_scale, at, none)
+        both = scaled.map(lambda *x: torch.cat(x), shifted * other.input_scale)
+        answers = transformer(both, at.map(lambda t: t.repeat(2, 1)), torch.cat([label, none]))
+        asked, unasked = (answers.map(lambda x, k=k: x.chunk(2)[k]) for k in (0, 1))
         velocity = other.slope * shifted + other.error * unasked + apart
         return guided_output(
             asked,
@@ -100,7 +102,8 @@ def sample_groups(
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)
     start = interpolate(known - mean, noise, level)
-    made = flow_sampler(answer, start, path, deviation, callback=callback) + mean
+    with autocast(label.device, options.precision):  # around all steps: weights are cast once
+        made = flow_sampler(answer, start, path, deviation, callback=callback) + mean
     return made.map(lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level)
 
 

@@ -56,6 +56,7 @@ class Renamed:
     whitening: float = 0.5
     inner: Inner
     old_keys: ClassVar[Mapping[str, str | None]] = {"evening": "whitening", "freeze": None}
+    removed: ClassVar[Mapping[str, Any]] = {"passes": "one", "phase": {"enabled": False}}
 
 
 def test_a_configuration_survives_json():
@@ -139,6 +140,28 @@ def test_a_setting_without_effect_is_refused_in_what_people_write(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("freeze: true")
     with pytest.raises(ConfigError, match="freeze has no effect; leave it out"):
+        merge_file(Renamed(inner=Inner()), path)
+
+
+def test_a_removed_option_is_read_where_it_was_off_and_named_where_it_was_on(tmp_path):
+    off = {"inner": {}, "passes": "one", "phase": {"enabled": False, "rate": 3}}
+    assert config_from_json(Renamed, off, "old.json") == Renamed(inner=Inner())
+    for changes, named in (
+        (
+            {"passes": "two"},
+            "passes is an option that was removed: 'one' is still read, 'two' needs",
+        ),
+        (
+            {"phase": {"enabled": True}},
+            "phase is an option that was removed: {'enabled': False} is",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"^old\.json: {named}") as caught:
+            config_from_json(Renamed, off | changes, "old.json")
+        assert "\n" not in str(caught.value)
+    path = tmp_path / "mine.yaml"
+    path.write_text("passes: one")
+    with pytest.raises(ConfigError, match="passes is no longer an option; leave it out"):
         merge_file(Renamed(inner=Inner()), path)
 
 

@@ -9,7 +9,10 @@ A field that was renamed or removed stays readable where its dataclass says so:
 
     old_keys: ClassVar[Mapping[str, str | None]] = {"evening": "whitening", "freeze": None}
 
-reads the value of `evening` as `whitening`, and ignores `freeze`, which must have had no effect.
+reads the value of `evening` as `whitening`, and ignores `freeze`, which must have had no effect. An
+option that is no longer there is read where it was off, and named where it was not:
+
+    removed: ClassVar[Mapping[str, Any]] = {"second_pass": "none", "phase": {"enabled": False}}
 """
 
 import difflib
@@ -151,8 +154,8 @@ class _Reader:
         if not isinstance(value, dict):
             return self._wrong(name, f"the settings of a {kind.__name__}", value)
         known = {field.name: field for field in fields(kind) if field.init}  # pyrefly: ignore
-        value = self._without_old_keys(kind, value, name)
         before = len(self.problems)
+        value = self._without_old_keys(kind, self._without_removed(kind, value, name), name)
         for key in value:
             if key not in known:
                 self.problems.append(f"unknown key {_dotted(name, key)} ({_nearest(key, known)})")
@@ -177,6 +180,18 @@ class _Reader:
         except (ValueError, ArithmeticError, LookupError) as error:
             self.problems.append(f"{name}: {error}" if name else str(error))
             return None
+
+    def _without_removed(self, kind: type, value: dict[str, Any], name: str) -> dict[str, Any]:
+        removed: Mapping[str, Any] = getattr(kind, "removed", {})
+        for key in [key for key in value if key in removed]:
+            if not self._is_stored:
+                self.problems.append(f"{_dotted(name, key)} is no longer an option; leave it out")
+            elif not _is_off(value[key], removed[key]):
+                self.problems.append(
+                    f"{_dotted(name, key)} is an option that was removed: {removed[key]!r} is "
+                    f"still read, {reprlib.repr(value[key])} needs an earlier release"
+                )
+        return {key: item for key, item in value.items() if key not in removed}
 
     def _without_old_keys(self, kind: type, value: dict[str, Any], name: str) -> dict[str, Any]:
         old_keys: Mapping[str, str | None] = getattr(kind, "old_keys", {})
@@ -238,6 +253,15 @@ class _Reader:
     def _wrong(self, name: str, expected: str, value: Any) -> None:
         prefix = f"{name}: " if name else ""
         self.problems.append(f"{prefix}expected {expected}, got {reprlib.repr(value)}")
+
+
+def _is_off(value: Any, off: Any) -> bool:
+    """Return whether a removed option had no effect; of a group, whether the named keys say so."""
+    if isinstance(off, dict):
+        return isinstance(value, dict) and all(
+            _is_off(value.get(key, item), item) for key, item in off.items()
+        )
+    return value == off
 
 
 def _dotted(name: str, key: Any) -> str:

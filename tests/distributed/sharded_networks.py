@@ -81,9 +81,7 @@ def unet() -> tuple[nn.Module, Any, tuple[int, ...], tuple[int, ...]]:
 
 def autoencoder():
     config = LDM.autoencoder.model
-    config = replace(
-        config, decoder=replace(config.decoder, num_classes=2, learned_null_class=True)
-    )
+    config = replace(config, decoder=replace(config.decoder, num_classes=2))
     schedule, loss = LDM.diffusion.build(), LDM.autoencoder.loss
     objectives = AutoencoderObjectives(Latents(), None, schedule, loss)  # pyrefly: ignore
     image = (config.decoder.image_channels, 8, 8)

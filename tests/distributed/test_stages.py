@@ -122,7 +122,7 @@ def mm_ldm(train):
     """With an adversary from the first step on, cached latents and a class head."""
     base = tiny()
     values = config_to_json(base)
-    values["autoencoder"]["model"]["decoder"] |= {"num_classes": 2, "learned_null_class": True}
+    values["autoencoder"]["model"]["decoder"]["num_classes"] = 2
     base = config_from_json(MMLDMConfig, values, "test")
     first = base.first_stage
     return replace(
@@ -268,15 +268,6 @@ def test_what_does_not_divide_is_refused_before_anything_is_written(data, tmp_pa
     done = torchrun("mm-diffusion", mm_diffusion(train), data, tmp_path / "run")
     assert done.returncode != 0
     assert "times 2 processes" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_mismatched_pairs_want_the_whole_batch_at_once(data, tmp_path):
-    config = mm_ldm(TRAIN)
-    loss = replace(config.adversarial.loss, mismatched=True)
-    config = replace(config, adversarial=replace(config.adversarial, loss=loss))
-    with pytest.raises(ConfigError, match="mismatched pairs the clips of a whole batch"):
-        train_mm_ldm(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from soundreel.checkpoints.errors import CheckpointError
@@ -53,12 +54,12 @@ def test_its_gradient_reaches_the_image_and_no_weight(distance, frames):
     assert all(p.grad is None for p in distance.parameters())
 
 
-def test_small_images_and_other_files_are_refused(distance, tmp_path, weights_folder):
+def test_small_images_and_other_files_are_refused(distance, tmp_path):
     with pytest.raises(ValueError, match="too small"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
     with pytest.raises(CheckpointError, match="no such file"):
         load_perceptual_loss(tmp_path / "absent.safetensors")
-    other = weights_folder / "video_vae" / "taef2_encoder.safetensors"
-    if other.is_file():
-        with pytest.raises(CheckpointError, match="not the weights of a perceptual"):
-            load_perceptual_loss(other)
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    with pytest.raises(CheckpointError, match="not the weights of a perceptual"):
+        load_perceptual_loss(other)

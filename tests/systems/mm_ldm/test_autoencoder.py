@@ -130,15 +130,6 @@ def test_latents_pass_what_they_are_sent_through_unless_they_are_dropped(
         assert torch.equal(passed[modality][1 - row], plain[modality][1 - row])
 
 
-def test_null_condition_uses_the_learned_null_class(make_config, make_model, make_inputs):
-    config = make_config(learned_null_class=True)
-    model = make_model(config)
-    told = model.null_condition(torch.zeros(2, 1))
-    assert told.label.tolist() == [3, 3]
-    assert not told.prompt["video"].any()
-    assert len(model.decoder.class_embed.weight) == 4
-
-
 def test_without_classes_there_is_no_class_token(make_config, make_model, make_inputs):
     config = make_config(num_classes=0)
     model, inputs = make_model(config), make_inputs(config)

@@ -95,7 +95,5 @@ def test_latents_of_another_size_are_refused(make_config, make_model, make_input
 def test_odd_options_are_refused():
     with pytest.raises(ValueError, match="pooled"):
         SignalDecoderConfig(latent_embedding="mean")
-    with pytest.raises(ValueError, match="null class"):
-        _ = SignalDecoderConfig().null_class
     with pytest.raises(ValueError, match="multiple of"):
         SignalDecoderConfig(image_size=20)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from einops import rearrange
@@ -26,7 +25,7 @@ from soundreel.systems.mm_ldm.discriminator import (
     hinge_loss,
     triples,
 )
-from soundreel.systems.mm_ldm.first_stage import FirstStage
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.signals import SignalSource
 from soundreel.training.objectives import (
     Mean,
@@ -38,26 +37,6 @@ from soundreel.training.objectives import (
 from soundreel.training.parallel import unwrapped
 from soundreel.training.step import Step
 from soundreel.types import AV
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """The second phase of stage 2.
-
-    Args:
-        generator_loss: `"hinge"`, relu(1 - logit), as released, or `"linear"`, -logit, which does
-            not stop pushing at a logit of 1.
-        mismatched: also show the discriminator real frames with another clip's real sound.
-    """
-
-    generator_loss: Literal["hinge", "linear"] = "hinge"
-    mismatched: bool = False
-
-    def __post_init__(self) -> None:
-        if self.generator_loss not in ("hinge", "linear"):
-            raise SoundreelError(
-                f"generator_loss is 'hinge' or 'linear', got {self.generator_loss!r}"
-            )
 
 
 class AutoencoderObjectives:
@@ -84,12 +63,11 @@ class AutoencoderObjectives:
     def __init__(
         self,
         source: SignalSource,
-        first_stage: FirstStage,
+        first_stage: KLVAE,
         schedule: Schedule,
         config: AutoencoderLossConfig,
         *,
         discriminator: Discriminator | None = None,
-        adversarial: AdversarialConfig | None = None,
         latent_transform: Callable[[AV], AV] | None = None,
     ) -> None:
         self._source = source
@@ -97,10 +75,9 @@ class AutoencoderObjectives:
         self._schedule = schedule
         self._config = config
         self._discriminator = discriminator
-        self._adversarial = adversarial or AdversarialConfig()
         self._latent_transform = latent_transform
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
-        self._prepared: dict[int, _Prepared] = {}
+        self._prepared: dict[int, _Inputs] = {}
 
     @property
     def autoencoder_objective(self) -> StepObjective:
@@ -117,34 +94,25 @@ class AutoencoderObjectives:
         """Compare the clips of a step that comes in several batches, all with all.
 
         A first pass without decoder and gradients gives the contrastive features of all batches;
-        what the loss asks of them is handed to the passes that learn. Also count the clips with a
-        class.
+        what the loss asks of them is handed to the passes that learn.
         """
         self._prepared = {}
-        if step.is_whole:
+        if len(step.batches) == 1:
             return
         model = _autoencoder_of(network)
         inputs, features, sizes = [], [], []
         for batch, noise in step.passes():
             inputs.append(self._inputs(model, batch, noise))
             sizes.append(len(batch.label))
-            if len(step.batches) > 1:
-                features.append(model.contrastive_features(inputs[-1].forward))
-        known = [float((batch.label >= 0).sum()) for batch in step.batches]
-        total = send(torch.tensor(sum(known)), step.batches[0].av.device)
-        total = step.parallel.sum(total).clamp(min=1.0)
-        contrast, first_row = None, step.parallel.rank * sum(sizes)
-        if features:
-            everyone = AV.cat(features).map(step.parallel.gather)
-            contrast = model.contrastive_head.contrast(everyone)
-        for batch, made, size, count in zip(step.batches, inputs, sizes, known, strict=True):
-            if contrast is not None:
-                rows = slice(first_row, first_row + size)
-                part = contrast.of_rows(rows, step.num_parts)
-                made = replace(made, forward=replace(made.forward, contrast=part))
+            features.append(model.contrastive_features(inputs[-1].forward))
+        first_row = step.parallel.rank * sum(sizes)
+        everyone = AV.cat(features).map(step.parallel.gather)
+        contrast = model.contrastive_head.contrast(everyone)
+        for batch, made, size in zip(step.batches, inputs, sizes, strict=True):
+            part = contrast.of_rows(slice(first_row, first_row + size), step.num_parts)
             first_row += size
-            share = count * step.num_parts / total
-            self._prepared[batch.sample_index] = _Prepared(made, share)
+            forward = replace(made.forward, contrast=part)
+            self._prepared[batch.sample_index] = replace(made, forward=forward)
 
     def _inputs(
         self, model: MultiModalAutoencoder, batch: TrainingBatch, noise: PerSampleNoise
@@ -157,8 +125,14 @@ class AutoencoderObjectives:
             return send(x, device)
 
         timestep = draws.timestep.map(moved)
-        label = batch.label if config.decoder.num_classes else None
-        told = _told_label(label, draws.keep_class, model)
+        label = None
+        if config.decoder.num_classes:
+            if bool((batch.label < 0).any()):
+                raise SoundreelError(
+                    "a clip has no label, but the decoder needs one; set "
+                    "autoencoder.model.decoder.num_classes=0 for data without classes"
+                )
+            label = moved(batch.label)
         inputs = AutoencoderInputs(
             key_frames=signals.key_frames,
             audio_image=signals.targets["audio"],
@@ -167,7 +141,7 @@ class AutoencoderObjectives:
             frame_index=moved(draws.frames / config.num_frames),
             posterior_noise=draws.posterior_noise,
             keep=draws.keep.map(moved),
-            label=None if told is None else moved(told),
+            label=label,
             latent_transform=self._latent_transform,
         )
         return _Inputs(
@@ -175,27 +149,22 @@ class AutoencoderObjectives:
             targets=signals.targets,
             noise=draws.noise,
             frames=draws.frames,
-            label=None if label is None else moved(label),
         )
 
     def _autoencoder_loss(
         self, network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise
     ) -> TrainingLoss:
         model = _autoencoder_of(network)
-        prepared = self._prepared.pop(batch.sample_index, None)
-        if prepared is None:
-            prepared = _Prepared(self._inputs(model, batch, noise), 1.0)
-        made = prepared.inputs
+        made = self._prepared.pop(batch.sample_index, None) or self._inputs(model, batch, noise)
         result = autoencoder_loss(
             network(made.forward),
             made.forward,
             made.targets,
             made.noise,
-            made.label,
+            made.forward.label,
             self._schedule,
             self._config,
             model.config.prediction_type,
-            prepared.class_share,
         )
         total, terms = result.total, dict(result.terms)
         if self._discriminator is not None:
@@ -206,8 +175,6 @@ class AutoencoderObjectives:
             self._shown[batch.sample_index] = (_triples(real), fake.detach())
         count = len(batch.label)
         means: dict[str, Mean] = {name: (value.detach(), count) for name, value in terms.items()}
-        if "class" in means:  # clips without a class are not behind it
-            means["class"] = (means["class"][0], int((batch.label >= 0).sum()))
         return TrainingLoss(total, means)
 
     def _decoded_triples(self, x0: AV) -> Float[Tensor, "batch slot channel height width"]:
@@ -219,8 +186,6 @@ class AutoencoderObjectives:
     def _generator_term(self, fake: Tensor) -> Float[Tensor, ""]:
         assert self._discriminator is not None
         logits = self._discriminator(fake).float()
-        if self._adversarial.generator_loss == "linear":
-            return -logits.mean()
         return hinge_loss(logits, torch.ones_like(logits))
 
     def _discriminator_loss(
@@ -228,7 +193,7 @@ class AutoencoderObjectives:
     ) -> TrainingLoss:
         del noise  # the autoencoder's objective has drawn everything
         real, fake = self._shown.pop(batch.sample_index)
-        shown, labels = discriminator_batch(real, fake, mismatched=self._adversarial.mismatched)
+        shown, labels = discriminator_batch(real, fake)
         logits = network(shown).float()
         loss = hinge_loss(logits, labels)
         count = len(batch.label)
@@ -244,15 +209,6 @@ class _Inputs:
     targets: AV
     noise: AV
     frames: Int[Tensor, "batch frame"]
-    label: Int[Tensor, " batch"] | None
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A batch with what the other batches of its step have to do with its loss."""
-
-    inputs: _Inputs
-    class_share: float | Float[Tensor, ""]
 
 
 def _autoencoder_of(network: nn.Module) -> MultiModalAutoencoder:
@@ -264,23 +220,3 @@ def _autoencoder_of(network: nn.Module) -> MultiModalAutoencoder:
 def _triples(images: AV) -> Float[Tensor, "batch slot channel height width"]:
     video = images["video"]
     return triples(images["audio"], video[:, 0], video[:, -1])
-
-
-def _told_label(
-    label: Int[Tensor, " batch"] | None, keep: Tensor, model: MultiModalAutoencoder
-) -> Int[Tensor, " batch"] | None:
-    """Return the label the decoder is told: the null class where it is dropped or unknown."""
-    if label is None:
-        return None
-    decoder = model.config.decoder
-    if decoder.learned_null_class:
-        told = keep & (label >= 0)
-        return torch.where(told, label, torch.full_like(label, decoder.null_class))
-    if not bool(keep.all()):
-        raise SoundreelError("class_drop_probability needs a decoder with learned_null_class=True")
-    if bool((label < 0).any()):
-        raise SoundreelError(
-            "a clip has no label, but the decoder needs one; set learned_null_class=True, or "
-            "num_classes=0 for data without classes"
-        )
-    return label

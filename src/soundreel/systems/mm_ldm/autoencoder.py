@@ -295,15 +295,10 @@ class MultiModalAutoencoder(nn.Module):
     def null_condition(self, frame_index: Float[Tensor, "batch frame"]) -> DecoderCondition:
         """Return the condition of classifier-free guidance's other branch.
 
-        Zero prompts, features and latents of nothing, and the learned null class; without one, the
-        class is predicted from the latents of nothing, as in the release.
+        Zero prompts, features and latents of nothing; the class is predicted from the latents of
+        nothing, as in the release.
         """
-        batch_size = frame_index.shape[0]
-        label = None
-        if self.config.decoder.learned_null_class:
-            label = torch.full((batch_size,), self.config.decoder.null_class)
-            label = label.to(frame_index.device)
-        told = self.condition(self.null_latent(batch_size), frame_index, label=label)
+        told = self.condition(self.null_latent(len(frame_index)), frame_index)
         return replace(told, prompt=told.prompt * 0.0)
 
     def _condition(

@@ -1,8 +1,9 @@
 """Stage 2 of MM-LDM: losses of the multi-modal autoencoder, and what is random in a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -36,16 +37,16 @@ class AutoencoderLossConfig:
         class_weight, contrastive_weight: of the two heads' losses.
         adversarial_weight: of the generator's part of the adversarial loss.
         drop_probability: of dropping one modality's condition, per modality and clip.
-        class_drop_probability: of the null class in place of the label; needs one in the decoder.
         num_target_frames: frames per clip that are denoised in a step, drawn with replacement.
     """
+
+    removed: ClassVar[Mapping[str, Any]] = {"class_drop_probability": 0.0}
 
     kl_weight: float = 1e-6
     class_weight: float = 0.1
     contrastive_weight: float = 0.03
     adversarial_weight: float = 0.1
     drop_probability: float = 0.1
-    class_drop_probability: float = 0.0
     num_target_frames: int = 2
 
 
@@ -74,7 +75,6 @@ class AutoencoderDraws:
         noise: shaped as the targets.
         posterior_noise: shaped as the perceptual latents.
         keep: whether a modality's condition is kept, `batch`.
-        keep_class: whether the label is told, `batch`.
     """
 
     frames: Int[Tensor, "batch frame"]
@@ -82,7 +82,6 @@ class AutoencoderDraws:
     noise: AV
     posterior_noise: AV
     keep: AV
-    keep_class: Tensor
 
 
 def draw(
@@ -107,7 +106,7 @@ def draw(
     )
     video, audio = model.video_encoder, model.audio_encoder
     count, batch = config.num_target_frames, len(rows)
-    keep = uniforms[:, :2] >= config.drop_probability
+    keep = uniforms >= config.drop_probability
     latents = model.latents
     empty = partial(torch.empty, device=device)
     return AutoencoderDraws(
@@ -123,7 +122,6 @@ def draw(
             AV(empty(batch, *latents.video_shape), empty(batch, *latents.audio_shape))
         ),
         keep=AV(keep[:, 0], keep[:, 1]),
-        keep_class=uniforms[:, 2] >= config.class_drop_probability,
     )
 
 
@@ -138,7 +136,7 @@ def _draw_one(
         torch.randint(model.num_frames, count, generator=generator).sort().values,
         torch.randint(num_timesteps, count, generator=generator),
         torch.randint(num_timesteps, (), generator=generator),
-        torch.rand(3, generator=generator),
+        torch.rand(2, generator=generator),
     )
 
 
@@ -161,14 +159,11 @@ def autoencoder_loss(
     schedule: Schedule,
     config: AutoencoderLossConfig,
     prediction_type: PredictionType,
-    class_share: float | Float[Tensor, ""] = 1.0,
 ) -> AutoencoderLoss:
     """Return prediction errors, KL, class and contrastive losses.
 
     Args:
-        label: true classes for the class head; -1 where unknown; None leaves the term out.
-        class_share: factor of the class term: how many clips with a class the batch holds, over how
-            many it would hold if those of the step were spread evenly.
+        label: true classes for the class head; None leaves the term out.
 
     Source:
         MM-LDM, section 3; each modality's error is the mean over its own elements.
@@ -203,12 +198,8 @@ def autoencoder_loss(
         + config.contrastive_weight * outputs.contrastive_loss
     )
     if outputs.class_logits is not None and label is not None:
-        entropy = functional.cross_entropy(
-            outputs.class_logits.float(), label, ignore_index=-1, reduction="sum"
-        )
-        known = (label >= 0).sum().clamp(min=1)
-        terms["class"] = entropy / known
-        total = total + config.class_weight * class_share * terms["class"]
+        terms["class"] = functional.cross_entropy(outputs.class_logits.float(), label)
+        total = total + config.class_weight * terms["class"]
     return AutoencoderLoss(total=total, terms=terms, x0=estimate)
 
 

@@ -14,7 +14,6 @@ from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS
-from soundreel.systems.mm_ldm.settings import FirstStageNetwork
 from soundreel.systems.mm_ldm.signals import (
     CachedSource,
     PixelSource,
@@ -40,14 +39,13 @@ class RunLatents:
         self._run = run
         self._windows = windows
 
-    def source(self, first_stage: FirstStageNetwork) -> tuple[SignalSource, Drawable]:
+    def source(self, first_stage: KLVAE) -> tuple[SignalSource, Drawable]:
         """Return where the latents of stage 2 come from, and the data set to iterate over."""
         model = self._config.autoencoder.model
         if not self._config.autoencoder.cache_first_stage:
             encoders = (model.video_encoder, model.audio_encoder)
             shapes = [(encoder.image_channels, *encoder.image_shape) for encoder in encoders]
             return PixelSource(first_stage, self._config.mel_image, *shapes), self._windows
-        assert isinstance(first_stage, KLVAE)  # the configuration has been checked
         return CachedSource(first_stage), self._moments(first_stage)
 
     def _moments(self, first_stage: KLVAE) -> LatentDataset:
@@ -72,7 +70,7 @@ class RunLatents:
 
     def perceptual(
         self,
-        first_stage: FirstStageNetwork,
+        first_stage: KLVAE,
         autoencoder: MultiModalAutoencoder,
         encode: Callable[[AV], AV],
     ) -> LatentDataset:
@@ -83,7 +81,6 @@ class RunLatents:
         """
         windows: Windows = self._windows
         if self._config.autoencoder.cache_first_stage:
-            assert isinstance(first_stage, KLVAE)  # the configuration has been checked
             windows = self._moments(first_stage)
             encode = partial(latents_of_moments, first_stage=first_stage, autoencoder=autoencoder)
         cache_latents(

@@ -144,18 +144,6 @@ def check_classes(config: MMLDMConfig, info: DatasetInfo) -> None:
             )
 
 
-def check_mismatched(config: MMLDMConfig, world_size: int) -> None:
-    """Raise `ConfigError` where mismatched pairs would be made within parts of a batch only."""
-    phase = config.adversarial
-    if not (phase.enabled and phase.loss.mismatched):
-        return
-    if phase.train.grad_accum_steps(world_size) * world_size > 1:
-        raise ConfigError(
-            "adversarial.loss.mismatched pairs the clips of a whole batch: set "
-            "adversarial.train.micro_batch_size to global_batch_size, and use one process"
-        )
-
-
 def check_sharding(config: MMLDMConfig) -> None:
     """Raise `ConfigError` where a divided network would have to weigh an adversary by gradients."""
     stage = config.first_stage

@@ -1,7 +1,8 @@
 """Configuration of an MM-LDM run: three networks, trained one after another."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.checkpoints.text_encoder import TextConfig
@@ -10,7 +11,6 @@ from soundreel.data.latent_axes import LatentAxesConfig
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.errors import SoundreelError
 from soundreel.film_clock import FilmClock
-from soundreel.systems.mm_ldm.adversarial_loss import AdversarialConfig
 from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
@@ -34,17 +34,15 @@ class FirstStageRun:
     """Stage 1, the image autoencoder.
 
     Attributes:
-        kind: "kl-vae" (trained here or loaded), or "taef2" (ready-made, never trained).
-        weights: for "kl-vae" a Stable Diffusion first stage to load, empty to start anew; for
-            "taef2" the folder that holds `taef2_encoder.safetensors` and
-            `taef2_decoder.safetensors`.
+        weights: a Stable Diffusion first stage to load, empty to start anew.
         finetune: train on after loading `weights`; without weights it is always trained.
         perceptual_weights: file (or folder of two files) of LPIPS on VGG-16 or AlexNet, or of
             ST-LPIPS; empty leaves the perceptual term out.
         adversary: train against a patch discriminator.
     """
 
-    kind: Literal["kl-vae", "taef2"] = "kl-vae"
+    removed: ClassVar[Mapping[str, Any]] = {"kind": "kl-vae"}
+
     model: KLVAEConfig = field(default_factory=KLVAEConfig)
     weights: str = ""
     finetune: bool = False
@@ -55,11 +53,7 @@ class FirstStageRun:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        if self.kind == "taef2" and not self.weights:
-            raise SoundreelError(
-                "first_stage.kind taef2 is ready-made: set first_stage.weights to its folder"
-            )
-        if self.kind == "kl-vae" and self.weights and self.model.linear_shortcut:
+        if self.weights and self.model.linear_shortcut:
             raise SoundreelError(
                 "first_stage.weights are of networks without a linear shortcut: set "
                 "first_stage.model.linear_shortcut=False"
@@ -67,7 +61,7 @@ class FirstStageRun:
 
     @property
     def is_trained(self) -> bool:
-        return self.kind == "kl-vae" and (self.finetune or not self.weights)
+        return self.finetune or not self.weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +70,8 @@ class AutoencoderRun:
 
     Attributes:
         unet_weights: Stable Diffusion v1 U-Net to start the signal decoder from; empty for none.
-        cache_first_stage: encode every frame once and train on the cached posteriors; needs a
-            KL-VAE and no flips.
+        cache_first_stage: encode every frame once and train on the cached posteriors; needs
+            data without flips.
         semantic_rate_share: share of the learning rate that projectors, class head and contrastive
             head learn at. At rates of 4e-4 and above the contrastive features collapse to one
             point, from which they do not return.
@@ -105,9 +99,12 @@ class AdversarialRun:
         enabled: False leaves the phase out.
     """
 
+    removed: ClassVar[Mapping[str, Any]] = {
+        "loss": {"generator_loss": "hinge", "mismatched": False}
+    }
+
     enabled: bool = True
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    loss: AdversarialConfig = field(default_factory=AdversarialConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -192,7 +189,7 @@ class MMLDMConfig:
 
     def __post_init__(self) -> None:
         model = self.autoencoder.model
-        factor = 8 if self.first_stage.kind == "taef2" else self.first_stage.model.factor
+        factor = self.first_stage.model.factor
         size = factor * model.video_encoder.image_size
         pairs: list[tuple[str, object, str, object]] = [
             ("clip.height", self.clip.height, "clip.width", self.clip.width),
@@ -231,16 +228,11 @@ class MMLDMConfig:
             raise SoundreelError("a mel image of its own aspect: set adversarial.enabled to False")
         if self.captions and not self.text.folder:
             raise SoundreelError("captions need a text encoder to read them: set text.folder too")
-        if self.autoencoder.cache_first_stage:
-            if self.data.flip_probability:
-                raise SoundreelError(
-                    "autoencoder.cache_first_stage encodes every frame once: set "
-                    "data.flip_probability=0, or do not cache"
-                )
-            if self.first_stage.kind != "kl-vae":
-                raise SoundreelError(
-                    "autoencoder.cache_first_stage needs a first stage of kind kl-vae"
-                )
+        if self.autoencoder.cache_first_stage and self.data.flip_probability:
+            raise SoundreelError(
+                "autoencoder.cache_first_stage encodes every frame once: set "
+                "data.flip_probability=0, or do not cache"
+            )
         if self.long.enabled:
             self._check_long()
 

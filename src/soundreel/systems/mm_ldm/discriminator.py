@@ -93,18 +93,14 @@ def triples(
 def discriminator_batch(
     real: Float[Tensor, "batch slot channel height width"],
     fake: Float[Tensor, "batch slot channel height width"],
-    *,
-    mismatched: bool = False,
 ) -> tuple[Float[Tensor, "triple slot channel height width"], Float[Tensor, " triple"]]:
     """Return what the discriminator sees in one step, and its labels.
 
     The real triple is labelled 1. Labelled 0 are: all fake; fake with the real last frame; fake
-    with the real first frame; fake with its frames in swapped order; and with `mismatched` the real
-    frames with another clip's real sound, the only example that teaches correspondence (left out
-    for a batch of one clip).
+    with the real first frame; fake with its frames in swapped order.
 
     Source:
-        MM-LDM, section 3, as assembled in its release, which never uses mismatched pairs.
+        MM-LDM, section 3, as assembled in its release.
     """
     audio, first, last = fake.unbind(dim=1)
     parts = [
@@ -114,8 +110,6 @@ def discriminator_batch(
         triples(audio, real[:, 1], last),
         triples(audio, last, first),
     ]
-    if mismatched and len(real) > 1:
-        parts.append(triples(real[:, 0].roll(1, dims=0), real[:, 1], real[:, 2]))
     labels = torch.zeros(len(parts), len(real), device=real.device)
     labels[0] = 1.0
     return torch.cat(parts), labels.flatten()

@@ -1,44 +1,10 @@
-"""From clips to the images MM-LDM's first stage encodes, and what a first stage must offer."""
-
-from typing import Protocol, runtime_checkable
+"""From clips to the images MM-LDM's first stage encodes."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from soundreel.audio.mel_image import MelImageConfig, encode_mel_image
 from soundreel.systems.mm_ldm.perceptual_encoders import AudioEncoderConfig
 from soundreel.types import AV, ClipSpec
-
-
-@runtime_checkable
-class FirstStage(Protocol):
-    """An image autoencoder: `KLVAE` or `TAEF2`. Latents are scaled to about unit variance."""
-
-    def encode(
-        self,
-        image: Float[Tensor, "batch channel height width"],
-        noise: Float[Tensor, "batch latent_channel latent_height latent_width"] | None = None,
-    ) -> Float[Tensor, "batch latent_channel latent_height latent_width"]: ...
-
-    def decode(
-        self, latent: Float[Tensor, "batch latent_channel latent_height latent_width"]
-    ) -> Float[Tensor, "batch channel height width"]: ...
-
-    def encode_frames(
-        self,
-        video: Float[Tensor, "batch frame channel height width"],
-        noise: Float[Tensor, "batch frame latent_channel latent_height latent_width"] | None = None,
-        *,
-        chunk: int = 16,
-    ) -> Float[Tensor, "batch frame latent_channel latent_height latent_width"]: ...
-
-    def decode_frames(
-        self,
-        latent: Float[Tensor, "batch frame latent_channel latent_height latent_width"],
-        *,
-        chunk: int = 16,
-    ) -> Float[Tensor, "batch frame channel height width"]: ...
 
 
 def clip_images(clips: AV, mel: MelImageConfig) -> AV:

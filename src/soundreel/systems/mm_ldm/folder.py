@@ -23,19 +23,16 @@ from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGenerato
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.settings import MMLDMSettings
-from soundreel.systems.mm_ldm.taef2 import TAEF2, TAEF2Config
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.types import LatentSpec
 
 SYSTEM = "mm-ldm"
-FIRST_STAGES: dict[str, tuple[type, type]] = {
-    "kl-vae": (KLVAE, KLVAEConfig),
-    "taef2": (TAEF2, TAEF2Config),
-}
 KINDS = {
+    "first_stage": "kl-vae",
     "autoencoder": "mm-ldm-autoencoder",
     "vocoder": "hifi-gan",
 }
+FIRST_STAGES: dict[str, tuple[type, type]] = {KINDS["first_stage"]: (KLVAE, KLVAEConfig)}
 GENERATORS: dict[str, tuple[type, type]] = {
     "mm-ldm-generator": (Generator, GeneratorConfig),
     "mm-ldm-long-generator": (LongGenerator, LongGeneratorConfig),
@@ -64,7 +61,6 @@ def save_mm_ldm(pipeline: MMLDMPipeline, folder: Path) -> None:
         parts["vocoder"] = (pipeline.vocoder, pipeline.vocoder.config)
     kinds = {
         **KINDS,
-        "first_stage": _kind(pipeline.first_stage, FIRST_STAGES),
         "latent_stats": _kind(pipeline.stats, SCALINGS),
         "generator": "" if generator is None else _kind(generator, GENERATORS),
     }

@@ -35,9 +35,9 @@ from soundreel.systems.mm_ldm.film_maker import LatentFilmMaker, window_overlap
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.history_encoder import LongGenerator
+from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.sampling import sample_latents
 from soundreel.systems.mm_ldm.settings import (
-    FirstStageNetwork,
     MMLDMOptions,
     MMLDMSettings,
     Request,
@@ -70,7 +70,7 @@ class MMLDMPipeline(Films):
         self,
         *,
         clip: ClipSpec,
-        first_stage: FirstStageNetwork,
+        first_stage: KLVAE,
         autoencoder: MultiModalAutoencoder,
         generator: Generator | LongGenerator | None = None,
         stats: LatentScaling | None = None,

@@ -26,11 +26,9 @@ from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.systems.mm_ldm.solver import LATENT_SAMPLERS, LatentSampler, evaluations
-from soundreel.systems.mm_ldm.taef2 import TAEF2
 from soundreel.systems.mm_ldm.vocoder import Vocoder, VocoderConfig
 from soundreel.types import AV, ClipSpec
 
-FirstStageNetwork = KLVAE | TAEF2
 Steps = TypeVar("Steps", SamplingConfig, DecodingConfig)
 Scales = float | tuple[float, float]
 """One guidance scale, or one for video and one for audio; 1 turns guidance off."""
@@ -232,7 +230,7 @@ def class_names(
 
 def check_parts(
     clip: ClipSpec,
-    first_stage: FirstStageNetwork,
+    first_stage: KLVAE,
     autoencoder: MultiModalAutoencoder,
     generator: Generator | None,
     vocoder: Vocoder | None,

@@ -8,7 +8,7 @@ w width, t token, d dim.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -39,7 +39,6 @@ class SignalDecoderConfig:
             the paper says) or `"flattened"` (as the release does; 7 M + 3 M more weights).
         map_init: `"last"` zeroes only the last layer of the four conditioning maps; `"both"` is
             the release's initialisation, with which they can never learn.
-        learned_null_class: one more class row, number `num_classes`, for "no class given".
         linear_shortcut: False as published. True lets the noisy image, and the encoders' linear
             estimate of the clean one, pass to the output beside the network, weighted by the step.
         freeze_time_embedding: keep the timestep map at its starting values, as the release does.
@@ -49,6 +48,7 @@ class SignalDecoderConfig:
     old_keys: ClassVar[Mapping[str, str | None]] = dict.fromkeys(
         ("video_latent_shape", "audio_latent_shape")
     )
+    removed: ClassVar[Mapping[str, Any]] = {"learned_null_class": False}
 
     image_channels: int = 4
     image_size: int = 32
@@ -62,7 +62,6 @@ class SignalDecoderConfig:
     num_classes: int = 9
     latent_embedding: str = "pooled"
     map_init: str = "last"
-    learned_null_class: bool = False
     linear_shortcut: bool = False
     freeze_time_embedding: bool = False
     gradient_checkpointing: bool = False
@@ -88,13 +87,6 @@ class SignalDecoderConfig:
                 blocks.append((blocks[-1][0], 2**level))
             blocks += self.num_res_blocks * [(self.width * mult, 2**level)]
         return blocks
-
-    @property
-    def null_class(self) -> int:
-        """Number of the class row that says nothing; `SoundreelError` without one."""
-        if not self.learned_null_class:
-            raise SoundreelError("this decoder has no null class; set learned_null_class=True")
-        return self.num_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +140,8 @@ class SignalDecoder(nn.Module):
         self.audio_content = TwoLayerMLP(content_dims[1], embedding, embedding, zero_init=init)
         self.video_context = TwoLayerMLP(context_dim, context_dim, context_dim, zero_init=init)
         self.audio_context = TwoLayerMLP(context_dim, context_dim, context_dim, zero_init=init)
-        rows = config.num_classes + int(config.learned_null_class)
-        self.class_embed = nn.Embedding(rows, context_dim) if config.num_classes else None
+        classes = config.num_classes
+        self.class_embed = nn.Embedding(classes, context_dim) if classes else None
         self.encoder = _downsampling_half(config)
         channels = config.width * config.channel_mult[-1]
         self.middle = MiddleBlock(config, channels)

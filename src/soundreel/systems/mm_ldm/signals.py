@@ -12,7 +12,7 @@ from soundreel.audio.mel_image import MelImageConfig
 from soundreel.device import send
 from soundreel.diffusion.noise import NoiseSource
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
-from soundreel.systems.mm_ldm.first_stage import FirstStage, clip_images
+from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.training.objectives import TrainingBatch
 from soundreel.types import AV, LatentSpec
@@ -58,7 +58,7 @@ class PixelSource:
 
     def __init__(
         self,
-        first_stage: FirstStage,
+        first_stage: KLVAE,
         mel: MelImageConfig,
         latent_shape: tuple[int, int, int],
         sound_shape: tuple[int, int, int] | None = None,

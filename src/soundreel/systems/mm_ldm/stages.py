@@ -23,7 +23,6 @@ from soundreel.systems.mm_ldm.caching import RunLatents
 from soundreel.systems.mm_ldm.conditions import (
     RunCaptions,
     check_classes,
-    check_mismatched,
     check_sharding,
     framing_of,
     load_vocoder,
@@ -49,9 +48,8 @@ from soundreel.systems.mm_ldm.parts import (
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminator
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.previews import Previews
-from soundreel.systems.mm_ldm.settings import FirstStageNetwork, MMLDMSettings
+from soundreel.systems.mm_ldm.settings import MMLDMSettings
 from soundreel.systems.mm_ldm.stage_tools import unit_scale
-from soundreel.systems.mm_ldm.taef2 import TAEF2
 from soundreel.training.loop import TrainConfig
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe
@@ -68,7 +66,6 @@ class MMLDMRecipe(Recipe):
         self._run = run
         self._windows = training_windows(data, config.clip, config.data)
         check_classes(config, self._windows.info)
-        check_mismatched(config, run.parallel.world_size)
         check_sharding(config)
         self._latents = RunLatents(config, run, self._windows)
         self._vocoder = load_vocoder(config)
@@ -193,7 +190,6 @@ class MMLDMRecipe(Recipe):
             self._config.diffusion.build().to(self._run.device),
             loss,
             discriminator=adversary,
-            adversarial=self._config.adversarial.loss,
             latent_transform=latent_transform,
         )
 
@@ -277,15 +273,10 @@ class MMLDMRecipe(Recipe):
         pipeline = self._pipeline(first_stage, autoencoder, generator.to(self._run.device), latents)
         save_mm_ldm(pipeline, self._run.out / "model")
 
-    def first_stage(self) -> FirstStageNetwork:
+    def first_stage(self) -> KLVAE:
         """Return the finished first stage, frozen."""
         run = self._config.first_stage
-        if run.kind == "taef2":
-            folder = Path(run.weights)
-            network = TAEF2.from_files(
-                folder / "taef2_encoder.safetensors", folder / "taef2_decoder.safetensors"
-            )
-        elif run.is_trained:
+        if run.is_trained:
             network, _ = load_component(
                 self._run.component("first_stage"), "network", KLVAE, KLVAEConfig
             )
@@ -318,7 +309,7 @@ class MMLDMRecipe(Recipe):
 
     def _pipeline(
         self,
-        first_stage: FirstStageNetwork,
+        first_stage: KLVAE,
         autoencoder: MultiModalAutoencoder,
         generator: Generator | LongGenerator | None = None,
         latents: LatentDataset | None = None,

@@ -75,7 +75,7 @@ def _prepare(name: str, *flags: str) -> Job:
 
 
 SCENES = ("--count", "11", "--size", "32", "--duration-s", "2", "--frame-rate", "10")
-STAGES = ("first-stage", "autoencoder", "adversarial", "decoder", "generator", "long")
+STAGES = ("first-stage", "autoencoder", "adversarial", "generator", "long")
 JOBS = [
     Job("render", lambda _, out: ["render", str(out), *SCENES, "--workers", "0"]),
     _prepare("prepare"),

@@ -135,7 +135,6 @@ def mm_ldm(train):
         ),
         autoencoder=replace(base.autoencoder, train=train, cache_first_stage=True),
         adversarial=replace(base.adversarial, train=train, enabled=True),
-        decoder=replace(base.decoder, train=train, enabled=True),
         generator=replace(base.generator, train=train),
         long=LongRun(enabled=True, history_depth=1, overlap=4, train=train),
         data=DataConfig(stride=1),
@@ -159,10 +158,7 @@ SYSTEMS = {
         mm_ldm,
         {
             name: name
-            for name in (
-                *("first_stage", "autoencoder", "adversarial", "decoder"),
-                *("generator", "long"),
-            )
+            for name in (*("first_stage", "autoencoder", "adversarial", "generator", "long"),)
         },
     ),
     "joint-flow": (

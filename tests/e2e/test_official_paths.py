@@ -159,7 +159,7 @@ def test_the_path_from_stable_diffusion_to_mm_ldm(tmp_path):
     words = ["mm-ldm-tiny", "--data", str(tmp_path / "data"), "--out"]
     words += [str(tmp_path / "run"), "--all-stages", "--first-stage.weights", str(start)]
     words += ["--autoencoder.unet-weights", str(start), "--adversarial.no-enabled"]
-    for stage in ("autoencoder", "decoder", "generator"):
+    for stage in ("autoencoder", "generator"):
         words += [f"--{stage}.train.total-samples", "16", f"--{stage}.train.preview-every", "0"]
     train(*words, "--decoding.num-steps", "2", "--sampling.num-steps", "2")
     model = tmp_path / "run" / "model"

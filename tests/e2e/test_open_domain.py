@@ -15,7 +15,7 @@ from soundreel.cli.main import run
 from soundreel.clip import Clip
 
 WORDS = {"/m/1": "dog", "/m/2": "fire", "/m/3": "sea"}
-STEPS = {"first-stage": 1, "autoencoder": 8, "adversarial": 1, "decoder": 1, "generator": 1}
+STEPS = {"first-stage": 1, "autoencoder": 8, "adversarial": 1, "generator": 1}
 SHORT = ["--decoding.num-steps", "2", "--sampling.num-steps", "2", "--first-stage.no-adversary"]
 FEW = [
     flag

@@ -111,25 +111,6 @@ def test_a_dropped_condition_equals_an_empty_one(make_config, make_model, make_i
     assert not torch.allclose(dropped.posteriors.video.mean, kept.posteriors.video.mean)
 
 
-def test_latents_pass_what_they_are_sent_through_unless_they_are_dropped(
-    make_config, make_model, make_inputs
-):
-    config = make_config()
-    model, inputs = make_model(config), make_inputs(config)
-    keep = torch.tensor([True, False])
-    inputs = replace(inputs, keep=AV(keep, ~keep), posterior_noise=None)
-
-    def halved(latent):
-        return latent.map(lambda x: 0.5 * x)
-
-    plain, passed = (
-        outputs_of(model, replace(inputs, latent_transform=f)).latent for f in (None, halved)
-    )
-    for modality, row in (("video", 0), ("audio", 1)):
-        assert torch.equal(passed[modality][row], 0.5 * plain[modality][row])
-        assert torch.equal(passed[modality][1 - row], plain[modality][1 - row])
-
-
 def test_without_classes_there_is_no_class_token(make_config, make_model, make_inputs):
     config = make_config(num_classes=0)
     model, inputs = make_model(config), make_inputs(config)

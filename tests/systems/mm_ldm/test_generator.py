@@ -114,17 +114,6 @@ def test_labels_and_classes_must_agree():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_single_modality_generator_has_no_start_tokens(modality):
-    network = make(modalities=(modality,))
-    xt = AV(None, None).replace(modality, latents(2)[modality])
-    output = network(xt, torch.tensor([3, 900])).mean_output
-    assert output.present == (modality,)
-    assert output[modality].shape == xt[modality].shape
-    assert not any(name.endswith("start") for name, _ in network.named_parameters())
-
-
-@torch.no_grad()
 def test_first_published_version_has_no_learned_position_table():
     names = [name for name, _ in make(modality_embedding=False).named_parameters()]
     assert not any("modality_embedding" in name for name in names)
@@ -155,7 +144,6 @@ def test_every_weight_but_the_unused_gets_a_gradient():
     ("options", "message"),
     [
         ({"width": 30}, "width must be a multiple"),
-        ({"modalities": ("audio", "video")}, "modalities is"),
         ({"latents": LATENTS, "video_patch_size": 3}, "not a multiple of video_patch_size"),
     ],
 )

@@ -126,15 +126,6 @@ def test_untrained_loss_is_the_noise_power_and_weight_zero_leaves_the_known_out(
     assert torch.allclose(losses.loss, power)
 
 
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_single_modality_generator_trains_without_conditions(modality):
-    latents = AV(None, None).replace(modality, make_latents(2)[modality])
-    draws = draw(latents, SCHEDULE, PerSampleNoise([0, 1]))
-    network = make_network(modalities=(modality,))
-    losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
-    assert list(losses.terms) == [f"mse_{modality}"]
-
-
 def test_learned_variance_adds_the_bound():
     latents = make_latents(2)
     draws = draw(latents, SCHEDULE, PerSampleNoise([0, 1]))

@@ -235,9 +235,5 @@ def test_wrong_settings_are_named():
         replace(CONFIG, time_biased_heads=5)
     with pytest.raises(ValueError, match="set frame_tokens and audio_token_rows"):
         replace(CONFIG, time_biased_heads=2, audio_token_rows=0)
-    with pytest.raises(
-        ValueError, match=r"time_biased_heads need both modalities, got \('audio',\)"
-    ):
-        replace(CONFIG, time_biased_heads=2, modalities=("audio",))
     with pytest.raises(ValueError, match="learned_variance"):
         replace(CONFIG, learned_variance=True)

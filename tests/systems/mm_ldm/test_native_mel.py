@@ -104,9 +104,8 @@ def short(config: MMLDMConfig) -> MMLDMConfig:
         train = replace(stage.train, total_samples=total_samples, log_every=8, preview_every=16)
         return replace(stage, train=train)
 
-    stages = {name: few(getattr(config, name)) for name in ("decoder", "generator")}
     # What z_a has beyond its image comes to life only slowly.
-    stages["autoencoder"] = few(config.autoencoder, 64)
+    stages = {"autoencoder": few(config.autoencoder, 64), "generator": few(config.generator)}
     first = few(config.first_stage)
     loss = replace(first.loss, adversarial_start=8)
     return replace(

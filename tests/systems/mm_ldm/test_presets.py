@@ -132,16 +132,6 @@ def test_parts_that_do_not_fit_are_named():
         config_from_json(MMLDMConfig, values, "test")
 
 
-def test_a_decoder_on_axes_needs_axes():
-    config = smaller.small()
-    with pytest.raises(ValueError, match=r"set generator\.num_axes"):
-        replace(
-            config,
-            decoder=replace(config.decoder, on_axes=True),
-            generator=replace(config.generator, num_axes=0),
-        )
-
-
 def test_what_is_of_single_frames_needs_coefficients_of_all_frames():
     config = smaller.scenes()
     axes = config.latent_axes

@@ -1,6 +1,5 @@
 """All stages of MM-LDM on a data set of four small clips: order, resuming, previews, the model."""
 
-import shutil
 from dataclasses import replace
 from fractions import Fraction
 
@@ -15,7 +14,6 @@ from soundreel.checkpoints.lora import LoRAConfig
 from soundreel.config import DataConfig
 from soundreel.config_io import ConfigError, save_json
 from soundreel.data.dataset import PreparedDataset
-from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latents import LatentDataset
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
@@ -25,7 +23,7 @@ from soundreel.systems.mm_ldm.generator_run import LongRun
 from soundreel.systems.mm_ldm.import_stable_diffusion import OWN_LAYERS
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.official_keys import to_official
-from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS, VideoEncoder
+from soundreel.systems.mm_ldm.perceptual_encoders import VideoEncoder
 from soundreel.systems.mm_ldm.presets import landscape
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder
 from soundreel.systems.mm_ldm.stable_diffusion_keys import (
@@ -74,7 +72,7 @@ def moving_squares(tmp_path_factory, num_frames):
     return target
 
 
-def small_run(*, cached=True, adversary=True, on_axes=False):
+def small_run(*, cached=True, adversary=True):
     base = tiny()
     train = TrainConfig(
         total_samples=8,
@@ -96,7 +94,6 @@ def small_run(*, cached=True, adversary=True, on_axes=False):
         ),
         autoencoder=replace(base.autoencoder, cache_first_stage=cached, train=train),
         adversarial=replace(base.adversarial, enabled=adversary, train=train),
-        decoder=replace(base.decoder, train=train, on_axes=on_axes),
         generator=replace(base.generator, train=train),
         decoding=replace(base.decoding, num_steps=2),
         sampling=replace(base.sampling, num_steps=2),
@@ -114,7 +111,7 @@ def finished(data, tmp_path_factory):
 
 @pytest.mark.slow
 def test_all_stages_leave_logs_previews_and_a_model_that_generates(finished):
-    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
+    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
         assert read_log(finished / stage / "log.jsonl")[-1]["samples"] == 8
         assert (finished / stage / "previews" / "000000008.png").stat().st_size > 5_000
     numbers = (finished / "autoencoder" / "previews" / "numbers.jsonl").read_text()
@@ -146,54 +143,6 @@ def test_an_adapter_of_the_generator_is_trained_and_loaded(data, finished, tmp_p
     assert moved
     assert {key.removesuffix(".weight") for key in moved} <= set(adapter.products)
     assert joined.generate(seed=1)[0].num_samples == 12_800
-
-
-@pytest.mark.slow
-def test_the_decoder_phase_leaves_all_else_as_it_was(finished):
-    before, after = (
-        load_file(finished / stage / "component" / "network" / "model.safetensors")
-        for stage in ("adversarial", "decoder")
-    )
-    moved = {key for key in before if not torch.equal(before[key], after[key])}
-    learned = {"decoder", "video_projector", "audio_projector", "contrastive_head"}
-    assert {key.partition(".")[0] for key in moved} == learned
-    assert {"decoder.video_context.first.weight", "decoder.conv_out.weight"} <= moved
-    shipped = load_file(finished / "model" / "autoencoder" / "model.safetensors")
-    assert all(torch.equal(shipped[key], after[key]) for key in after)
-
-
-@pytest.mark.slow
-def test_a_decoder_on_the_axes_learns_with_what_tells_it_of_latents(
-    finished, data, tmp_path, monkeypatch
-):
-    project, sent = PerceptualAxes.project, []
-
-    def noted(axes, latents):
-        made = project(axes, latents)
-        sent.append((latents["video"].detach(), made["video"]))
-        return made
-
-    monkeypatch.setattr(PerceptualAxes, "project", noted)
-    out = tmp_path / "axes"
-    shutil.copytree(finished, out)
-    for stage in ("decoder", "generator", "model"):
-        shutil.rmtree(out / stage)
-    config = small_run(on_axes=True)
-    save_json(config, out / "config.json")
-    assert train_mm_ldm(config, data, out, resume=True)
-    before, after = (
-        load_file(out / stage / "component" / "network" / "model.safetensors")
-        for stage in ("adversarial", "decoder")
-    )
-    moved = {key for key in before if not torch.equal(before[key], after[key])}
-    told = {key.split(".")[1] for key in moved if "_encoder." in key}
-    assert told == {"index_embed", "pyramid", "readout"}
-    other = load_file(finished / "decoder" / "component" / "network" / "model.safetensors")
-    assert not torch.equal(other["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
-    assert len(sent) == 8, "in both passes over 8 / 2 batches"
-    assert not torch.allclose(*sent[0], atol=1e-2)
-    cached = "latents/latents-000000.safetensors"
-    assert (out / cached).stat().st_mtime_ns == (finished / cached).stat().st_mtime_ns
 
 
 @pytest.mark.slow
@@ -344,7 +293,7 @@ def test_a_run_done_in_pieces_equals_one_done_at_once(finished, data, tmp_path):
     for path in sorted((out / "first_stage" / "component").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (out / "first_stage" / "component").rmdir()
-    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "decoder", "generator"]):
+    for stages in (["first_stage"], ["autoencoder"], ["adversarial", "generator"]):
         assert train_mm_ldm(config, data, out, resume=True, stages=stages)
     for part in ("first_stage", "autoencoder", "generator", "latent_stats"):
         once = load_file(finished / "model" / part / "model.safetensors")
@@ -364,7 +313,7 @@ def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data,
 
         return [track]
 
-    for stage in ("first_stage", "autoencoder", "adversarial", "decoder", "generator"):
+    for stage in ("first_stage", "autoencoder", "adversarial", "generator"):
         with pytest.raises(Killed):
             train_mm_ldm(config, data, out, resume=out.exists(), trackers=dying)
         assert [p.name for p in (out / stage / "checkpoints").iterdir()] == ["000000004"]
@@ -376,19 +325,15 @@ def test_a_run_killed_within_every_stage_equals_one_done_at_once(finished, data,
         assert all(torch.equal(once[key], pieces[key]) for key in once), part
 
 
-def test_a_fingerprint_is_of_all_parts_but_those_that_are_skipped():
+def test_a_fingerprint_is_of_all_weights_and_of_the_data():
     torch.manual_seed(0)
     encoder = VideoEncoder(tiny().autoencoder.model.video_encoder)
-    first = fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS)
-    with torch.no_grad():
-        encoder.pyramid.blocks[0].out.bias += 1
-        encoder.index_embed.first.bias += 1
-    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) == first
-    assert fingerprint([encoder], {"data": "b"}, skip=TELLING_PARTS) != first
-    assert fingerprint([encoder], {"data": "a"}) != first
+    first = fingerprint([encoder], {"data": "a"})
+    assert fingerprint([encoder], {"data": "a"}) == first
+    assert fingerprint([encoder], {"data": "b"}) != first
     with torch.no_grad():
         encoder.mean_head.out.bias += 1
-    assert fingerprint([encoder], {"data": "a"}, skip=TELLING_PARTS) != first
+    assert fingerprint([encoder], {"data": "a"}) != first
 
 
 class Killed(BaseException):
@@ -413,9 +358,9 @@ def test_stages_out_of_order_and_other_configurations_are_refused(data, tmp_path
     with pytest.raises(ConfigError, match="generator needs first_stage"):
         train_mm_ldm(config, data, out, stages=["generator"])
     assert not out.exists()
-    without = replace(config, decoder=replace(config.decoder, enabled=False))
-    with pytest.raises(ConfigError, match="not decoder"):
-        train_mm_ldm(without, data, out, stages=["decoder"])
+    without = replace(config, adversarial=replace(config.adversarial, enabled=False))
+    with pytest.raises(ConfigError, match="not adversarial"):
+        train_mm_ldm(without, data, out, stages=["adversarial"])
     out.mkdir()
     save_json(config, out / "config.json")
     other = replace(config, data=replace(config.data, stride=2))

@@ -1,6 +1,5 @@
 """Stage 2 of MM-LDM as objectives: the autoencoder's objective, and the adversarial phase."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +48,6 @@ class AutoencoderObjectives:
         source: gives the latents of a batch.
         first_stage: frozen; decodes the estimates.
         discriminator: the adversary, or None for the phase without one.
-        latent_transform: applied to the latents before heads and decoder see them.
 
     Source:
         MM-LDM, section 3 and appendix 1.4.
@@ -68,14 +66,12 @@ class AutoencoderObjectives:
         config: AutoencoderLossConfig,
         *,
         discriminator: Discriminator | None = None,
-        latent_transform: Callable[[AV], AV] | None = None,
     ) -> None:
         self._source = source
         self._first_stage = first_stage
         self._schedule = schedule
         self._config = config
         self._discriminator = discriminator
-        self._latent_transform = latent_transform
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
         self._prepared: dict[int, _Inputs] = {}
 
@@ -142,7 +138,6 @@ class AutoencoderObjectives:
             posterior_noise=draws.posterior_noise,
             keep=draws.keep.map(moved),
             label=label,
-            latent_transform=self._latent_transform,
         )
         return _Inputs(
             forward=inputs,

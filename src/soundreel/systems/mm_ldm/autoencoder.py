@@ -4,7 +4,6 @@ It works on first-stage latents. Video has the axes `batch frame channel height 
 image `batch channel height width`; z_v and z_a are `batch channel height width`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -146,8 +145,6 @@ class AutoencoderInputs:
         posterior_noise: with which the latents are drawn; None takes the means.
         keep: per modality whether its condition is kept, `batch`; None keeps all.
         label: class numbers; None for the predicted ones.
-        latent_transform: applied to the latents before heads and decoder see them, save those that
-            are dropped.
         contrast: of the step that the batch is a part of; None for a batch that is the whole step.
     """
 
@@ -159,7 +156,6 @@ class AutoencoderInputs:
     posterior_noise: AV | None = None
     keep: AV | None = None
     label: Int[Tensor, " batch"] | None = None
-    latent_transform: Callable[[AV], AV] | None = None
     contrast: Contrast | None = None
 
 
@@ -231,8 +227,6 @@ class MultiModalAutoencoder(nn.Module):
         latent = posteriors.mean
         if inputs.posterior_noise is not None:
             latent = posteriors.sample(inputs.posterior_noise)
-        if inputs.latent_transform is not None:
-            latent = _passed(latent, inputs.latent_transform(latent), inputs.keep)
         return posteriors, latent
 
     def encode(self, signals: AV) -> Posteriors:
@@ -329,13 +323,6 @@ def _masked(inputs: AutoencoderInputs) -> AV:
     """Return the encoders' inputs, zero where the modality's condition is dropped."""
     signals = AV(inputs.key_frames, inputs.audio_image)
     return signals if inputs.keep is None else signals.map(_zero_dropped, inputs.keep)
-
-
-def _passed(latent: AV, passed: AV, keep: AV | None) -> AV:
-    """Return `passed` where the modality's condition is kept."""
-    if keep is None:
-        return passed
-    return latent.map(lambda x, y, k: torch.where(k[:, None, None, None], y, x), passed, keep)
 
 
 def _zero_dropped(

@@ -13,7 +13,6 @@ from soundreel.data.loader import Drawable
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
-from soundreel.systems.mm_ldm.perceptual_encoders import TELLING_PARTS
 from soundreel.systems.mm_ldm.signals import (
     CachedSource,
     PixelSource,
@@ -113,4 +112,4 @@ class RunLatents:
             "windows": len(self._windows),
             "mel_image": config_to_json(self._config.mel_image),
         }
-        return fingerprint(networks, about, skip=TELLING_PARTS)
+        return fingerprint(networks, about)

@@ -26,7 +26,7 @@ from soundreel.systems.mm_ldm.sampling import SamplingConfig
 from soundreel.training.loop import TrainConfig
 from soundreel.types import ClipSpec
 
-STAGES = ("first_stage", "autoencoder", "adversarial", "decoder", "generator", "long")
+STAGES = ("first_stage", "autoencoder", "adversarial", "generator", "long")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,37 +109,6 @@ class AdversarialRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderRun:
-    """Stage 2's last phase, which the published system does not have: encoders stay as they are.
-
-    So do the latents. Own latents tell nearly all of a clip, so that a short training hardly reads
-    the other modality's semantic tokens; here `loss.drop_probability` withholds them often enough
-    that decoder and projectors have to.
-
-    Attributes:
-        enabled: False leaves the phase out.
-        on_axes: the decoder sees latents along the generator's principal axes only, as it will when
-            they are generated, and learns what they leave open; `generator.num_axes` must be set.
-        context_rate_factor: how many times the learning rate the maps of the semantic tokens learn
-            at; they start at zero and, at the rate of all else, stay behind.
-    """
-
-    enabled: bool = False
-    on_axes: bool = False
-    context_rate_factor: float = 5.0
-    loss: AutoencoderLossConfig = field(
-        default_factory=lambda: AutoencoderLossConfig(drop_probability=0.4)
-    )
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        if self.context_rate_factor <= 0:
-            raise SoundreelError(
-                f"context_rate_factor is a positive factor, got {self.context_rate_factor}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class LDMPreviewConfig:
     """Previews during training, on clips not trained on where the data set has some.
 
@@ -166,13 +135,14 @@ class MMLDMConfig:
             Griffin-Lim. It is not trained and may change at any time.
     """
 
+    removed: ClassVar[Mapping[str, Any]] = {"decoder": {"enabled": False}}
+
     system: Literal["mm-ldm"] = "mm-ldm"
     clip: ClipSpec = field(default_factory=ClipSpec)
     mel_image: MelImageConfig = field(default_factory=MelImageConfig)
     first_stage: FirstStageRun = field(default_factory=FirstStageRun)
     autoencoder: AutoencoderRun = field(default_factory=AutoencoderRun)
     adversarial: AdversarialRun = field(default_factory=AdversarialRun)
-    decoder: DecoderRun = field(default_factory=DecoderRun)
     generator: GeneratorRun = field(default_factory=GeneratorRun)
     long: LongRun = field(default_factory=LongRun)
     diffusion: DiffusionConfig = field(
@@ -220,10 +190,7 @@ class MMLDMConfig:
                 "number of key frames (frame_tokens too), its latent_channels to that many times "
                 "its image_channels"
             )
-        assert self.generator_model  # wrong sizes stop here, not before the last stage
-        axes = self.latent_axes
-        if self.decoder.enabled and self.decoder.on_axes and axes is None:
-            raise SoundreelError("decoder.on_axes needs principal axes: set generator.num_axes too")
+        _ = self.generator_model, self.latent_axes  # wrong sizes stop here, not in the last stage
         if self.adversarial.enabled and not self.mel_image.image_size:
             raise SoundreelError("a mel image of its own aspect: set adversarial.enabled to False")
         if self.captions and not self.text.folder:
@@ -238,7 +205,7 @@ class MMLDMConfig:
 
     def _check_long(self) -> None:
         """Raise `ValueError` where windows cannot follow each other."""
-        assert self.long_generator  # wrong sizes stop here, not before the last stage
+        _ = self.long_generator  # wrong sizes stop here, not in the last stage
         distance = FilmClock(self.clip, self.long.overlap).hop
         stride = self.data.stride
         if stride == "random" or distance % stride:

@@ -122,7 +122,7 @@ class TransformerTrunk(nn.Module):
         self.embed = nn.ModuleDict(
             {
                 name: latent_embedding(config, name, channel_factor, has_condition)
-                for name in config.modalities
+                for name in ("video", "audio")
             }
         )
         self.time_embedding = TwoLayerMLP(TIME_FEATURES, config.width, config.width)
@@ -158,11 +158,7 @@ class TransformerTrunk(nn.Module):
         self, xt: AV, condition: AV, context: Float[Tensor, "batch token context_dim"]
     ) -> Float[Tensor, "batch all_tokens dim"]:
         """Return the sequence that enters the first block."""
-        tokens = [
-            self.embed[name](xt[name], getattr(condition, name))
-            for name in SEQUENCE_ORDER
-            if name in self.config.modalities
-        ]
+        tokens = [self.embed[name](xt[name], getattr(condition, name)) for name in SEQUENCE_ORDER]
         return torch.cat([self.context_projection(context), *tokens], dim=1)
 
 
@@ -171,7 +167,7 @@ class JointTransformer(TransformerTrunk):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
-        self.head = nn.ModuleDict({name: latent_head(config, name) for name in config.modalities})
+        self.head = nn.ModuleDict({name: latent_head(config, name) for name in self.embed})
         if config.num_classes:
             # The last row stands for "no class".
             self.class_embedding = nn.Embedding(config.num_classes + 1, config.width)
@@ -216,9 +212,7 @@ class JointTransformer(TransformerTrunk):
         output = AV(None, None)
         offset = num_context_tokens
         for name in SEQUENCE_ORDER:
-            if name not in self.config.modalities:
-                continue
-            offset += self.embed[name].start is not None
+            offset += 1  # the start token
             end = offset + self.config.num_tokens(name)
             output = output.replace(name, self.head[name](x[:, offset:end], time))
             offset = end

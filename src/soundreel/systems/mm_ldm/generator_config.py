@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from soundreel.errors import SoundreelError
 from soundreel.types import LatentSpec
@@ -14,7 +14,6 @@ class GeneratorSizes:
     (678 M parameters).
 
     Attributes:
-        modalities: both, or one of them for the single-modality baselines (no start tokens).
         frame_tokens: 0 as published: tokens are patches of z_v. Otherwise the number of cosine
             coefficients over time that z_v holds: tokens are patches of coefficient 0, and one per
             frame for what changes, so that the network sees times and not frequencies.
@@ -34,8 +33,8 @@ class GeneratorSizes:
         "moment_heads": "time_biased_heads",
         "latents": None,  # the autoencoder says it
     }
+    removed: ClassVar[Mapping[str, Any]] = {"modalities": ["video", "audio"]}
 
-    modalities: tuple[str, ...] = ("video", "audio")
     video_patch_size: int = 1
     audio_patch_size: int = 1
     frame_tokens: int = 0
@@ -56,10 +55,6 @@ class GeneratorSizes:
             raise SoundreelError(
                 f"width must be a multiple of 4 and of {self.num_heads} heads, got {self.width}"
             )
-        if tuple(self.modalities) not in (("video", "audio"), ("video",), ("audio",)):
-            raise SoundreelError(
-                f'modalities is ("video", "audio"), ("video",) or ("audio",), got {self.modalities}'
-            )
         if self.frame_tokens == 1 or self.frame_tokens < 0:
             raise SoundreelError(f"frame_tokens is 0 or at least 2, got {self.frame_tokens}")
         if self.frame_tokens and self.learned_variance:
@@ -76,8 +71,6 @@ class GeneratorSizes:
                 "time_biased_heads need tokens of single times: set frame_tokens and "
                 "audio_token_rows"
             )
-        if self.time_biased_heads and len(self.modalities) < 2:
-            raise SoundreelError(f"time_biased_heads need both modalities, got {self.modalities}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +83,7 @@ class GeneratorConfig(GeneratorSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.modalities:
+        for name in ("video", "audio"):
             sides = self.latent_sides(name)
             if any(side % self.patch_size(name) for side in sides):
                 raise SoundreelError(

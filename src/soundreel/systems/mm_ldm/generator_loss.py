@@ -127,8 +127,6 @@ def class_dropped(
 
 def known_latents(latents: AV, masks: ConditionMasks) -> AV:
     """Return the condition: clean latents where they are given, zeros elsewhere."""
-    if len(latents.present) < 2:
-        return AV(None, None)
     return AV(
         latents["video"] * _per_row(masks.video_given, latents["video"]),
         latents["audio"] * _per_row(masks.audio_given, latents["audio"]),

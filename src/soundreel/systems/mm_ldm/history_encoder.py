@@ -55,10 +55,6 @@ class LongGeneratorConfig:
                 f"history_depth must be between 1 and the generator's depth "
                 f"{self.generator.depth}, got {self.history_depth}"
             )
-        if len(self.generator.modalities) < 2:
-            raise SoundreelError(
-                f"long video needs both modalities, got {self.generator.modalities}"
-            )
 
     @property
     def history(self) -> GeneratorConfig:

@@ -119,9 +119,7 @@ class LatentEmbedding(nn.Module):
             if config.modality_embedding
             else None
         )
-        self.start = (
-            nn.Parameter(torch.randn(1, config.width)) if len(config.modalities) > 1 else None
-        )
+        self.start = nn.Parameter(torch.randn(1, config.width))
 
     def forward(
         self,
@@ -136,9 +134,7 @@ class LatentEmbedding(nn.Module):
         x = rearrange(x, "b d h w -> b (h w) d") + self.position_table
         if self.modality_embedding is not None:
             x = x + self.modality_embedding
-        if self.start is not None:
-            x = torch.cat([self.start.expand(x.shape[0], 1, -1), x], dim=1)
-        return x
+        return torch.cat([self.start.expand(x.shape[0], 1, -1), x], dim=1)
 
 
 class LatentHead(nn.Module):
@@ -190,10 +186,6 @@ class FrameEmbedding(nn.Module):
             if config.modality_embedding
             else None
         )
-
-    @property
-    def start(self) -> nn.Parameter | None:
-        return self.mean.start
 
     def forward(
         self,

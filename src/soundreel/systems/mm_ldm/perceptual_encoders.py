@@ -23,7 +23,6 @@ from soundreel.nn.residual import ResidualBlock
 from soundreel.systems.mm_ldm.trunk import ConvBlock, Trunk, TrunkConfig
 
 MOVEMENT_GAIN = 3.0  # brings a clip's changes over time to about the size of its mean
-TELLING_PARTS = ("index_embed", "pyramid", "readout")  # of an encoder; the others make the latent
 START_LOGVAR = -3.0  # of coefficients that are worth reading from the first step on
 
 

@@ -258,15 +258,8 @@ def check_parts(
         ),
     ]
     if generator is not None:
-        pairs += [
-            ("generator.latents", generator.config.latents, "the autoencoder's", config.latents),
-            (
-                "generator.modalities",
-                generator.config.modalities,
-                "a pipeline's",
-                ("video", "audio"),
-            ),
-        ]
+        latents = generator.config.latents
+        pairs.append(("generator.latents", latents, "the autoencoder's", config.latents))
     wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
     if vocoder is not None:
         wrong += vocoder_mismatches(vocoder.config, mel.mel)

@@ -12,7 +12,6 @@ from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.config import (
     AdversarialRun,
     AutoencoderRun,
-    DecoderRun,
     FirstStageRun,
     GeneratorRun,
     MMLDMConfig,
@@ -57,7 +56,7 @@ def small() -> MMLDMConfig:
     )
     model = small_autoencoder(decoder, width=96, channels=(64, 16), key_frames=tuple(range(16)))
     train = TrainConfig(
-        total_samples=12_000,
+        total_samples=18_000,
         global_batch_size=8,
         micro_batch_size=8,
         learning_rate=4e-4,
@@ -107,17 +106,6 @@ def small() -> MMLDMConfig:
             ),
             train=replace(
                 train, total_samples=3_200, learning_rate=1e-4, warmup_samples=0, decay_samples=0
-            ),
-        ),
-        decoder=DecoderRun(
-            enabled=True,
-            loss=AutoencoderLossConfig(kl_weight=1e-6, drop_probability=0.5),
-            train=replace(
-                train,
-                total_samples=16_000,
-                global_batch_size=16,
-                micro_batch_size=16,
-                decay_samples=1_600,
             ),
         ),
         generator=GeneratorRun(
@@ -197,7 +185,7 @@ def scenes() -> MMLDMConfig:
         base.autoencoder,
         model=model,
         loss=replace(base.autoencoder.loss, drop_probability=0.1),
-        train=replace(base.autoencoder.train, total_samples=9_600),
+        train=replace(base.autoencoder.train, total_samples=13_600),
     )
     return replace(
         base,
@@ -205,12 +193,6 @@ def scenes() -> MMLDMConfig:
         mel_image=replace(base.mel_image, mel=mel),
         first_stage=first_stage,
         autoencoder=autoencoder,
-        decoder=DecoderRun(
-            enabled=True,
-            on_axes=True,
-            loss=replace(base.decoder.loss, drop_probability=0.1, num_target_frames=6),
-            train=replace(base.autoencoder.train, total_samples=8_000),
-        ),
         generator=replace(
             base.generator,
             model=generator,

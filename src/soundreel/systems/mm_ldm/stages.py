@@ -11,7 +11,6 @@ from torch import nn
 from soundreel.checkpoints.perceptual_weights import load_perceptual_loss
 from soundreel.checkpoints.store import load_component, read_model
 from soundreel.data.dataset import training_windows
-from soundreel.data.latent_axes import PerceptualAxes
 from soundreel.data.latent_pairs import LatentPairs
 from soundreel.data.latents import LatentDataset, LatentScaling
 from soundreel.film_clock import FilmClock
@@ -39,12 +38,6 @@ from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGenerato
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.long_loss import mm_ldm_long_objective
-from soundreel.systems.mm_ldm.parts import (
-    CONTEXT_MAPS,
-    decoder_phase_parts,
-    open_parts,
-    semantic_shares,
-)
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminator
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.previews import Previews
@@ -55,6 +48,7 @@ from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe
 from soundreel.training.trainee import Trainee
 
+SEMANTIC_PARTS = ("video_projector", "audio_projector", "class_head", "contrastive_head")
 JointModel = TypeVar("JointModel", Generator, LongGenerator)
 
 
@@ -142,29 +136,13 @@ class MMLDMRecipe(Recipe):
     def _begin_adversarial(self) -> StageWork[MultiModalAutoencoder]:
         stage = self._config.adversarial
         model = self._autoencoder("autoencoder")
-        open_parts(model, [model])
         adversary = self._run.seeded(lambda: Discriminator(stage.discriminator), stage.train)
         loss, shares = self._config.autoencoder.loss, self._semantic_shares(model)
         return self._autoencoder_work("adversarial", model, stage.train, loss, shares, adversary)
 
-    def _begin_decoder(self) -> StageWork[MultiModalAutoencoder]:
-        stage = self._config.decoder
-        model = self._autoencoder(self._autoencoder_stages()[-2])
-        latents = None
-        if stage.on_axes:
-            first_stage = self.first_stage()
-            latents = self._latents.perceptual(
-                first_stage, model, self._pipeline(first_stage, model).encode_av
-            )
-        open_parts(model, decoder_phase_parts(model, on_axes=stage.on_axes))
-        shares = self._semantic_shares(model)
-        shares |= dict.fromkeys(CONTEXT_MAPS, stage.context_rate_factor)
-        return self._autoencoder_work(
-            "decoder", model, stage.train, stage.loss, shares, latents=latents
-        )
-
     def _semantic_shares(self, model: MultiModalAutoencoder) -> dict[str, float]:
-        return semantic_shares(model, self._config.autoencoder.semantic_rate_share)
+        share = self._config.autoencoder.semantic_rate_share
+        return {name: share for name, _ in model.named_children() if name in SEMANTIC_PARTS}
 
     def _autoencoder_work(
         self,
@@ -174,14 +152,8 @@ class MMLDMRecipe(Recipe):
         loss: AutoencoderLossConfig,
         rate_shares: dict[str, float],
         adversary: Discriminator | None = None,
-        latents: LatentDataset | None = None,
     ) -> StageWork[MultiModalAutoencoder]:
         config = self._config.autoencoder.model
-        latent_transform = None
-        if latents is not None:
-            axes = self._scaling(latents)
-            assert isinstance(axes, PerceptualAxes)  # the configuration has been checked
-            latent_transform = axes.project
         first_stage = self.first_stage()
         source, data = self._latents.source(first_stage)
         objectives = AutoencoderObjectives(
@@ -190,11 +162,10 @@ class MMLDMRecipe(Recipe):
             self._config.diffusion.build().to(self._run.device),
             loss,
             discriminator=adversary,
-            latent_transform=latent_transform,
         )
 
         def preview(network: MultiModalAutoencoder, samples: int) -> None:
-            pipeline = self._pipeline(first_stage, network, latents=latents)
+            pipeline = self._pipeline(first_stage, network)
             self._previews.autoencoder(pipeline, self._run.out / stage, samples)
 
         return StageWork(
@@ -287,13 +258,8 @@ class MMLDMRecipe(Recipe):
 
     def autoencoder(self) -> MultiModalAutoencoder:
         """Return the finished autoencoder of the last phase that was run, frozen."""
-        return self._autoencoder(self._autoencoder_stages()[-1]).requires_grad_(False)
-
-    def _autoencoder_stages(self) -> list[str]:
-        """Return the phases of stage 2 that this run has, in order."""
-        config = self._config
-        later = {"adversarial": config.adversarial.enabled, "decoder": config.decoder.enabled}
-        return ["autoencoder", *(name for name, enabled in later.items() if enabled)]
+        last = "adversarial" if self._config.adversarial.enabled else "autoencoder"
+        return self._autoencoder(last).requires_grad_(False)
 
     def _autoencoder(self, stage: str) -> MultiModalAutoencoder:
         component = self._run.component(stage)

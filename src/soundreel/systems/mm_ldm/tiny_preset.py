@@ -85,7 +85,6 @@ def tiny() -> MMLDMConfig:
             ),
             train=short,
         ),
-        decoder=replace(base.decoder, train=short),
         generator=replace(
             base.generator,
             model=GeneratorSizes(

@@ -5,7 +5,6 @@
     OUT/moments/       posteriors of all frames and mel images, if they are cached
     OUT/autoencoder/   as first_stage: stage 2 without adversary
     OUT/adversarial/   stage 2 with it
-    OUT/decoder/       stage 2's signal decoder and projectors, own latents often withheld
     OUT/latents/       perceptual latents of all windows, and their statistics
     OUT/captions/      token states of all captions, if there is a text encoder
     OUT/generator/     stage 3
@@ -36,7 +35,6 @@ COMPONENTS = {
     "first_stage": "first_stage",
     "autoencoder": "autoencoder",
     "adversarial": "autoencoder",
-    "decoder": "autoencoder",
     "generator": "generator",
     "long": "generator",
 }
@@ -48,7 +46,6 @@ def stages_of(config: MMLDMConfig) -> tuple[Stage, ...]:
     trained = {
         "first_stage": config.first_stage.is_trained,
         "adversarial": config.adversarial.enabled,
-        "decoder": config.decoder.enabled,
         "long": config.long.enabled,
     }
     return tuple(

@@ -12,7 +12,7 @@ from torch import nn
 
 import soundreel
 from soundreel.checkpoints.store import read_model
-from soundreel.config_io import load_json
+from soundreel.config_io import ConfigError, load_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset
 from soundreel.data.manifest import DatasetInfo
@@ -34,7 +34,6 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
         ("mm-diffusion-tiny", MMDiffusionConfig),
         ("mm-diffusion-sr-small", SuperResolutionRunConfig),
         ("mm-ldm-tiny", MMLDMConfig),
-        ("mm-ldm-scenes", MMLDMConfig),
     ],
 )
 def test_an_old_run_may_go_on(name, kind, tmp_path):
@@ -43,6 +42,16 @@ def test_an_old_run_may_go_on(name, kind, tmp_path):
     check_out(config, tmp_path, resume=True)
     values = json.loads((OLD / f"run-{name}.json").read_text())
     assert config.data.stride == values["data"]["stride"]
+
+
+def test_an_old_run_with_removed_options_is_refused_in_one_line_that_names_them(tmp_path):
+    shutil.copy(OLD / "run-mm-ldm-scenes.json", tmp_path / "config.json")
+    with pytest.raises(ConfigError) as caught:
+        load_json(MMLDMConfig, tmp_path / "config.json")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'config.json'}: decoder is an option that was removed")
+    assert message.endswith("needs an earlier release")
+    assert "\n" not in message
 
 
 def test_an_old_mm_diffusion_model_generates_the_same_clip():

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import tarfile
 from dataclasses import replace
 from fractions import Fraction
@@ -18,9 +19,11 @@ from soundreel.data.manifest import ClipRecord, DataError, DatasetInfo, load_man
 from soundreel.data.options import RECIPES, PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.media.decode import read_audio, read_frames
+from soundreel.media.encode import write_mkv
 from soundreel.systems.mm_ldm.recipes import RECIPES as MM_LDM
 from soundreel.types import ClipSpec
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SMALL = PrepareOptions(height=8, width=8)
 
 
@@ -142,6 +145,26 @@ def test_filters_leave_out_what_is_slow_small_or_silent(tmp_path, make_video):
     assert "picture 12x16 is below min_size 16" in reasons["small.mkv"]
     assert "silent: -200 dB" in reasons["silent.mkv"]
     assert "silent: -63 dB" in reasons["quiet.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("page", "kinds"), [("own_videos", {"mute", "quiet", "short"}), ("data", {"short", "early"})]
+)
+def test_the_pages_name_the_reasons_that_are_written(tmp_path, make_video, page, kinds):
+    """Compared but for the numbers; `...` stands for the rest."""
+    make_video(tmp_path / "in" / "good.mkv")
+    make_video(tmp_path / "in" / "quiet.mkv", loudness=1e-5)
+    make_video(tmp_path / "in" / "short.mkv", duration_s=1)
+    make_video(tmp_path / "in" / "early.mkv", sound_s=1)
+    frames = np.zeros((20, 16, 16, 3), np.uint8)
+    write_mkv(tmp_path / "in" / "mute.mkv", list(frames), None, Fraction(10), 16_000)
+    prepare_dataset(tmp_path / "in", tmp_path / "out", SMALL)
+    reasons = {Path(name).stem: reason for name, reason in _skipped(tmp_path / "out").items()}
+    assert reasons.keys() == {"mute", "quiet", "short", "early"}
+    rows = re.findall(r"^\| [^|`]*`([^`]+)`", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
+    named = [re.sub(r"-?[\d.]+", "#", row).removesuffix("#") for row in rows]
+    written = {kind: re.sub(r"-?[\d.]+", "#", reason) for kind, reason in reasons.items()}
+    assert kinds <= {kind for kind, reason in written.items() if reason.startswith(tuple(named))}
 
 
 def test_crops_show_the_part_that_was_asked_for(tmp_path, make_video):

@@ -1,7 +1,10 @@
 """The file of answers: turns, repeats, refusals, two servers at once."""
 
 import re
+import shlex
+import shutil
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 
@@ -247,3 +250,24 @@ def test_a_clip_that_was_changed_is_not_served(study_folder):
     clip.write_bytes(b"x" * 100)
     with pytest.raises(SoundreelError, match=f"{clip.name} was changed"):
         StudyService(study_folder)
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the program sqlite3")
+def test_the_documented_commands_withdraw_a_rater_and_copy_the_answers(make_study, store, path):
+    """As the page says, while the study runs: in its folder, with the study's file open."""
+    study = make_study()
+    for _ in range(8):
+        rater, shown = begin(study, store)
+        store.answer(study, rater, shown.id, GOOD, 1, now=101.0)
+    text = (ROOT / "docs" / "study.md").read_text()
+    commands = re.findall(r'sqlite3 answers\.sqlite ".*?"(?=`|\n)', text, re.DOTALL)
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(shlex.split(command), cwd=path.parent, check=True, timeout=60)
+    assert store.progress().keys() == {1, 2, 3, 4, 5, 6, 8}
+    assert {trial.rater for trial in store.answered_trials()} == {1, 2, 3, 4, 5, 6, 8}
+    rater, _ = begin(study, store)
+    assert rater == 9
+    copied = Store(path.with_name("copy.sqlite"))
+    assert copied.progress().keys() == {1, 2, 3, 4, 5, 6, 8}
+    copied.close()

@@ -7,21 +7,23 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
-from film_windows import clock_of, made_films, seeds_of
+from film_windows import clock_of, made_windows, seeds_of
 
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.scenes.render import render_clip
 from soundreel.data.scenes.sizes import options_for
-from soundreel.film import join_clips
+from soundreel.film import Join, join_clips, join_windows
 from soundreel.film_clock import FilmClock
 from soundreel.films import Films
+from soundreel.media.seam import FADE_S, best_place
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 
 RENDER_SEED = 97
 NUM_RESAMPLES = 2000
+SIDE_MS = 100
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,12 @@ class Borders:
     Attributes:
         frames: first frame that both sides have made.
         length: frames from there on that are looked at.
+        joins: sample where the sound of each is joined.
     """
 
     frames: list[int]
     length: int
+    joins: list[int]
 
 
 def joined_film_sets(
@@ -42,18 +46,38 @@ def joined_film_sets(
 ) -> dict[str, Iterator[tuple[Clip, Borders]]]:
     """Faded films, butt-joined ones of the same windows, and real ones with the same borders."""
     clock = clock_of(pipeline)
+    num_frames = clock.num_frames(options.duration)
+    starts = [clock.start(number) for number in range(1, clock.num_windows(num_frames))]
+    ends = [clock.sample(start + clock.overlap) for start in starts]
 
-    def with_borders(films: Iterator[Clip]) -> Iterator[tuple[Clip, Borders]]:
-        for film in films:
-            count = clock.num_windows(film.num_frames)
-            starts = [clock.start(number) for number in range(1, count)]
-            yield film, Borders(starts, max(clock.overlap, 1))
+    def made(join: Join) -> Iterator[tuple[Clip, Borders]]:
+        for windows in made_windows(pipeline, options):
+            film = join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
+            joins = fades(windows, clock) if join == "fade" else ends
+            yield film, Borders(starts, max(clock.overlap, 1), joins)
 
-    return {
-        "fade": with_borders(made_films(pipeline, options, "fade")),
-        "butt": with_borders(made_films(pipeline, options, "butt")),
-        "real": with_borders(real_films(clock, options)),
-    }
+    def real() -> Iterator[tuple[Clip, Borders]]:
+        for film in real_films(clock, options):
+            known = [start for start in starts if start + clock.overlap < film.num_frames]
+            yield film, Borders(known, max(clock.overlap, 1), ends[: len(known)])
+
+    return {"fade": made("fade"), "butt": made("butt"), "real": real()}
+
+
+def fades(windows: list[Clip], clock: FilmClock) -> list[int]:
+    """Return the sample where each window's fade of sound begins."""
+    found = []
+    for number, (before, after) in enumerate(pairwise(windows), start=1):
+        start = clock.start(number)
+        first, length = clock.sample(start), clock.sample(start + clock.overlap)
+        length -= first
+        place, _ = best_place(
+            before.waveform[:, -length:],
+            after.waveform[:, :length],
+            round(FADE_S * clock.clip.sample_rate),
+        )
+        found.append(first + place)
+    return found
 
 
 def streamed_film_sets(
@@ -66,7 +90,9 @@ def streamed_film_sets(
 
     def with_borders(films: Iterator[Clip]) -> Iterator[tuple[Clip, Borders]]:
         for film in films:
-            yield film, Borders(list(range(first, film.num_frames, further)), HOP)
+            starts = list(range(first, film.num_frames, further))
+            joins = [film.num_samples * start // film.num_frames for start in starts]
+            yield film, Borders(starts, HOP, joins)
 
     def made() -> Iterator[Clip]:
         for seed in seeds_of(options):
@@ -103,13 +129,13 @@ def whole_clips(data: Path, clock: FilmClock) -> Iterator[Clip]:
 
 
 def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
-    """How borders differ from places within windows, and two such places from each other."""
+    """Return how borders differ from places within windows."""
     found: dict[str, object] = {"films": options.films, "duration_s": options.duration}
     is_joined = isinstance(pipeline, MMLDMPipeline | MMDiffusionPipeline)
     sets = (joined_film_sets if is_joined else streamed_film_sets)(pipeline, options)
     for name, films in sets.items():
         rows = np.array([row for film in films if (row := border_row(*film)) is not None])
-        for column, measure in enumerate(("click_db", "frame_change_ratio")):
+        for column, measure in enumerate(("click_db", "loudest_db", "frame_change_ratio")):
             border, inside = rows[:, column].T
             found[f"{name}, {measure}"] = {
                 "films": len(rows),
@@ -121,8 +147,15 @@ def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
 
 
 def border_row(film: Clip, borders: Borders) -> np.ndarray | None:
-    """Click energy in dB and frame change, at borders and midway between them, both against the
-    mean of three places between borders; the mean over a film. None where it has no border."""
+    """Return clicks, the loudest millisecond and the change of frames at borders and elsewhere.
+
+    Clicks: see `clicks`, at joins and every tenth of a second of the rest. The two others are at
+    borders and midway between them, against the mean of three places between borders.
+
+    Returns:
+        Rows for the three, each with the mean over the film's borders and over those other places.
+        None where it has no border.
+    """
     assert film.frames is not None
     assert film.waveform is not None
     frames, sound = film.frames.astype(np.float32), film.waveform[0].astype(np.float64)
@@ -138,17 +171,34 @@ def border_row(film: Clip, borders: Borders) -> np.ndarray | None:
         loud = 10 * np.log10(peaks[int(begin) : int(end)].max() + 1e-12)
         return loud, change[first - 1 : first - 1 + length].mean()
 
-    rows = []
+    rows, within = [], []
     for first, second in pairwise(borders.frames):
         inside = [at(first + (second - first) * part // 4) for part in (1, 2, 3)]
         rows.append((at(first), inside[1], np.mean(inside, axis=0)))
+        begin, end = (int(1000 * n // film.frame_rate) for n in (first + borders.length, second))
+        within += range(begin + SIDE_MS, end - SIDE_MS, SIDE_MS)
     if not rows:
         return None
     border, inner, middle = np.array(rows).transpose(1, 2, 0)
-    clicks = [(x[0] - middle[0]).mean() for x in (border, inner)]
+    places = [[join // block for join in borders.joins], within]
+    click = [np.mean([clicks(peaks, place) for place in found]) for found in places]
+    loudest = [(x[0] - middle[0]).mean() for x in (border, inner)]
     floor = 0.02  # grey levels of 255: stills differ by rounding
     ratios = [x[1].mean() / max(middle[1].mean(), floor) for x in (border, inner)]
-    return np.array([clicks, ratios])
+    return np.array([click, loudest, ratios])
+
+
+def clicks(peaks: np.ndarray, place: int) -> float:
+    """Return how far a join's loudest millisecond is above that of a tenth of a second before and
+    after it, in dB; below 0 where nothing clicks.
+
+    Args:
+        peaks: high-passed energy of each millisecond.
+        place: millisecond where the join begins.
+    """
+    begin, end = max(place - 1, 1), place + round(1000 * FADE_S) + 1
+    around = max(peaks[max(begin - SIDE_MS, 0) : begin].max(), peaks[end : end + SIDE_MS].max())
+    return 10 * np.log10((peaks[begin:end].max() + 1e-12) / (around + 1e-12))
 
 
 def resampled_mean(values: np.ndarray) -> list[float]:

@@ -20,10 +20,17 @@ def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iter
     """Films from nothing, the classes in turn."""
     clock = clock_of(pipeline)
     num_frames = clock.num_frames(options.duration)
-    count = clock.num_windows(num_frames)
+    for windows in made_windows(pipeline, options):
+        yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
+
+
+def made_windows(pipeline: Films, options: argparse.Namespace) -> Iterator[list[Clip]]:
+    """Yield the windows of each of those films."""
+    clock = clock_of(pipeline)
+    count = clock.num_windows(clock.num_frames(options.duration))
     make_windows(pipeline, count, options)
     for film in seeds_of(options):
-        windows = (
+        yield [
             Clip(
                 stored["frames"].numpy(),
                 stored["waveform"].numpy(),
@@ -31,8 +38,7 @@ def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iter
                 pipeline.clip.sample_rate,
             )
             for stored in (load_file(kept(options, film, number)) for number in range(count))
-        )
-        yield join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
+        ]
 
 
 def seeds_of(options: argparse.Namespace) -> range:

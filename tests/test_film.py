@@ -90,6 +90,21 @@ def test_a_longer_film_begins_like_a_shorter_one_bit_for_bit(a, b, overlap, join
     assert np.array_equal(long.waveform[:, : short.num_samples], short.waveform)
 
 
+def test_butt_joined_windows_are_cut_and_faded_ones_differ_around_the_border_alone():
+    whole, faded = (
+        join_clips(film(NoisyMaker(), seed=5, num_frames=12, join=join))
+        for join in ("butt", "fade")
+    )
+    first, second = (NoisyMaker().window(0, None, window_seed(5, k))[0] for k in range(2))
+    assert np.array_equal(whole.frames, np.concatenate([first.frames, second.frames[2:6]]))
+    sound = [first.waveform, second.waveform[:, 1_600:4_800]]
+    assert np.array_equal(whole.waveform, np.concatenate(sound, axis=1))
+    changed = np.flatnonzero((whole.waveform != faded.waveform)[0])
+    assert 4_800 <= changed.min() < changed.max() < 6_400
+    changed = np.flatnonzero((whole.frames != faded.frames).any(axis=(1, 2, 3)))
+    assert (changed.min(), changed.max()) == (6, 8), "areas fade over half a hop"
+
+
 def test_an_endless_film_begins_like_any_other_and_other_seeds_differ():
     endless = join_clips(islice(film(NoisyMaker(), seed=5), 3))
     ended = join_clips(film(NoisyMaker(), seed=5, num_frames=18))

@@ -76,6 +76,19 @@ def test_a_tone_is_joined_where_the_phases_agree():
     assert np.abs(np.diff(cut)).max() > 4 * within
 
 
+def test_strokes_are_not_cut_in_two():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 1, 3_200)).astype(np.float32)
+    strokes = 0.001 * noise
+    strokes[0][:, 200:1_300] += noise[0][:, 200:1_300]
+    strokes[1][:, 1_700:3_100] += noise[0][:, 1_700:3_100]
+    place, _ = best_place(strokes[0], strokes[1], 160)
+    assert 1_300 <= place <= 1_700 - 160
+    joined = fade_sound(strokes[0], strokes[1], 160)
+    assert np.array_equal(joined[:, :1_300], strokes[0][:, :1_300])
+    assert np.array_equal(joined[:, 1_700:], strokes[1][:, 1_700:])
+
+
 def test_unlike_sounds_keep_their_power_through_the_fade():
     generator = np.random.default_rng(3)
     left, right = generator.normal(size=(2, 1, 64, 2000)).astype(np.float32)
@@ -87,8 +100,8 @@ def test_unlike_sounds_keep_their_power_through_the_fade():
 
 
 def test_silence_on_one_side_is_faded_in_the_middle():
-    place, correlation = best_place(np.zeros((1, 100), np.float32), tone(100), 20)
-    assert (place, correlation) == (40, 0.0)
+    place, correlation = best_place(np.zeros((1, 1_600), np.float32), tone(1_600), 160)
+    assert (place, correlation) == (720, 0.0)
 
 
 def test_no_overlap_gives_nothing():

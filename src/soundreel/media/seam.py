@@ -1,9 +1,9 @@
 """Join windows of a film where both sides of a border have made the same stretch of time.
 
-Sound is cross-faded for a few milliseconds, at the place of the overlap where the two sides agree
-best in phase. Pictures are cross-faded over the whole overlap, and the brightness and colours of
-their areas for longer. Where the left side has to stay as it is, because it is somebody's own clip,
-the difference at the border is taken into the right side and let fade there.
+Sound is cross-faded for a few milliseconds, at a quiet place of the overlap where the two sides
+agree best in phase. Pictures are cross-faded over the whole overlap, and the brightness and colours
+of their areas for longer. Where the left side has to stay as it is, because it is somebody's own
+clip, the difference at the border is taken into the right side and let fade there.
 """
 
 import numpy as np
@@ -13,6 +13,9 @@ from torch.nn import functional
 
 FADE_S = 0.01
 """Length of a cross-fade of sound: shorter clicks, longer is heard as two voices."""
+QUIET_DB = 6.0
+"""Places within so much of the quietest are quiet. A steady sound has them everywhere, and phase
+decides; between strokes there are few, and no stroke is cut in two."""
 AREAS = 8
 """Areas along each side of a picture; more of them tell things apart that move."""
 
@@ -43,7 +46,7 @@ def fade_pictures(
 
 
 def fade_sound(left: Sound, right: Sound, fade: int) -> Sound:
-    """Return `left` up to the place where the sides agree best, `right` after it, faded between.
+    """Return `left` up to the place of `best_place`, `right` after it, faded between.
 
     The fade keeps the power: its gains are those of a squared cosine, divided by the power that
     two signals of that correlation would have. No sample is moved in time.
@@ -66,19 +69,22 @@ def fade_sound(left: Sound, right: Sound, fade: int) -> Sound:
 
 
 def best_place(left: Sound, right: Sound, length: int) -> tuple[int, float]:
-    """Find where `length` samples of both sides are most alike.
+    """Find where `length` samples of both sides are most alike, among quiet places.
+
+    A place is as loud as the louder side's second differences there, in which clicks stand out.
 
     Returns:
         First sample of the stretch, and the normalised correlation there, within [-1, 1]. Of
         equally good places it is the one nearest to the middle; where one side is silent it is 0.
     """
-    products = _sliding_sum(left.astype(np.float64) * right, length)
-    energies = _sliding_sum(left.astype(np.float64) ** 2, length) * _sliding_sum(
-        right.astype(np.float64) ** 2, length
-    )
+    powers = [_sliding_sum(side.astype(np.float64) ** 2, length) for side in (left, right)]
+    energies = powers[0] * powers[1]
     heard = energies > 1e-20
+    products = _sliding_sum(left.astype(np.float64) * right, length)
     correlation = np.where(heard, products / np.sqrt(np.where(heard, energies, 1.0)), 0.0)
-    best = np.flatnonzero(correlation >= correlation.max() - 1e-9)
+    loudness = np.maximum(*(_sliding_sum(_sharpness(side), length) for side in (left, right)))
+    quiet = loudness <= loudness.min() * 10 ** (QUIET_DB / 10) + 1e-12
+    best = np.flatnonzero(quiet & (correlation >= correlation[quiet].max() - 1e-9))
     place = int(best[np.abs(best - (len(correlation) - 1) / 2).argmin()])
     return place, float(np.clip(correlation[place], -1.0, 1.0))
 
@@ -120,6 +126,12 @@ def meet_sound(
     moved = following.copy()
     moved[:, :fade] += weight * (last - shared)
     return moved
+
+
+def _sharpness(sound: Sound) -> Float[np.ndarray, "channel sample"]:
+    """Return the squared second differences around each sample, those of edges 0."""
+    differences = np.diff(sound.astype(np.float64), n=2, axis=1) ** 2
+    return np.pad(differences, ((0, 0), (1, 1)))[:, : sound.shape[1]]
 
 
 def _sliding_sum(

@@ -35,6 +35,7 @@ LAYERS = {
     "film_clock": 3,
     "films": 3,
     "film_file": 3,
+    "unrounded": 3,
     "checkpoints": 3,
     "data": 3,
     "metrics": 3,

@@ -53,6 +53,8 @@ class Clip:
     waveform: Float32[np.ndarray, "channel sample"] | None
     frame_rate: Fraction = DEFAULT_FRAME_RATE
     sample_rate: int = DEFAULT_SAMPLE_RATE
+    frame_type = np.uint8
+    frames_of = staticmethod(video_to_frames)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_rate", Fraction(self.frame_rate))
@@ -63,7 +65,7 @@ class Clip:
         if self.frames is None and self.waveform is None:
             raise SoundreelError("a clip needs frames, a waveform or both")
         if self.frames is not None:
-            _check_array("frames", self.frames, np.uint8, "frame height width 3", 4)
+            _check_array("frames", self.frames, self.frame_type, "frame height width 3", 4)
             if self.frames.shape[-1] != 3:
                 raise SoundreelError(f"frames must be RGB, got shape {self.frames.shape}")
         if self.waveform is not None:
@@ -376,11 +378,9 @@ class Clip:
         """
         clips = []
         for index in range(av.batch_size):
-            frames = None if av.video is None else video_to_frames(av.video[index])
-            waveform = None
-            if av.audio is not None:
-                sound = av.audio[index].detach().to("cpu", torch.float32)
-                waveform = clip_full_scale(sound).numpy()
+            frames = None if av.video is None else cls.frames_of(av.video[index])
+            sound = None if av.audio is None else av.audio[index].detach().to("cpu", torch.float32)
+            waveform = None if sound is None else clip_full_scale(sound).numpy()
             clips.append(cls(frames, waveform, Fraction(frame_rate), sample_rate))
         return clips
 

@@ -31,6 +31,7 @@ from soundreel.media.seam import (
     meet_sound,
 )
 from soundreel.types import ClipSpec
+from soundreel.unrounded import clip_of
 
 Join = Literal["fade", "butt"]
 """Join of windows: faded over what both have made, or cut and set side by side (as published
@@ -62,6 +63,8 @@ class FilmMaker(Protocol):
 
     def window(self, state: Any, given: Clip | None, seed: int) -> tuple[Clip, Any]:
         """Make one window, and the state that the next one is made from.
+
+        Its frames are best left unrounded (`UnroundedClip`): the film is rounded when it is joined.
 
         Args:
             given: frames or waveform of this window that are known.
@@ -213,7 +216,7 @@ class _Stretch:
             return None
         zero = clock.sample(self.begin)
         samples = slice(clock.sample(first) - zero, clock.sample(end) - zero)
-        return Clip(
+        return clip_of(
             None if self.frames is None else self.frames[first - self.begin : end - self.begin],
             None if self.sound is None else self.sound[:, samples],
             clock.clip.frame_rate,
@@ -230,7 +233,7 @@ def _joined(
     """Put the end of what is before in place of a window's beginning, or fade the two."""
     if left is None or right is None:
         return right
-    axis = 0 if right.dtype == np.uint8 else 1
+    axis = 0 if right.ndim == 4 else 1
     if join == "fade":
         return fade(left, right)
     length = left.shape[axis]

@@ -20,7 +20,7 @@ Modality = Literal["both", "audio", "video"]
 """The part of the past that a film goes on from, and that is made."""
 
 Picture = UInt8[np.ndarray, "_height _width 3"]
-Frames = UInt8[np.ndarray, "_frame height width 3"]
+Frames = UInt8[np.ndarray, "_frame height width 3"] | Float32[np.ndarray, "_frame height width 3"]
 Sound = Float32[np.ndarray, "channel _sample"]
 
 

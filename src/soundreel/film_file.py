@@ -105,21 +105,22 @@ def write_film(
 
     Args:
         enlarge: write each pixel of an MP4 as a block of so many rows and columns.
-        larger: makes the frames of a piece larger, with a seed.
+        larger: makes the frames of a piece larger, as the model made them, with a seed.
         advance: `advance(done, total)` in frames; a total of 0 is not known.
         is_stopped: asked after each piece; the film ends there where it is True.
     """
     spec = pipeline.clip
     total, num_samples = _lengths(request, spec)
     picture, sound = _given_tracks(request)
-    pieces = _stream(request, pipeline, seed)
+    is_enlarged = larger is not None and picture is None
+    pieces = _stream(request, pipeline, seed, is_rounded=not is_enlarged)
     shown, done = None, 0
     is_kept = request.after is not None or request.between is not None  # its first piece is given
     tracks: dict[str, Any] = {"picture": picture, "sound": sound, "num_samples": num_samples}
     rates = (spec.frame_rate, spec.sample_rate)
     with FilmWriter(path, *rates, comment=comment, enlarge=enlarge, **tracks) as writer:
         for number, piece in enumerate(pieces):
-            if larger is not None and picture is None:
+            if larger is not None and is_enlarged:
                 piece = larger(piece, seed)  # one noise image for all frames of the film
             writer.write(piece.frames, piece.waveform)
             if number <= is_kept:
@@ -132,10 +133,13 @@ def write_film(
     return shown
 
 
-def _stream(request: FilmRequest, pipeline: Films, seed: int) -> Iterator[Clip]:
+def _stream(
+    request: FilmRequest, pipeline: Films, seed: int, *, is_rounded: bool
+) -> Iterator[Clip]:
     """Return the pieces of the film that is asked for."""
     return pipeline.stream(
         seed=seed,
+        is_rounded=is_rounded,
         duration_s=request.duration,
         video=request.video,
         audio=request.audio,

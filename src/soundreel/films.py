@@ -29,6 +29,7 @@ from soundreel.film_clock import (
 from soundreel.protocols import Progress
 from soundreel.request import check_counts
 from soundreel.types import ClipSpec
+from soundreel.unrounded import rounded
 
 Source = Clip | str | Path
 FILM_WORDS = frozenset(("duration_s", "after", "between", "start_s", "modality", "join"))
@@ -130,6 +131,7 @@ class Films:
         start_s: Seconds = 0,
         modality: Modality = "both",
         join: Join | None = None,
+        is_rounded: bool = True,
         **request: Any,
     ) -> Iterator[Clip]:
         """Return the pieces of a film as they are made, at the model's size and rates.
@@ -145,6 +147,8 @@ class Films:
             modality: what of `after` goes on; the other is neither looked at nor made.
             join: "fade" what neighbouring windows both make, or "butt": set them side by side; None
                 is "fade". For models whose windows are joined.
+            is_rounded: False gives pictures that the model made as `UnroundedClip`, for
+                super-resolution.
             request: what else `generate` takes, such as `label`, and the model's options.
 
         Raises:
@@ -184,7 +188,8 @@ class Films:
             modality=modality,
             join=join,
         )
-        return self.make_film(inputs, seed=seed, **request)
+        pieces = self.make_film(inputs, seed=seed, **request)
+        return rounded(pieces) if is_rounded else pieces
 
     def films(
         self, *, count: int, seed: int, progress: Progress | None = None, **request: Any

@@ -13,7 +13,7 @@ from soundreel.cli import generate as command
 from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.media.pixels import video_to_frames
+from soundreel.media.pixels import frames_to_video, video_to_frames
 from soundreel.systems import load, load_upscaler
 from soundreel.systems.super_resolution.network import SuperResolutionConfig, SuperResolutionUNet
 from soundreel.systems.super_resolution.pipeline import UpscaleConfig
@@ -91,7 +91,9 @@ def test_the_options_of_the_upscaler_take_effect(generate, upscaler, tmp_path):
     assert (a != c).any()
 
 
-def test_a_film_is_enlarged_frame_by_frame_with_one_noise(generate, upscaler, tmp_path):
+def test_films_are_enlarged_from_unrounded_frames_with_one_noise(
+    generate, small_run, upscaler, tmp_path
+):
     words = ("--count", "1", "--lossless", "--duration", "1.1", "--seed", "3")
     assert generate("small", *words) == 0
     assert generate("large", *words, "--upscale", upscaler, "--upscale-num-steps", "2") == 0
@@ -99,8 +101,16 @@ def test_a_film_is_enlarged_frame_by_frame_with_one_noise(generate, upscaler, tm
     large = Clip.load(tmp_path / "large" / "clip-0003.mkv")
     assert large.frames.shape == (11, 32, 32, 3)
     assert (large.waveform == small.waveform).all()
-    whole = load_upscaler(upscaler).upscale_clip(small, seed=3, num_steps=2)
-    assert np.abs(large.frames.astype(int) - whole.frames).max() <= 1
+    larger, options = load_upscaler(upscaler), {"num_steps": 2, "precision": "float32"}
+    pieces = load(small_run / "model").stream(duration_s=1.1, seed=3, is_rounded=False, **options)
+    made = [piece.frames for piece in pieces]
+    whole = np.concatenate(made)
+    assert (np.rint(whole).clip(0, 255) == small.frames).all()
+    assert (whole != np.rint(whole)).mean() > 0.9
+    exact = [larger.upscale_frames(frames_to_video(part), seed=3, num_steps=2) for part in made]
+    assert (large.frames == np.concatenate(exact)).all()
+    rounded = larger.upscale_clip(small, seed=3, num_steps=2)
+    assert (large.frames != rounded.frames).any()
 
 
 def test_the_upscaler_may_lie_on_the_hub(generate, upscaler, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_damaged_weights_are_taken_neither_into_a_network_nor_as_they_are(model,
 
 
 def test_another_architecture_and_no_model_are_refused(model, tmp_path):
-    with pytest.raises(ConfigError, match=r"only \d+% of its net fits.*body.weight"):
+    with pytest.raises(ConfigError, match=r"\d+% of its net fits.*body.weight"):
         InitialModel(model).load_into(network(3, width=16), "net")
     with pytest.raises(CheckpointError, match="no such model folder"):
         InitialModel(tmp_path / "absent")

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch.nn import functional
 
+from soundreel.media.pixels import rounded_to_bytes
+
 FADE_S = 0.01
 """Length of a cross-fade of sound: shorter clicks, longer is heard as two voices."""
 QUIET_DB = 6.0
@@ -19,13 +21,15 @@ decides; between strokes there are few, and no stroke is cut in two."""
 AREAS = 8
 """Areas along each side of a picture; more of them tell things apart that move."""
 
-Frames = UInt8[np.ndarray, "frame height width 3"]
+Frames = UInt8[np.ndarray, "frame height width 3"] | Float32[np.ndarray, "frame height width 3"]
+Following = (
+    UInt8[np.ndarray, "following height width 3"] | Float32[np.ndarray, "following height width 3"]
+)
+"""Frames in bytes, or on the scale of bytes and not rounded yet; these stay unrounded."""
 Sound = Float32[np.ndarray, "channel sample"]
 
 
-def fade_pictures(
-    left: Frames, right: UInt8[np.ndarray, "following height width 3"], areas_fade: int
-) -> UInt8[np.ndarray, "following height width 3"]:
+def fade_pictures(left: Frames, right: Following, areas_fade: int) -> Following:
     """Return a window that begins as the one before it ends.
 
     Detail turns evenly from `left` to `right` over the overlap: frame i of K has weight
@@ -92,10 +96,10 @@ def best_place(left: Sound, right: Sound, length: int) -> tuple[int, float]:
 def meet_pictures(
     last: Frames,
     shared: Frames,
-    following: UInt8[np.ndarray, "following height width 3"],
+    following: Following,
     fade: int,
     areas_fade: int,
-) -> UInt8[np.ndarray, "following height width 3"]:
+) -> Following:
     """Return `following` so that it goes on from `last` without a jump.
 
     Args:
@@ -142,11 +146,11 @@ def _sliding_sum(
 
 
 def _settled(
-    frames: UInt8[np.ndarray, "following height width 3"],
+    frames: Following,
     difference: Float32[np.ndarray, "frame height width 3"],
     fade: int,
     areas_fade: int,
-) -> UInt8[np.ndarray, "following height width 3"]:
+) -> Following:
     """Add a difference that fades; beyond its frames its last one goes on."""
     count = min(max(fade, areas_fade), len(frames))
     if not count or not len(difference):
@@ -155,7 +159,9 @@ def _settled(
     areas = _areas(held)
     moved = frames[:count] + _falling(fade, count) * (held - areas)
     moved += _falling(areas_fade, count) * areas
-    return np.concatenate([np.rint(moved).clip(0, 255).astype(np.uint8), frames[count:]])
+    if frames.dtype == np.uint8:
+        moved = rounded_to_bytes(moved)
+    return np.concatenate([moved, frames[count:]])
 
 
 def _falling(fade: int, count: int) -> Float32[np.ndarray, "count 1 1 1"]:

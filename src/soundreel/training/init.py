@@ -2,11 +2,12 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from soundreel.checkpoints.errors import listed
 from soundreel.checkpoints.hub import resolve_model
@@ -19,6 +20,9 @@ from soundreel.checkpoints.store import (
 from soundreel.config_io import ConfigError, load_json, save_json
 
 logger = logging.getLogger(__name__)
+
+Conversion = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Makes the weights of an earlier network those of one with, for example, other classes."""
 
 INIT_FILE = "init.json"
 LEAST_SHARE = 0.5
@@ -84,27 +88,43 @@ class InitialModel:
             save_model_index(temporary, ModelIndex(system=index.system, components=kinds))
         logger.info("%s is taken from %s as it is", component, self.source)
 
-    def load_into(self, network: nn.Module, component: str) -> None:
+    def load_into(
+        self,
+        network: nn.Module,
+        component: str,
+        *,
+        convert: Conversion | None = None,
+        is_adapted: bool = False,
+    ) -> None:
         """Copy every tensor of equal name and shape; log what the network keeps of its own.
 
         Args:
             component: name of the network in the model folder; a model without one is said.
+            convert: makes of the model's tensors those to be copied.
+            is_adapted: all of it must be the model's, since an adapter (LoRA) holds products alone.
 
         Raises:
-            ConfigError: most of the network does not fit, so that it is another architecture.
+            ConfigError: most of the network does not fit, so that it is another architecture; or
+                any of it, where it is to be adapted.
             CheckpointError: the weights are damaged.
         """
         if not self.has(component):
+            if is_adapted:
+                raise ConfigError(
+                    f"{self.source} has no {component} to adapt; name a model that has one"
+                )
             logger.warning("%s has no %s: it starts as initialised", self.source, component)
             return
         state, own = self._model.component(component).state(), network.state_dict()
+        state = state if convert is None else convert(state)
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
         kept = [name for name in own if name not in fitting]
         share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
-        if share < LEAST_SHARE:
+        if share < LEAST_SHARE or (kept and is_adapted):
             raise ConfigError(
-                f"{self.source}: only {share:.0%} of its {component} fits the network to train; "
+                f"{self.source}: {share:.0%} of its {component} fits the network to train; "
                 f"configure it alike (not there or of another shape: {listed(kept, 3)})"
+                + (", since an adapter holds none of these" if is_adapted else "")
             )
         with torch.no_grad():
             network.load_state_dict({**own, **fitting})

@@ -17,7 +17,7 @@ from soundreel.data.loader import Batch, Drawable, Loader
 from soundreel.diffusion.noise import derived_seed
 from soundreel.nn.layout import recompute_activations, to_channels_last
 from soundreel.protocols import LiveTracker, Stage, Tracker
-from soundreel.training.init import InitialModel
+from soundreel.training.init import Conversion, InitialModel
 from soundreel.training.loop import TrainConfig, fit
 from soundreel.training.objectives import Objective, TrainingBatch
 from soundreel.training.parallel import Parallel
@@ -143,17 +143,19 @@ class Run:
         *,
         component: str = "",
         channels_last: bool = True,
+        convert: Conversion | None = None,
     ) -> Network:
         """Return a new network on the device whose initial weights follow from the seed.
 
         Args:
-            component: its name in a model folder; it starts from `init` where there is one.
+            component, convert: see `InitialModel.load_into`; without `init` nothing is loaded.
         """
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(train.seed))
             network = build()
         if self.init is not None and component:
-            self.init.load_into(network, component)
+            adapts = bool(train.lora.rank)
+            self.init.load_into(network, component, convert=convert, is_adapted=adapts)
         return (to_channels_last(network) if channels_last else network).to(self.device)
 
     def trainee(

@@ -1,6 +1,7 @@
 """All stages of the tiny preset on rendered scenes, stopped, resumed, and begun from a model."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from fractions import Fraction
@@ -21,6 +22,7 @@ from soundreel.data.scenes.render import RenderOptions, render_clip
 from soundreel.errors import SoundreelError
 from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
+from soundreel.systems.joint_flow.init_classes import with_classes
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
 from soundreel.systems.joint_flow.stages import spread, train_joint_flow, windows_of
 from soundreel.training.state import list_checkpoints
@@ -45,7 +47,8 @@ def micro(transformer_samples=32):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def videos(tmp_path_factory):
+    """Nine scenes in folders by their kind."""
     folder = tmp_path_factory.mktemp("videos")
     options = RenderOptions(
         height=32,
@@ -59,9 +62,29 @@ def data(tmp_path_factory):
         (folder / made.kind).mkdir(exist_ok=True)
         clip = Clip(made.frames, made.waveform, Fraction(10), 16_000)
         clip.save(folder / made.kind / f"{index}.mkv")
-    root = tmp_path_factory.mktemp("prepared") / "data"
-    prepare_dataset(folder, root, PrepareOptions(height=32, width=32, labels="folder"))
+    return folder
+
+
+def prepared(videos, root, labels="folder"):
+    prepare_dataset(videos, root, PrepareOptions(height=32, width=32, labels=labels))
     return root
+
+
+@pytest.fixture(scope="module")
+def data(videos, tmp_path_factory):
+    return prepared(videos, tmp_path_factory.mktemp("prepared") / "data")
+
+
+@pytest.fixture(scope="module")
+def other(videos, tmp_path_factory):
+    """The scenes without classes, and two kinds of them, one under a new name."""
+    root = tmp_path_factory.mktemp("other")
+    shutil.copytree(videos / "bells", root / "videos" / "noise")
+    shutil.copytree(videos / "rain", root / "videos" / "rain")
+    return {
+        "none": prepared(videos, root / "none", "none"),
+        "others": prepared(root / "videos", root / "others"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -173,20 +196,65 @@ def test_another_transformer_starts_from_a_model_and_keeps_its_codecs(run, data,
     assert (first - old).abs().max() < 0.05  # a few steps away
 
 
-def test_a_transformer_is_adapted(run, data, tmp_path):
-    config, model = micro(), str(run / "model")
+def adapted_by(data, out, model):
+    """Train an adapter of the model's transformer on a data set; return its folder."""
+    config = micro()
     stage = config.transformer
     lora = replace(stage.train, lora=LoRAConfig(rank=2))
     config = replace(config, transformer=replace(stage, train=lora))
-    assert train_joint_flow(config, data, tmp_path / "run", stages=["transformer"], init=model)
-    adapter = tmp_path / "run" / "transformer" / "adapter"
-    assert all(b.any() for _, b in Adapter.read(adapter).products.values())
-    merged = load_file(tmp_path / "run/transformer/component/network/model.safetensors")
-    joined = load(model, adapter=adapter, device="cpu").transformer.state_dict()
-    products = Adapter.read(adapter).products
-    assert all(
-        torch.allclose(joined[f"{n}.weight"], merged[f"{n}.weight"], atol=1e-6) for n in products
-    )
+    assert train_joint_flow(config, data, out, stages=["transformer"], init=str(model))
+    return out / "transformer" / "adapter"
+
+
+@pytest.mark.parametrize("labels", ["same", "none", "others"])
+def test_an_adapter_and_its_model_are_the_model_that_was_trained(
+    labels, run, data, other, tmp_path
+):
+    """Scales and classes, which an adapter does not hold, stay the model's on any data."""
+    model = run / "model"
+    folder = adapted_by({"same": data, **other}[labels], tmp_path / "run", model)
+    assert all(b.any() for _, b in Adapter.read(folder).products.values())
+    joined = load(model, adapter=folder, device="cpu")
+    merged = load(tmp_path / "run" / "model", device="cpu")
+    assert joined.class_names == merged.class_names == ("bells", "metronome", "rain")
+    expected = merged.transformer.state_dict()
+    for name, value in joined.transformer.state_dict().items():
+        assert torch.allclose(value, expected[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("labels", ["none", "others"])
+def test_a_transformer_starts_from_a_model_of_other_classes(labels, run, other, tmp_path, caplog):
+    caplog.set_level("INFO")
+    model = str(run / "model")
+    out = tmp_path / "run"
+    assert train_joint_flow(micro(8), other[labels], out, stages=["transformer"], init=model)
+    names = load(out / "model").class_names
+    assert names == {"none": (), "others": ("noise", "rain")}[labels]
+    said = "classes that the model does not know start as any: noise"
+    assert (said in caplog.text) == (labels == "others")
+    assert "left as initialised" not in caplog.text
+    old = load(model).transformer.get_parameter("classes.weight")
+    new = weights(out, "transformer")["transformer.safetensors"]["classes.weight"]
+    rows = {"none": [3], "others": [3, 2, 3]}[labels]
+    assert (new - old[rows]).abs().max() < 0.02  # two steps away
+
+
+def test_classes_of_an_earlier_model_are_found_by_name():
+    state = {"classes.weight": torch.arange(3.0)[:, None], "tokens_in.weight": torch.ones(5)}
+    found = with_classes(state, names=["c", "b"], known=["a", "b"])
+    assert found["classes.weight"].flatten().tolist() == [2.0, 1.0, 2.0]
+    assert found["tokens_in.weight"] is state["tokens_in.weight"]
+
+
+def test_nothing_but_products_is_left_to_an_adapter(run, data, tmp_path):
+    config = micro()
+    sizes = replace(config.transformer.sizes, hidden=80)
+    lora = replace(config.transformer.train, lora=LoRAConfig(rank=2))
+    config = replace(config, transformer=replace(config.transformer, sizes=sizes, train=lora))
+    with pytest.raises(ConfigError, match=r"shape: blocks\.0\.widen.*adapter"):
+        train_joint_flow(
+            config, data, tmp_path / "run", stages=["transformer"], init=str(run / "model")
+        )
 
 
 def test_a_stage_without_its_predecessor_is_refused_before_anything_is_written(data, tmp_path):

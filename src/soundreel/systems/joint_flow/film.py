@@ -17,6 +17,7 @@ from soundreel.systems.joint_flow.streaming import AudioStream, VideoStream
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.types import AV, ClipSpec
+from soundreel.unrounded import UnroundedClip
 
 
 def latents_of(clip: Clip, spec: ClipSpec, encoder: VideoEncoder, codec: AudioCodec) -> AV:
@@ -162,5 +163,5 @@ def joined(pieces: Sequence[AV]) -> AV:
 
 
 def clips_of(pieces: Sequence[AV], spec: ClipSpec) -> list[Clip]:
-    """Return decoded pieces joined to one clip for each of the batch."""
-    return Clip.from_av(joined(pieces), spec.frame_rate, spec.sample_rate)
+    """Return decoded pieces joined to one clip for each of the batch, unrounded."""
+    return UnroundedClip.from_av(joined(pieces), spec.frame_rate, spec.sample_rate)

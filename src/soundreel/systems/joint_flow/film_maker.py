@@ -136,7 +136,7 @@ class FilmMaker:
         label: int,
         options: JointFlowOptions,
     ) -> Clip:
-        """Return what lies between two clips of the model's size and rates.
+        """Return what lies between two clips of the model's size and rates, unrounded.
 
         Raises:
             SoundreelError: the gap is longer than a window has place for, or a clip is too short.

@@ -1,6 +1,7 @@
 """Codec latents of what is given of a film: whole, or as pictures or sound are read."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from math import ceil
 from typing import Protocol, runtime_checkable
@@ -151,7 +152,7 @@ class GivenSound:
         count = made.num_frames * self._samples
         sound, self._kept = self._kept[:, :count], self._kept[:, count:]
         silence = ((0, 0), (0, count - sound.shape[1]))
-        return Clip(made.frames, np.pad(sound, silence), made.frame_rate, made.sample_rate)
+        return replace(made, waveform=np.pad(sound, silence))
 
 
 def encoder_reach(config: AudioCodecConfig) -> int:

@@ -6,7 +6,7 @@
 Shards appear whole, so that an interrupted caching goes on where it stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,7 @@ class CachedLatents(Dataset):
 
     def __init__(self, folder: Path) -> None:
         self._folder = Path(folder)
+        self._labels: Sequence[int] = ()
         self._count = int(_about(self._folder)["num_windows"])
         self._shards = LatentShards(self._folder, self._count, SHARD_ROWS)
         if not all(path.is_file() for path in self._shards.paths):
@@ -132,6 +133,11 @@ class CachedLatents(Dataset):
     def __len__(self) -> int:
         return self._count
 
+    def labelled(self, labels: Sequence[int]) -> "CachedLatents":
+        """Give each class of the data set the label at its place; returns the latents."""
+        self._labels = labels
+        return self
+
     def __getitem__(self, index: int) -> Sample:
         """Return latents `group token dim` in single precision, as the codecs gave them.
 
@@ -139,7 +145,8 @@ class CachedLatents(Dataset):
             DataError: they are damaged.
         """
         sample = self._shards.row(index)
-        return replace(sample, av=sample.av.map(Tensor.float))
+        label = self._labels[sample.label] if self._labels and sample.label >= 0 else sample.label
+        return replace(sample, av=sample.av.map(Tensor.float), label=label)
 
     def draw(self, index: int, generator: torch.Generator) -> Sample:
         """Return `dataset[index]`: the loader's interface, which nothing random needs here."""

@@ -35,6 +35,7 @@ from soundreel.systems.joint_flow.transformer import (
 )
 from soundreel.systems.joint_flow.video_decoder import VideoCodecConfig, VideoDecoder
 from soundreel.types import AV, ClipSpec
+from soundreel.unrounded import rounded
 
 KIND = "joint-transformer"
 COMPONENTS = {"video_codec": "lapped-codec", "audio_codec": "spectral-codec", "transformer": KIND}
@@ -168,7 +169,7 @@ class JointFlowPipeline(Films):
         seeds = range(seed, seed + latents.batch_size)
         decoder = FilmDecoder(self.video, self.audio, seeds, precision=self.options.precision)
         pieces = [decoder.push(latents), decoder.finish(latents.present)]
-        return clips_of([piece for piece in pieces if piece is not None], self.clip)
+        return list(rounded(clips_of([piece for piece in pieces if piece is not None], self.clip)))
 
     @familiar
     @torch.no_grad()
@@ -276,7 +277,8 @@ class JointFlowPipeline(Films):
         """
         num_frames = FilmClock(self.clip).num_frames(duration_s)
         sampling = self._sampling(label, options)
-        return self._maker.fill(self.fit(before), self.fit(after), num_frames, seed, *sampling)
+        made = self._maker.fill(self.fit(before), self.fit(after), num_frames, seed, *sampling)
+        return next(rounded([made]))
 
     def _sampling(
         self, label: int | str | None, options: dict[str, Any]

@@ -31,6 +31,11 @@ from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfi
 from soundreel.systems.joint_flow.audio_objective import audio_codec_objective
 from soundreel.systems.joint_flow.config import SYSTEM, JointFlowConfig
 from soundreel.systems.joint_flow.flow_objective import flow_objective
+from soundreel.systems.joint_flow.init_classes import (
+    class_names_of,
+    labels_among,
+    with_classes,
+)
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.latents import (
     CachedLatents,
@@ -139,6 +144,12 @@ class JointFlowRecipe(Recipe):
         self._run = run
         self._windows = windows_of(config, data)
         self._classes = tuple(self._windows[TRANSFORMER].info.classes)
+        init = run.init
+        self._known = class_names_of(init) if init and init.has(TRANSFORMER) else ()
+        self._labels = range(len(self._classes))
+        if config.transformer.train.lora.rank:  # an adapter holds no classes: the model's stay
+            self._labels = labels_among(self._classes, self._known)
+            self._classes = self._known
 
     def begin(self, stage: str) -> StageWork[Any]:
         """Return what a stage trains, with the networks of the stages before it."""
@@ -206,8 +217,14 @@ class JointFlowRecipe(Recipe):
         def build() -> JointTransformer:
             return JointTransformer(built)
 
-        network = self._run.seeded(build, stage.train, component=TRANSFORMER)
-        measure(network, latents)
+        network = self._run.seeded(
+            build,
+            stage.train,
+            component=TRANSFORMER,
+            convert=partial(with_classes, names=self._classes, known=self._known),
+        )
+        if not stage.train.lora.rank:
+            measure(network, latents)
         objective = flow_objective(stage.loss)
         return StageWork(
             trainees=[self._run.trainee(TRANSFORMER, network, objective, stage.train)],
@@ -245,7 +262,7 @@ class JointFlowRecipe(Recipe):
                 rank=parallel.rank,
                 world_size=parallel.world_size,
                 barrier=parallel.barrier,
-            )
+            ).labelled(self._labels)
 
     def _preview(
         self,

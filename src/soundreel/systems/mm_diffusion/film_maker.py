@@ -14,6 +14,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.zero_shot import partial_guide
 from soundreel.film_clock import FilmClock, Modality
 from soundreel.types import AV, ClipSpec
+from soundreel.unrounded import UnroundedClip
 
 if TYPE_CHECKING:
     from soundreel.systems.mm_diffusion.pipeline import MMDiffusionOptions, MMDiffusionPipeline
@@ -59,8 +60,7 @@ class OverlapFilmMaker:
             whole = given.to_av(self.clip).to(pipeline.device)
             with torch.no_grad():
                 av = pipeline.sample_given(whole, xt, noise, self._options)
-            (clip,) = pipeline.decode(av)
-            return clip, AV(None, None)
+            return self._clip_of(av), AV(None, None)
         signal, known = xt.map(torch.zeros_like), xt.map(torch.zeros_like)
         for name in state.present:
             length = state[name].shape[_axis(name)]
@@ -81,8 +81,12 @@ class OverlapFilmMaker:
         made = AV(None, None)
         for name in self._kept:
             made = made.replace(name, av[name])
-        (clip,) = pipeline.decode(av)
-        return clip, self._end_of(made)
+        return self._clip_of(av), self._end_of(made)
+
+    def _clip_of(self, av: AV) -> Clip:
+        rates = (self.clip.frame_rate, self.clip.sample_rate)
+        (clip,) = UnroundedClip.from_av(av, *rates)
+        return clip
 
     def _end_of(self, av: AV) -> AV:
         """Return the part of a window that the next one shares."""

@@ -15,6 +15,7 @@ from soundreel.film_clock import Modality
 from soundreel.systems.mm_ldm.history_encoder import LongGenerator
 from soundreel.systems.mm_ldm.settings import Request
 from soundreel.types import AV, ClipSpec
+from soundreel.unrounded import UnroundedClip
 
 if TYPE_CHECKING:
     from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
@@ -98,7 +99,7 @@ class LatentFilmMaker:
         )
         for name in signal.present:
             av = av.replace(name, signal[name])
-        (clip,) = Clip.from_av(av, self.clip.frame_rate, self.clip.sample_rate)
+        (clip,) = UnroundedClip.from_av(av, self.clip.frame_rate, self.clip.sample_rate)
         known = NOTHING
         for name in self._kept:
             known = known.replace(name, latents[name])

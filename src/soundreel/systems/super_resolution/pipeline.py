@@ -6,7 +6,7 @@ frame. Frames go through the network a few at a time, so memory does not grow wi
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -142,7 +142,7 @@ class SuperResolutionPipeline:
             raise SoundreelError("a clip without frames cannot be enlarged; give one with video")
         low_res = frames_to_video(clip.frames)
         frames = self.upscale_frames(low_res, seed=seed, progress=progress, **options)
-        return replace(clip, frames=frames)
+        return Clip(frames, clip.waveform, clip.frame_rate, clip.sample_rate)
 
     def upscale_frames(
         self,

@@ -22,7 +22,7 @@ from soundreel.data.scenes.render import RenderOptions, render_clip
 from soundreel.errors import SoundreelError
 from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
-from soundreel.systems.joint_flow.init_classes import with_classes
+from soundreel.systems.joint_flow.init_classes import Classes
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline
 from soundreel.systems.joint_flow.stages import spread, train_joint_flow, windows_of
 from soundreel.training.state import list_checkpoints
@@ -241,7 +241,7 @@ def test_a_transformer_starts_from_a_model_of_other_classes(labels, run, other, 
 
 def test_classes_of_an_earlier_model_are_found_by_name():
     state = {"classes.weight": torch.arange(3.0)[:, None], "tokens_in.weight": torch.ones(5)}
-    found = with_classes(state, names=["c", "b"], known=["a", "b"])
+    found = Classes(names=("c", "b"), labels=(0, 1), known=("a", "b")).convert(state)
     assert found["classes.weight"].flatten().tolist() == [2.0, 1.0, 2.0]
     assert found["tokens_in.weight"] is state["tokens_in.weight"]
 

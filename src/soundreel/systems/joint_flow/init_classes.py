@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,37 +18,54 @@ BY_CLASS = ("classes.weight", "_class_mean", "_class_deviation")
 """Endings of the names of tensors with a row for each class, and a last one for any."""
 
 
-def class_names_of(init: InitialModel) -> tuple[str, ...]:
-    """Return the classes of the model that a run starts from.
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """Classes of a run's transformer.
 
-    Raises:
-        CheckpointError: it is damaged.
+    Attributes:
+        names: in the order of their labels.
+        labels: label of each class of the data set; -1 for any.
+        known: those of the model that the run starts from.
     """
-    model = read_model(init.path)
-    where = f"{model.path}: settings"
-    settings = model.index.settings
-    return config_from_json(JointFlowSettings, settings, where, error=CheckpointError).class_names
+
+    names: tuple[str, ...]
+    labels: Sequence[int]
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], init: InitialModel | None, *, stays: bool) -> "Classes":
+        """Return the data set's classes; where those of `init` are to stay, the model's.
+
+        An adapter holds no classes, so that its model's stay.
+
+        Raises:
+            CheckpointError: the model is damaged.
+        """
+        known: tuple[str, ...] = ()
+        if init is not None and init.has("transformer"):
+            index, where = read_model(init.path).index, f"{init.path}: settings"
+            settings = config_from_json(
+                JointFlowSettings, index.settings, where, error=CheckpointError
+            )
+            known = settings.class_names
+        if stays:
+            return cls(names=known, labels=labels_among(names, known), known=known)
+        return cls(names=names, labels=range(len(names)), known=known)
+
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the model's weights for these classes.
+
+        A class that the model knows by that name starts from its rows, another from those of any.
+        """
+        if not all(len(v) == len(self.known) + 1 for k, v in state.items() if k.endswith(BY_CLASS)):
+            return state
+        unknown = [name for name in self.names if name not in self.known]
+        if unknown:
+            logger.info("classes that the model does not know start as any: %s", listed(unknown))
+        rows = [*labels_among(self.names, self.known), -1]
+        return {k: v[rows] if k.endswith(BY_CLASS) else v for k, v in state.items()}
 
 
 def labels_among(names: Sequence[str], known: Sequence[str]) -> list[int]:
     """Return the number of each name among those that are known; -1, for any, where it is not."""
     return [known.index(name) if name in known else -1 for name in names]
-
-
-def with_classes(
-    state: dict[str, Tensor], names: Sequence[str], known: Sequence[str]
-) -> dict[str, Tensor]:
-    """Return a transformer's weights for other classes.
-
-    A class that the model knows by that name starts from its rows, another from those of any.
-
-    Args:
-        state: weights of a transformer with the classes `known`.
-    """
-    if not all(len(v) == len(known) + 1 for k, v in state.items() if k.endswith(BY_CLASS)):
-        return state
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        logger.info("classes that the model does not know start as any: %s", listed(unknown))
-    rows = [*labels_among(names, known), -1]
-    return {k: v[rows] if k.endswith(BY_CLASS) else v for k, v in state.items()}

@@ -31,18 +31,9 @@ from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfi
 from soundreel.systems.joint_flow.audio_objective import audio_codec_objective
 from soundreel.systems.joint_flow.config import SYSTEM, JointFlowConfig
 from soundreel.systems.joint_flow.flow_objective import flow_objective
-from soundreel.systems.joint_flow.init_classes import (
-    class_names_of,
-    labels_among,
-    with_classes,
-)
+from soundreel.systems.joint_flow.init_classes import Classes
 from soundreel.systems.joint_flow.lapped import HOP
-from soundreel.systems.joint_flow.latents import (
-    CachedLatents,
-    cache_latents,
-    encode_inner,
-    measure,
-)
+from soundreel.systems.joint_flow.latents import CachedLatents, cache_latents, encode_inner, measure
 from soundreel.systems.joint_flow.pipeline import JointFlowPipeline, JointFlowSettings
 from soundreel.systems.joint_flow.transformer import JointTransformer, JointTransformerConfig
 from soundreel.systems.joint_flow.video_decoder import VideoCodecConfig, VideoDecoder
@@ -143,13 +134,8 @@ class JointFlowRecipe(Recipe):
         self._config = config
         self._run = run
         self._windows = windows_of(config, data)
-        self._classes = tuple(self._windows[TRANSFORMER].info.classes)
-        init = run.init
-        self._known = class_names_of(init) if init and init.has(TRANSFORMER) else ()
-        self._labels = range(len(self._classes))
-        if config.transformer.train.lora.rank:  # an adapter holds no classes: the model's stay
-            self._labels = labels_among(self._classes, self._known)
-            self._classes = self._known
+        names = tuple(self._windows[TRANSFORMER].info.classes)
+        self._classes = Classes.of(names, run.init, stays=config.transformer.train.lora.rank > 0)
 
     def begin(self, stage: str) -> StageWork[Any]:
         """Return what a stage trains, with the networks of the stages before it."""
@@ -210,7 +196,7 @@ class JointFlowRecipe(Recipe):
 
     def _begin_transformer(self) -> StageWork[JointTransformer]:
         stage = self._config.transformer
-        built = self._config.transformer_config(len(self._classes))
+        built = self._config.transformer_config(len(self._classes.names))
         video, audio = self._codecs()
         latents = self._latents(video, audio)
 
@@ -221,7 +207,7 @@ class JointFlowRecipe(Recipe):
             build,
             stage.train,
             component=TRANSFORMER,
-            convert=partial(with_classes, names=self._classes, known=self._known),
+            convert=self._classes.convert,
         )
         if not stage.train.lora.rank:
             measure(network, latents)
@@ -262,7 +248,7 @@ class JointFlowRecipe(Recipe):
                 rank=parallel.rank,
                 world_size=parallel.world_size,
                 barrier=parallel.barrier,
-            ).labelled(self._labels)
+            ).labelled(self._classes.labels)
 
     def _preview(
         self,
@@ -302,7 +288,7 @@ class JointFlowRecipe(Recipe):
         self, video: VideoDecoder, audio: AudioCodec, network: JointTransformer, samples: int
     ) -> JointFlowPipeline:
         settings = JointFlowSettings(
-            class_names=self._classes, sampling=self._config.sampling, samples_seen=samples
+            class_names=self._classes.names, sampling=self._config.sampling, samples_seen=samples
         )
         return JointFlowPipeline(video, audio, network, self._config.clip, settings)
 

@@ -135,6 +135,20 @@ def test_a_video_comes_back_as_it_was_with_new_sound(browser, video, tmp_path):
     assert (part.num_frames, part.num_samples) == (20, 12_800)
 
 
+def test_the_official_rule_of_guidance_is_chosen(browser, video):
+    panel = open_tab(browser, "Sound for a video")
+    upload(panel, video)
+    panel.get_by_role("button", name="Settings").click()
+    panel.get_by_label("number input for Steps").fill("2")
+    for name, value in (("Guidance rule", "official"), ("Sampler", "ddpm")):
+        panel.get_by_label(name, exact=True).click()
+        panel.get_by_role("option", name=value, exact=True).click()
+    panel.get_by_label("Seconds (0").fill("0.4")
+    panel.get_by_role("button", name="Make").click()
+    panel.get_by_text("steps 2").first.wait_for()
+    assert panel.locator("a[href*='soundreel.mp4']").count()
+
+
 def test_a_sound_gets_pictures(browser, video, tmp_path):
     (tmp_path / "sound.wav").write_bytes(wav_of(video))
     panel = open_tab(browser, "Pictures for a sound")

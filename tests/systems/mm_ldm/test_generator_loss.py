@@ -130,9 +130,7 @@ def test_learned_variance_adds_the_bound():
     latents = make_latents(2)
     draws = draw(latents, SCHEDULE, PerSampleNoise([0, 1]))
     network = make_network(learned_variance=True)
-    losses = generator_loss(
-        network, latents, draws, SCHEDULE, GeneratorObjective(), learned_variance=True
-    )
+    losses = generator_loss(network, latents, draws, SCHEDULE, GeneratorObjective())
     assert set(losses.terms) == {"mse_video", "mse_audio", "vb_video", "vb_audio"}
 
 

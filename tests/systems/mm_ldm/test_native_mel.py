@@ -21,9 +21,8 @@ from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.config import MMLDMConfig
-from soundreel.systems.mm_ldm.native_preset import native, small_native
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoder
-from soundreel.systems.mm_ldm.small_presets import small
+from soundreel.systems.mm_ldm.small_presets import native, small, small_native
 from soundreel.systems.mm_ldm.tiny_preset import tiny
 from soundreel.systems.mm_ldm.training import train_mm_ldm
 from soundreel.types import AV

@@ -9,6 +9,7 @@ Source: Sun et al. 2024 (arXiv 2410.01594), section 3 and its release.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -140,10 +141,8 @@ def generator_loss(
     schedule: Schedule,
     objective: GeneratorObjective,
     *,
-    learned_variance: bool = False,
     label: Int[Tensor, " batch"] | None = None,
-    text: Float[Tensor, "batch token context_dim"] | None = None,
-    previous: AV | None = None,
+    **told: Any,
 ) -> LossTerms:
     """Return loss per clip: the mean squared errors of both modalities, added.
 
@@ -151,14 +150,13 @@ def generator_loss(
         network: a `Generator`, or what wraps one for parallel training.
         latents: clean z_v and z_a as the generator sees them (standardised).
         label: class numbers; the number after the last class stands for none.
-        text: token states in place of the learned prompt.
-        previous: what a `LongGenerator` is told of the clip before.
+        told: what else the network is told: `text`, a `LongGenerator` also `previous`.
     """
+    config = generator_of(network).config
     masks = condition_masks(draws.uniforms, objective)
     if label is not None and objective.known_class_drop:
-        none = generator_of(network).config.num_classes
         dropped = class_dropped(draws.uniforms, masks, objective)
-        label = torch.where(dropped, none, label)
+        label = torch.where(dropped, config.num_classes, label)
     losses = conditional_loss(
         network,
         latents,
@@ -167,10 +165,9 @@ def generator_loss(
         condition=known_latents(latents, masks),
         context_kept=masks.context_kept,
         prediction_type=objective.prediction_type,
-        learned_variance=learned_variance,
+        learned_variance=config.learned_variance,
         label=label,
-        text=text,
-        previous=previous,
+        **told,
     )
     terms = {
         name: torch.where(
@@ -191,25 +188,16 @@ def conditional_loss(
     context_kept: Bool[Tensor, " batch"],
     prediction_type: PredictionType = "epsilon",
     learned_variance: bool = False,
-    label: Int[Tensor, " batch"] | None = None,
-    text: Float[Tensor, "batch token context_dim"] | None = None,
-    previous: AV | None = None,
+    **told: Any,
 ) -> LossTerms:
-    """Return loss per clip under conditions that are already chosen; `draws.uniforms` is not
-    read."""
+    """Return loss per clip under conditions that are already chosen; `draws.uniforms` is not read.
 
-    told = {} if previous is None else {"previous": previous}
+    Args:
+        told: what else the network is told: `label`, `text`, a `LongGenerator` also `previous`.
+    """
 
     def denoiser(xt: AV, timestep: Tensor) -> Prediction:
-        return network(
-            xt,
-            timestep,
-            condition=condition,
-            context_kept=context_kept,
-            text=text,
-            label=label,
-            **told,
-        )
+        return network(xt, timestep, condition=condition, context_kept=context_kept, **told)
 
     return diffusion_loss(
         denoiser,
@@ -271,23 +259,14 @@ def generator_step(
     draws = draw(latents, schedule, noise)
     if colour is not None:
         draws = replace(draws, noise=colour(draws.noise))
-    label = None
+    told: dict[str, Any] = {} if text is None else {"text": send(text(batch), latents.device)}
+    if history is not None:
+        told["previous"] = history(draws)
     if config.num_classes:
         # A clip without a class trains the row that stands for none.
         label = torch.where(batch.label < 0, config.num_classes, batch.label)
-        label = send(label, latents.device)
-    losses = generator_loss(
-        network,
-        latents,
-        draws,
-        schedule,
-        objective,
-        learned_variance=config.learned_variance,
-        label=label,
-        text=None if text is None else send(text(batch), latents.device),
-        previous=None if history is None else history(draws),
-    )
-    return losses, draws
+        told["label"] = send(label, latents.device)
+    return generator_loss(network, latents, draws, schedule, objective, **told), draws
 
 
 def _per_row(mask: Bool[Tensor, " batch"], like: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminator
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.previews import Previews
 from soundreel.systems.mm_ldm.settings import MMLDMSettings
-from soundreel.systems.mm_ldm.stage_tools import unit_scale
+from soundreel.systems.mm_ldm.signals import unit_scale
 from soundreel.training.loop import TrainConfig
 from soundreel.training.run import Run, StageWork
 from soundreel.training.stages import Recipe

@@ -8,7 +8,7 @@ import torch
 
 from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import Importer, System
-from soundreel.systems.mm_ldm import long_presets, native_preset, presets, small_presets
+from soundreel.systems.mm_ldm import long_presets, presets, small_presets
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
 from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
@@ -41,7 +41,7 @@ SYSTEM = System(
         "mm-ldm-aist": presets.aist,
         "mm-ldm-audioset": presets.audioset,
         "mm-ldm-small": small_presets.small,
-        "mm-ldm-small-native": native_preset.small_native,
+        "mm-ldm-small-native": small_presets.small_native,
         "mm-ldm-scenes": small_presets.scenes,
         "mm-ldm-tiny": tiny,
         "mm-ldm-long": long_presets.long,

@@ -9,7 +9,7 @@ is declared here and know no system by name.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 import torch
@@ -57,30 +57,22 @@ class Stage:
     component: str = ""
 
 
+class TrainWords(TypedDict, total=False):
+    """Say how a run is trained; see `train_stages`."""
+
+    resume: bool
+    stages: Sequence[str]
+    init: str
+    device: str | None
+    trackers: Callable[[], list[Tracker]]
+
+
 @runtime_checkable
 class TrainFunction(Protocol):
     """Train a configuration of the system on a prepared data set and leave `out/model`."""
 
-    def __call__(
-        self,
-        config: Any,
-        data: Path,
-        out: Path,
-        *,
-        resume: bool = False,
-        stages: Sequence[str] = (),
-        init: str = "",
-        device: str | None = None,
-        trackers: Callable[[], list[Tracker]] = list,
-    ) -> bool:
-        """Return whether all stages that were asked for are finished; False after a stop.
-
-        Args:
-            stages: names of the stages to run; empty runs all of them in order.
-            init: model folder or Hub name whose networks the run starts from; empty for none.
-            device: where to train; None is CUDA where there is one, else the CPU.
-            trackers: makes receivers of the logged numbers, once the run is known to start.
-        """
+    def __call__(self, config: Any, data: Path, out: Path, **how: Unpack[TrainWords]) -> bool:
+        """Return whether all stages that were asked for are finished; False after a stop."""
         ...
 
 

@@ -101,7 +101,7 @@ def run_toy(out, config=None, *, preview=None, **options):
         config,
         out,
         system="toy",
-        stages=[
+        all_stages=[
             Stage(name="first", total_samples=config.first.total_samples, folder="first"),
             Stage(name="absent", total_samples=0, folder="absent"),
             Stage(name="second", total_samples=config.second.total_samples, folder="second"),
@@ -180,13 +180,13 @@ def test_ctrl_c_within_a_stage_saves_and_resumes_exactly(whole, tmp_path):
 def test_single_stages_in_turn_equal_all_at_once(whole, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="second needs first"):
-        run_toy(out, only=["second"])
+        run_toy(out, stages=["second"])
     with pytest.raises(ConfigError, match="the stages first, second, not absent"):
-        run_toy(out, only=["absent"])
+        run_toy(out, stages=["absent"])
     assert not out.exists()
-    assert run_toy(out, only=["first"])
+    assert run_toy(out, stages=["first"])
     assert not (out / "model").exists()
-    assert run_toy(out, only=["second"], resume=True)
+    assert run_toy(out, stages=["second"], resume=True)
     assert (out / "model").exists()
     assert same(left(out), left(whole))
 
@@ -245,7 +245,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch, fas
     monkeypatch.setattr("soundreel.training.run.fit", fit_noted)
     out, config = tmp_path / "run", toy_config(precision="auto")
     prefer(faster)
-    assert run_toy(out, config, only=["first"])
+    assert run_toy(out, config, stages=["first"])
     stored = load_json(ToyConfig, out / "config.json")
     assert stored.first.precision == stored.second.precision == faster
     prefer("float32" if faster == "bfloat16" else "bfloat16")

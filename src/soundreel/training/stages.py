@@ -56,10 +56,10 @@ def train_stages(
     out: Path,
     *,
     system: str,
-    stages: Sequence[Stage],
+    all_stages: Sequence[Stage],
     train_configs: Mapping[str, TrainConfig],
     recipe: Callable[[Run], Recipe],
-    only: Sequence[str] = (),
+    stages: Sequence[str] = (),
     init: str = "",
     device: str | None = None,
     resume: bool = False,
@@ -71,12 +71,12 @@ def train_stages(
 
     Args:
         config: the run's configuration; its `data.num_workers` read ahead.
-        stages: all stages of the configuration, in order; those without samples are left out.
+        all_stages: of the configuration, in order; those without samples are left out.
         train_configs: how each stage that has samples is trained.
         recipe: makes the system's recipe; reads the data set.
-        only: names of the stages to run, whose predecessors must be finished; empty runs all.
-        init: model folder or Hub name whose networks the run starts from. Stages that `only` leaves
-            out before those to run are then taken from there as they are.
+        stages: names of those to run, whose predecessors must be finished; empty runs all.
+        init: model folder or Hub name whose networks the run starts from. Stages before those to
+            run are then taken from there as they are.
         device: where to train; None is CUDA where there is one, else the CPU.
         resume: go on where the run in `out` stopped, with the same `init` if it had one.
         trackers: makes further receivers of the logged numbers, once the run is known to start.
@@ -90,8 +90,8 @@ def train_stages(
             the processes. Nothing has been written then.
         FolderInUseError: another run is under way in `out`.
     """
-    trained = [stage for stage in stages if stage.total_samples]
-    wanted = _wanted(trained, only)
+    trained = [stage for stage in all_stages if stage.total_samples]
+    wanted = _wanted(trained, stages)
     asked, config = config, as_begun(config, out)
     check_out(config, out, resume=resume)
     initial = initial_model(out, init)
@@ -132,7 +132,7 @@ def train_stages(
                 )
             except StoppedError:
                 finished = False
-            if all(run.is_finished(stage) for stage in stages) and parallel.is_main:
+            if all(run.is_finished(stage) for stage in all_stages) and parallel.is_main:
                 plan.save_model()
     parallel.finish()
     return finished

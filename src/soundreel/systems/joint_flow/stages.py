@@ -8,11 +8,11 @@ OUT/transformer/               likewise, with previews/ and watch.jsonl
 OUT/model/                     everything, for `soundreel.load`
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from soundreel.checkpoints.store import (
     writing_folder,
 )
 from soundreel.data.dataset import PreparedDataset, training_windows
-from soundreel.protocols import Stage, Tracker
+from soundreel.protocols import Stage, TrainWords
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
 from soundreel.systems.joint_flow.audio_objective import audio_codec_objective
 from soundreel.systems.joint_flow.config import SYSTEM, JointFlowConfig
@@ -69,15 +69,7 @@ def stages_of(config: JointFlowConfig) -> tuple[Stage, ...]:
 
 
 def train_joint_flow(
-    config: JointFlowConfig,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool = False,
-    stages: Sequence[str] = (),
-    init: str = "",
-    device: str | None = None,
-    trackers: Callable[[], list[Tracker]] = list,
+    config: JointFlowConfig, data: Path, out: Path, **how: Unpack[TrainWords]
 ) -> bool:
     """Train the stages in order, each from those before it; leave `out/model`.
 
@@ -103,14 +95,10 @@ def train_joint_flow(
         config,
         out,
         system=SYSTEM,
-        stages=stages_of(config),
+        all_stages=stages_of(config),
         train_configs=train_configs(config),
         recipe=lambda run: JointFlowRecipe(config, data, run),
-        only=stages,
-        init=init,
-        device=device,
-        resume=resume,
-        trackers=trackers,
+        **how,
     )
 
 

@@ -1,10 +1,10 @@
 """The stage of the Coupled U-Net: what it trains, shows and leaves."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from soundreel.data.dataset import training_windows
-from soundreel.protocols import Stage, Tracker
+from soundreel.protocols import Stage, TrainWords
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.systems.mm_diffusion.objective import mm_diffusion_objective
@@ -23,15 +23,7 @@ def stages_of(config: MMDiffusionConfig) -> tuple[Stage, ...]:
 
 
 def train_mm_diffusion(
-    config: MMDiffusionConfig,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool = False,
-    stages: Sequence[str] = (),
-    init: str = "",
-    device: str | None = None,
-    trackers: Callable[[], list[Tracker]] = list,
+    config: MMDiffusionConfig, data: Path, out: Path, **how: Unpack[TrainWords]
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder that `soundreel.load` opens.
 
@@ -47,14 +39,10 @@ def train_mm_diffusion(
         config,
         out,
         system="mm-diffusion",
-        stages=stages_of(config),
+        all_stages=stages_of(config),
         train_configs={STAGE: config.train},
         recipe=lambda run: MMDiffusionRecipe(config, data, run),
-        only=stages,
-        init=init,
-        device=device,
-        resume=resume,
-        trackers=trackers,
+        **how,
     )
 
 

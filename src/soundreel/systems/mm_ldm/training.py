@@ -15,12 +15,13 @@ A stage is finished when its `component` folder exists; finished stages are not 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from soundreel.config_io import ConfigError
 from soundreel.data.dataset import training_windows
-from soundreel.protocols import Stage, Tracker
+from soundreel.protocols import Stage, TrainWords
 from soundreel.systems.mm_ldm.conditions import with_data_classes, with_text_encoder_hash
 from soundreel.systems.mm_ldm.config import STAGES, MMLDMConfig
 from soundreel.systems.mm_ldm.folder import SYSTEM
@@ -89,17 +90,7 @@ def tell_what_starts_from_noise(config: MMLDMConfig, stages: Sequence[str]) -> N
         )
 
 
-def train_mm_ldm(
-    config: MMLDMConfig,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool = False,
-    stages: Sequence[str] = (),
-    init: str = "",
-    device: str | None = None,
-    trackers: Callable[[], list[Tracker]] = list,
-) -> bool:
+def train_mm_ldm(config: MMLDMConfig, data: Path, out: Path, **how: Unpack[TrainWords]) -> bool:
     """Train the stages in order, each from the one before; leave `out/model`.
 
     Args:
@@ -114,7 +105,8 @@ def train_mm_ldm(
         CheckpointError: weights, text encoder or vocoder that are named cannot be read.
         SoundreelError: the data set does not fit the configuration.
     """
-    if not (resume or init):
+    stages = how.get("stages", ())
+    if not (how.get("resume") or how.get("init")):
         check_frozen_encoder(config, stages)
         tell_what_starts_from_noise(config, stages)
     config = with_data_classes(with_text_encoder_hash(config), data, out)
@@ -123,12 +115,8 @@ def train_mm_ldm(
         config,
         out,
         system=SYSTEM,
-        stages=stages_of(config),
+        all_stages=stages_of(config),
         train_configs={name: getattr(config, name).train for name in STAGES},
         recipe=lambda run: MMLDMRecipe(config, data, run),
-        only=stages,
-        init=init,
-        device=device,
-        resume=resume,
-        trackers=trackers,
+        **how,
     )

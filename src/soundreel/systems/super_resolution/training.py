@@ -1,8 +1,8 @@
 """The super-resolution stage: what it trains, shows and leaves."""
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from soundreel.errors import SoundreelError
 from soundreel.media.encode import write_mkv
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
-from soundreel.protocols import Stage, Tracker
+from soundreel.protocols import Stage, TrainWords
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
 from soundreel.systems.super_resolution.degradation import image_pairs, reduce_images
 from soundreel.systems.super_resolution.network import SuperResolutionUNet
@@ -40,15 +40,7 @@ def stages_of(config: SuperResolutionRunConfig) -> tuple[Stage, ...]:
 
 
 def train_super_resolution(
-    config: SuperResolutionRunConfig,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool = False,
-    stages: Sequence[str] = (),
-    init: str = "",
-    device: str | None = None,
-    trackers: Callable[[], list[Tracker]] = list,
+    config: SuperResolutionRunConfig, data: Path, out: Path, **how: Unpack[TrainWords]
 ) -> bool:
     """Train, log, preview; leave `out/model`, a folder for `soundreel upscale`.
 
@@ -67,14 +59,10 @@ def train_super_resolution(
         config,
         out,
         system="mm-diffusion",
-        stages=stages_of(config),
+        all_stages=stages_of(config),
         train_configs={COMPONENT: config.train},
         recipe=lambda run: SuperResolutionRecipe(config, data, run),
-        only=stages,
-        init=init,
-        device=device,
-        resume=resume,
-        trackers=trackers,
+        **how,
     )
 
 

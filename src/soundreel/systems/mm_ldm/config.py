@@ -15,7 +15,7 @@ from soundreel.systems.mm_ldm.autoencoder import AutoencoderConfig
 from soundreel.systems.mm_ldm.autoencoder_loss import AutoencoderLossConfig
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
 from soundreel.systems.mm_ldm.discriminator import DiscriminatorConfig
-from soundreel.systems.mm_ldm.first_stage import mel_pairs
+from soundreel.systems.mm_ldm.first_stage import check_fit
 from soundreel.systems.mm_ldm.first_stage_loss import FirstStageLossConfig
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
 from soundreel.systems.mm_ldm.generator_run import GeneratorRun, LongRun
@@ -158,30 +158,14 @@ class MMLDMConfig:
     preview: LDMPreviewConfig = field(default_factory=LDMPreviewConfig)
 
     def __post_init__(self) -> None:
-        model = self.autoencoder.model
-        factor = self.first_stage.model.factor
-        size = factor * model.video_encoder.image_size
-        pairs: list[tuple[str, object, str, object]] = [
-            ("clip.height", self.clip.height, "clip.width", self.clip.width),
-            *mel_pairs(self.mel_image, self.clip, model.audio_encoder, factor),
-            ("clip.height", self.clip.height, "the encoder's", size),
-            ("autoencoder's frames", model.num_frames, "clip.num_frames", self.clip.num_frames),
-            (
-                "generator.loss.prediction_type",
-                self.generator.loss.prediction_type,
-                "diffusion.prediction_type",
-                self.diffusion.prediction_type,
-            ),
-            (
-                "adversarial.discriminator.image_size",
-                self.adversarial.discriminator.image_size,
-                "clip.height",
-                self.clip.height,
-            ),
-        ]
-        wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
-        if wrong:
-            raise SoundreelError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        wanted, size = self.diffusion.prediction_type, self.clip.height
+        own, shown = self.generator.loss.prediction_type, self.adversarial.discriminator.image_size
+        more = (
+            ("generator.loss.prediction_type", own, "diffusion.prediction_type", wanted),
+            ("adversarial.discriminator.image_size", shown, "clip.height", size),
+        )
+        first_stage, autoencoder = self.first_stage.model, self.autoencoder.model
+        check_fit(self.clip, self.mel_image, first_stage, autoencoder, more)
         per_frame = self.generator.movement_axes or self.generator.model.frame_tokens
         if per_frame and not self._holds_every_frame(self.generator.model.frame_tokens):
             raise SoundreelError(

@@ -13,12 +13,12 @@ from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import DatasetInfo
 from soundreel.diffusion.noise import PerSampleNoise
-from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.metrics.image_quality import psnr_db
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.mm_ldm.first_stage import clip_images
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
+from soundreel.training.previews import save_preview
 from soundreel.types import AV
 
 
@@ -83,7 +83,7 @@ class Previews:
         known = Clip.from_av(real, spec.frame_rate, spec.sample_rate)[0]
         clips += [known, *pipeline.generate(video=known), *pipeline.generate(audio=known)]
         titles += [f"{self.split} clip", "sound generated for it", "frames generated for it"]
-        self._sheet(clips, titles, folder, samples)
+        save_preview(clips, folder / "previews", samples, titles)
 
     def _pairs(
         self, made: AV, folder: Path, samples: int, what: str, extra: dict[str, float]
@@ -111,14 +111,6 @@ class Previews:
             clips += Clip.from_av(self._real.rows(row), spec.frame_rate, spec.sample_rate)
             clips += Clip.from_av(made.rows(row), spec.frame_rate, spec.sample_rate)
             titles += [f"{self.split} clip {index}", f"its {what}"]
-        self._sheet(clips, titles, folder, samples)
+        save_preview(clips, folder / "previews", samples, titles)
         with (folder / "previews" / "numbers.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
-
-    def _sheet(self, clips: list[Clip], titles: list[str], folder: Path, samples: int) -> None:
-        """Write one picture, and each clip that was made as an MP4."""
-        target = folder / "previews"
-        target.mkdir(parents=True, exist_ok=True)
-        for index, clip in enumerate(clips):
-            clip.save(target / f"{samples:09d}-{index}.mp4")
-        write_contact_sheet(target / f"{samples:09d}.png", clips, titles=titles, num_columns=2)

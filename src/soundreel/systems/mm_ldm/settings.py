@@ -15,13 +15,12 @@ from soundreel.clip import Clip
 from soundreel.device import PRECISIONS
 from soundreel.diffusion.config import DiffusionConfig
 from soundreel.diffusion.schedules import Schedule
-from soundreel.errors import SoundreelError
 from soundreel.media.letterbox import letterbox
 from soundreel.protocols import Progress, option
 from soundreel.request import Given
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.decoding import DecodingConfig
-from soundreel.systems.mm_ldm.first_stage import mel_pairs
+from soundreel.systems.mm_ldm.first_stage import check_fit
 from soundreel.systems.mm_ldm.generator import Generator
 from soundreel.systems.mm_ldm.kl_vae import KLVAE
 from soundreel.systems.mm_ldm.sampling import SamplingConfig
@@ -237,34 +236,12 @@ def check_parts(
     settings: MMLDMSettings,
 ) -> None:
     """Raise `SoundreelError` with both values where two parts do not fit."""
-    config, mel = autoencoder.config, settings.mel_image
-    factor = first_stage.config.factor
-    pairs: list[tuple[str, object, str, object]] = [
-        ("clip.num_channels", clip.num_channels, "a mel image's", 1),
-        ("clip.num_frames", clip.num_frames, "the autoencoder's", config.num_frames),
-        (
-            "clip.height",
-            clip.height,
-            "the video encoder's",
-            config.video_encoder.image_size * factor,
-        ),
-        ("clip.width", clip.width, "the clip's height", clip.height),
-        *mel_pairs(mel, clip, config.audio_encoder, factor),
-        (
-            "first_stage.latent_channels",
-            first_stage.config.latent_channels,
-            "the encoders'",
-            config.video_encoder.image_channels,
-        ),
-    ]
+    config, mel, more = autoencoder.config, settings.mel_image, []
     if generator is not None:
         latents = generator.config.latents
-        pairs.append(("generator.latents", latents, "the autoencoder's", config.latents))
-    wrong = [f"{a} is {b}, {c} is {d}" for a, b, c, d in pairs if b != d]
-    if vocoder is not None:
-        wrong += vocoder_mismatches(vocoder.config, mel.mel)
-    if wrong:
-        raise SoundreelError(f"the parts do not fit: {'; '.join(wrong)}; configure them alike")
+        more.append(("generator.latents", latents, "the autoencoder's", config.latents))
+    wrong = [] if vocoder is None else vocoder_mismatches(vocoder.config, mel.mel)
+    check_fit(clip, mel, first_stage.config, config, more, wrong)
 
 
 def vocoder_mismatches(vocoder: VocoderConfig, mel: MelConfig) -> list[str]:

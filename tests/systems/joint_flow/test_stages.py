@@ -208,9 +208,10 @@ def adapted_by(data, out, model):
 
 @pytest.mark.parametrize("labels", ["same", "none", "others"])
 def test_an_adapter_and_its_model_are_the_model_that_was_trained(
-    labels, run, data, other, tmp_path
+    labels, run, data, other, tmp_path, caplog
 ):
     """Scales and classes, which an adapter does not hold, stay the model's on any data."""
+    caplog.set_level("INFO")
     model = run / "model"
     folder = adapted_by({"same": data, **other}[labels], tmp_path / "run", model)
     assert all(b.any() for _, b in Adapter.read(folder).products.values())
@@ -220,6 +221,8 @@ def test_an_adapter_and_its_model_are_the_model_that_was_trained(
     expected = merged.transformer.state_dict()
     for name, value in joined.transformer.state_dict().items():
         assert torch.allclose(value, expected[name], atol=1e-6), name
+    said = "classes that the model does not know are trained as any: noise"
+    assert (said in caplog.text) == (labels == "others")
 
 
 @pytest.mark.parametrize("labels", ["none", "others"])

@@ -48,6 +48,10 @@ class Classes:
                 JointFlowSettings, index.settings, where, error=CheckpointError
             )
             known = settings.class_names
+        unknown = [name for name in names if name not in known]
+        if unknown and known:
+            what = "are trained" if stays else "start"
+            logger.info("classes that the model does not know %s as any: %s", what, listed(unknown))
         if stays:
             return cls(names=known, labels=labels_among(names, known), known=known)
         return cls(names=names, labels=range(len(names)), known=known)
@@ -59,9 +63,6 @@ class Classes:
         """
         if not all(len(v) == len(self.known) + 1 for k, v in state.items() if k.endswith(BY_CLASS)):
             return state
-        unknown = [name for name in self.names if name not in self.known]
-        if unknown:
-            logger.info("classes that the model does not know start as any: %s", listed(unknown))
         rows = [*labels_among(self.names, self.known), -1]
         return {k: v[rows] if k.endswith(BY_CLASS) else v for k, v in state.items()}
 

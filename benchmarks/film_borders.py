@@ -47,19 +47,22 @@ def joined_film_sets(
     """Faded films, butt-joined ones of the same windows, and real ones with the same borders."""
     clock = clock_of(pipeline)
     num_frames = clock.num_frames(options.duration)
-    starts = [clock.start(number) for number in range(1, clock.num_windows(num_frames))]
-    ends = [clock.sample(start + clock.overlap) for start in starts]
+
+    def borders(film: Clip, joins: list[int] | None = None) -> Borders:
+        starts = [clock.start(number) for number in range(1, clock.num_windows(film.num_frames))]
+        if joins is None:
+            ends = [clock.sample(start + clock.overlap) for start in starts]
+            joins = [end for end in ends if end < film.num_samples]
+        return Borders(starts, max(clock.overlap, 1), joins)
 
     def made(join: Join) -> Iterator[tuple[Clip, Borders]]:
         for windows in made_windows(pipeline, options):
             film = join_clips(join_windows(windows, clock, num_frames=num_frames, join=join))
-            joins = fades(windows, clock) if join == "fade" else ends
-            yield film, Borders(starts, max(clock.overlap, 1), joins)
+            yield film, borders(film, fades(windows, clock) if join == "fade" else None)
 
     def real() -> Iterator[tuple[Clip, Borders]]:
         for film in real_films(clock, options):
-            known = [start for start in starts if start + clock.overlap < film.num_frames]
-            yield film, Borders(known, max(clock.overlap, 1), ends[: len(known)])
+            yield film, borders(film)
 
     return {"fade": made("fade"), "butt": made("butt"), "real": real()}
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from soundreel.errors import SoundreelError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
@@ -33,3 +35,10 @@ class PreviewConfig:
 
     count: int = 4
     num_steps: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("count", "num_steps"):
+            if getattr(self, name) < 1:
+                raise SoundreelError(
+                    f"preview.{name} must be at least 1, got {getattr(self, name)}"
+                )

@@ -19,6 +19,12 @@ def check_counts(count: int, seed: int, batch_size: int) -> None:
         raise SoundreelError(f"seed is a whole number from 0 to 2**63 - 1 - count, got {seed}")
 
 
+def check_seed(seed: int) -> None:
+    """Raise `SoundreelError` unless random numbers can be drawn from this seed."""
+    if not 0 <= seed <= MAX_SEED:
+        raise SoundreelError(f"seed is a whole number from 0 to 2**63 - 1, got {seed}")
+
+
 @dataclass(frozen=True)
 class Given:
     """The modality that is kept, and the clip that it comes from."""

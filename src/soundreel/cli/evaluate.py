@@ -31,6 +31,7 @@ from soundreel.metrics.memorisation import Memorisation
 from soundreel.metrics.report import Shown, ShownClip, ShownPair, write_report
 from soundreel.metrics.sync.score import Sync
 from soundreel.progress import progress_bar
+from soundreel.request import check_seed
 
 DEFAULT_METRICS = ("fad/yamnet", "kvd/efficientnet-lite0")
 PAIRS_SHOWN = 3  # of the nearest neighbours in each modality
@@ -81,6 +82,7 @@ class EvaluateArguments:
 def evaluate(arguments: Annotated[EvaluateArguments, tyro.conf.arg(name="")]) -> int:
     """Compare generated clips with real ones."""
     _check(arguments)
+    check_seed(arguments.seed)
     extractors = build_extractors(
         arguments.metrics, arguments.weights, find_device(arguments.device)
     )

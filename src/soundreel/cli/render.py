@@ -15,6 +15,7 @@ from soundreel.data.scenes.render import KINDS, RenderedClip, RenderOptions, ren
 from soundreel.errors import SoundreelError
 from soundreel.files import is_own, locked, write_text
 from soundreel.progress import progress_bar
+from soundreel.request import check_seed
 
 INDEX_NAME = "scenes.json"
 FORMAT_VERSION = 1
@@ -84,6 +85,7 @@ def render(arguments: Annotated[RenderArguments, tyro.conf.arg(name="")]) -> int
         raise SoundreelError(f"--count must be at least 1, got {arguments.count}")
     if arguments.workers < 0:
         raise SoundreelError(f"--workers cannot be negative, got {arguments.workers}")
+    check_seed(arguments.seed)
     _check_dest(dest)
     with locked(dest):
         _write_index(dest, options, arguments.seed, arguments.file_format)

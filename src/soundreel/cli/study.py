@@ -14,6 +14,7 @@ import tyro
 
 from soundreel.cli.main import write
 from soundreel.errors import SoundreelError
+from soundreel.request import check_seed
 from soundreel.study.design import ANSWER_FILE, CONSENT, Study, StudyClip, load_study
 from soundreel.study.protocol import Test
 
@@ -130,6 +131,7 @@ def _create(arguments: CreateArguments) -> None:
         telling_differences,
     )
 
+    check_seed(arguments.seed)
     check_folder(arguments.folder)
     folders, wish, consent = _systems(arguments), _wish(arguments), _consent(arguments)
     sources = {system: _source_clips(folder) for system, folder in folders.items()}
@@ -277,6 +279,7 @@ def _results(arguments: ResultsArguments) -> None:
         raise SoundreelError(f"--num-resamples must be at least 100, got {arguments.num_resamples}")
     if arguments.csv is not None and not arguments.csv.parent.is_dir():
         raise SoundreelError(f"--csv {arguments.csv}: there is no folder {arguments.csv.parent}")
+    check_seed(arguments.seed)
     made = load_study(arguments.folder)
     store = Store(arguments.folder / ANSWER_FILE)
     try:

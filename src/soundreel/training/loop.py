@@ -95,7 +95,7 @@ class TrainConfig:
         for name in (*positive, "save_every", "keep_checkpoints"):
             if getattr(self, name) <= 0:
                 raise SoundreelError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("warmup_samples", "decay_samples"):
+        for name in ("warmup_samples", "decay_samples", "seed"):
             if getattr(self, name) < 0:
                 raise SoundreelError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.global_batch_size % self.micro_batch_size:

@@ -1,0 +1,89 @@
+"""The same mistakes at every command: one line that says what to do, before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from soundreel.cli.main import run
+
+TRAIN = (
+    "train mm-diffusion-tiny --data DATA --clip.num-frames 4 --clip.height 16 --clip.width 16"
+    " --clip.sample-rate 8000 --unet.num-frames 4 --unet.channel-mult 1 2"
+    " --unet.video-attention-factors 2 --unet.cross-attention-factors 2"
+    " --unet.cross-attention-windows 2 --unet.cross-head-width 0 --out"
+)
+STUDY = "study create out --system one=VIDEOS --system two=VIDEOS"
+
+UNWRITABLE = (
+    "generate MODEL --out file/out",
+    f"{TRAIN} file/out",
+    "prepare VIDEOS file/out --height 16 --width 16",
+    "render file/out --count 1",
+    "evaluate DATA MODEL --out file/out.html",
+    "demo MODEL --out file/out",
+    "upscale VIDEOS --model MODEL --out file/out",
+    "pack MODEL file/out",
+    "study create file/out --system one=VIDEOS --system two=VIDEOS",
+)
+NO_DEVICE = (
+    "generate MODEL --out out --device cuda:9",
+    f"{TRAIN} out --device cuda:9",
+    "evaluate DATA MODEL --out out.html --device cuda:9",
+    "demo MODEL --out out --device cuda:9",
+    "upscale VIDEOS --model MODEL --out out --device cuda:9",
+)
+NO_SEED = (
+    "generate MODEL --out out --seed -1",
+    f"{TRAIN} out --train.seed -1",
+    "render out --count 1 --seed -1",
+    "evaluate DATA MODEL --out out.html --seed -1",
+    "demo MODEL --out out --seed -1",
+    "upscale VIDEOS --model MODEL --out out --seed -1",
+    f"{STUDY} --seed -1",
+)
+NO_STEPS = (
+    "generate MODEL --out out --num-steps 0",
+    f"{TRAIN} out --preview.num-steps 0",
+)
+NO_MODEL = (
+    "generate RUN --out out",
+    "evaluate DATA RUN --out out.html",
+    "demo RUN --out out",
+    "upscale VIDEOS --model RUN --out out",
+    "pack RUN out",
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        *((line, "file") for line in UNWRITABLE),
+        *((line, "device 'cuda:9' does not exist here; one of cpu") for line in NO_DEVICE),
+        *((line, "seed") for line in NO_SEED),
+        *((line, "num_steps must be at least 1, got 0") for line in NO_STEPS),
+        *((line, "is a training run; its model is") for line in NO_MODEL),
+    ],
+)
+def test_it_is_one_line_and_nothing_is_written(
+    line, words, small_run, small_dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("not a folder")
+    places = {
+        "MODEL": str(small_run / "model"),
+        "RUN": str(small_run),
+        "DATA": str(small_dataset),
+        "VIDEOS": str(small_dataset.parent / "videos"),
+    }
+    arguments = [places.get(word, word) for word in line.split()]
+    for index, word in enumerate(arguments):
+        name, _, place = word.partition("=")
+        if place in places:
+            arguments[index] = f"{name}={places[place]}"
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("soundreel: ")
+    assert shown.err.count("\n") == 1
+    assert words in shown.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

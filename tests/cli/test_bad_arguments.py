@@ -6,17 +6,10 @@ import pytest
 
 from soundreel.cli.main import run
 
-TRAIN = (
-    "train mm-diffusion-tiny --data DATA --clip.num-frames 4 --clip.height 16 --clip.width 16"
-    " --clip.sample-rate 8000 --unet.num-frames 4 --unet.channel-mult 1 2"
-    " --unet.video-attention-factors 2 --unet.cross-attention-factors 2"
-    " --unet.cross-attention-windows 2 --unet.cross-head-width 0 --out"
-)
 STUDY = "study create out --system one=VIDEOS --system two=VIDEOS"
 
 UNWRITABLE = (
     "generate MODEL --out file/out",
-    f"{TRAIN} file/out",
     "prepare VIDEOS file/out --height 16 --width 16",
     "render file/out --count 1",
     "evaluate DATA MODEL --out file/out.html",
@@ -27,24 +20,19 @@ UNWRITABLE = (
 )
 NO_DEVICE = (
     "generate MODEL --out out --device cuda:9",
-    f"{TRAIN} out --device cuda:9",
     "evaluate DATA MODEL --out out.html --device cuda:9",
     "demo MODEL --out out --device cuda:9",
     "upscale VIDEOS --model MODEL --out out --device cuda:9",
 )
 NO_SEED = (
     "generate MODEL --out out --seed -1",
-    f"{TRAIN} out --train.seed -1",
     "render out --count 1 --seed -1",
     "evaluate DATA MODEL --out out.html --seed -1",
     "demo MODEL --out out --seed -1",
     "upscale VIDEOS --model MODEL --out out --seed -1",
     f"{STUDY} --seed -1",
 )
-NO_STEPS = (
-    "generate MODEL --out out --num-steps 0",
-    f"{TRAIN} out --preview.num-steps 0",
-)
+NO_STEPS = ("generate MODEL --out out --num-steps 0",)
 NO_MODEL = (
     "generate RUN --out out",
     "evaluate DATA RUN --out out.html",

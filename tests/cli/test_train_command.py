@@ -117,6 +117,32 @@ def test_a_wrong_file_is_one_line_that_names_the_key(text, named, tmp_path, caps
     assert line.count("\n") == 1
 
 
+MISTAKES = {
+    "--out file/out": "file/out: cannot be written",
+    "--out run --device cuda:9": "device 'cuda:9' does not exist here; one of cpu",
+    "--out run --train.total-samples 1": "total_samples 1 is less than global_batch_size 4",
+    "--out run --clip.num-frames 40 --unet.num-frames 40": "the longest has 20",
+}
+
+
+def test_each_mistake_is_one_line_and_nothing_is_written(small_dataset, tmp_path):
+    """All in one process of its own."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "file").write_text("not a folder")
+    start = f"train mm-diffusion-tiny --config small.yaml --data {small_dataset}"
+    lines = [f"{start} {flags}".split() for flags in MISTAKES]
+    code = f"from soundreel.cli.main import run; print([run(line) for line in {lines}])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{[2] * len(lines)}\n"
+    told = done.stderr.splitlines()
+    assert len(told) == len(lines)
+    for line, words in zip(told, MISTAKES.values(), strict=True):
+        assert line.startswith("soundreel: ")
+        assert words in line
+    assert {path.name for path in tmp_path.iterdir()} == {"small.yaml", "file"}
+
+
 def test_an_absent_data_set_is_one_line_and_nothing_is_written(tmp_path):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)

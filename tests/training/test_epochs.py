@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from soundreel.config import PreviewConfig
 from soundreel.errors import SoundreelError
 from soundreel.systems import preset
 from soundreel.training.epochs import in_samples
@@ -37,6 +38,14 @@ def test_the_published_epochs_of_mm_ldm():
     assert landscape.generator.train.epochs == 300
     shorter = replace(landscape.generator.train, total_samples=1000)
     assert in_samples(shorter, 85_120).total_samples == 1000
+
+
+def test_negative_seeds_and_previews_of_nothing_are_refused():
+    with pytest.raises(SoundreelError, match="seed must not be negative, got -1"):
+        TrainConfig(seed=-1)
+    for wrong in ({"count": 0}, {"num_steps": 0}):
+        with pytest.raises(SoundreelError, match=r"preview\.\w+ must be at least 1, got 0"):
+            PreviewConfig(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"total_samples": 0}, {"total_samples": -1}, {"epochs": -1.0}])

@@ -150,12 +150,6 @@ def _check(stage: Stage, train: TrainConfig, run: Run) -> None:
             f"stage {stage.name}: total_samples {total} is less than global_batch_size {batch}, the"
             " clips of one step; raise the first or lower the second"
         )
-    if train.warmup_samples + train.decay_samples > total and run.parallel.is_main:
-        logger.warning(
-            "stage %s: its learning rate never reaches %g: warmup_samples %d and decay_samples %d"
-            " are more than total_samples %d",
-            stage.name, train.learning_rate, train.warmup_samples, train.decay_samples, total,
-        )  # fmt: skip
     if train.lora.rank and run.init is None:
         raise ConfigError(
             f"stage {stage.name}: lora.rank adapts a trained network; name its model with --init"
@@ -187,6 +181,12 @@ def _run_stage(
         return False
     prepare_machine(train.num_threads or threads)
     run.begin(stage, train, place)
+    total, warmup, decay = train.total_samples, train.warmup_samples, train.decay_samples
+    if warmup + decay > total and run.parallel.is_main:
+        rest = f"warmup_samples {warmup} and decay_samples {decay} are more than total_samples"
+        logger.warning(
+            "the learning rate never reaches %g: %s %d", train.learning_rate, rest, total
+        )
     work = plan.begin(stage.name)
     seen = run.fit(stage, work)
     done = seen >= train.total_samples

@@ -3,6 +3,7 @@ import torch
 
 from soundreel.systems.joint_flow.transformer import (
     Clock,
+    HeadNorm,
     JointTransformer,
     JointTransformerConfig,
     TransformerSizes,
@@ -109,3 +110,14 @@ def test_widths_that_do_not_divide_are_refused():
         TransformerSizes(width=250)
     with pytest.raises(ValueError, match="even"):
         TransformerSizes(width=240, num_heads=5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_norms_of_heads_are_rms_norm_and_keep_the_precision():
+    norm, other = HeadNorm(8), torch.nn.RMSNorm(8, eps=1e-6)
+    weight, x = torch.rand(8), torch.randn(3, 8)
+    norm.load_state_dict({"weight": weight})
+    other.load_state_dict({"weight": weight})
+    torch.testing.assert_close(norm(x), other(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(x.bfloat16()).dtype == torch.bfloat16

@@ -8,7 +8,7 @@ OUT/transformer/               likewise, with previews/ and watch.jsonl
 OUT/model/                     everything, for `soundreel.load`
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,8 @@ def train_joint_flow(
         ConfigError, FolderInUseError: see `train_stages`.
         DataError, ValueError: the data set does not fit the configuration.
     """
-    counts = {stage: len(windows) for stage, windows in windows_of(config, data).items()}
+    windows = windows_of(config, data)
+    counts = {stage: len(own) for stage, own in windows.items()}
     config = replace(
         config,
         video=in_samples(config.video, counts[VIDEO]),
@@ -97,7 +98,7 @@ def train_joint_flow(
         system=SYSTEM,
         all_stages=stages_of(config),
         train_configs=train_configs(config),
-        recipe=lambda run: JointFlowRecipe(config, data, run),
+        recipe=lambda run: JointFlowRecipe(config, windows, run),
         **how,
     )
 
@@ -118,10 +119,12 @@ def windows_of(config: JointFlowConfig, data: Path) -> dict[str, PreparedDataset
 class JointFlowRecipe(Recipe):
     """Builds single stages; each finds what it needs in the folders of those before it."""
 
-    def __init__(self, config: JointFlowConfig, data: Path, run: Run) -> None:
+    def __init__(
+        self, config: JointFlowConfig, windows: Mapping[str, PreparedDataset], run: Run
+    ) -> None:
         self._config = config
         self._run = run
-        self._windows = windows_of(config, data)
+        self._windows = windows
         names = tuple(self._windows[TRANSFORMER].info.classes)
         self._classes = Classes.of(names, run.init, stays=config.transformer.train.lora.rank > 0)
 

@@ -248,8 +248,8 @@ class JointBlock(nn.Module):
         self.out = _each(lambda m: zero_parameters(Linear(width, width, bias=False)))
         self.widen = _each(lambda m: Linear(width, 2 * sizes.hidden, bias=False))
         self.narrow = _each(lambda m: zero_parameters(Linear(sizes.hidden, width, bias=False)))
-        self.query_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
-        self.key_norm = _each(lambda m: nn.RMSNorm(head, eps=1e-6))
+        self.query_norm = _each(lambda m: HeadNorm(head))
+        self.key_norm = _each(lambda m: HeadNorm(head))
 
     def forward(
         self, tokens: dict[str, Tensor], modulation: dict[str, Tensor], clock: Clock
@@ -287,6 +287,20 @@ class JointBlock(nn.Module):
             modality: row.unflatten(1, x.shape[1:3])
             for (modality, x), row in zip(tokens.items(), rows, strict=True)
         }
+
+
+class HeadNorm(nn.Module):
+    """Divide by the root mean square and scale, in the precision of what comes in.
+
+    `nn.RMSNorm` warns in mixed precision, where its weight stays in float32.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x) * self.weight.to(x)
 
 
 class GatedOutput(nn.Module):

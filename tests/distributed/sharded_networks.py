@@ -140,7 +140,8 @@ def trainee(case, parallel) -> tuple[Trainee, Any]:
     )
 
 
-def batches(parallel, micro, start, shapes):
+def batches(parallel, micro, start, shapes, *, has_unlabelled):
+    """Yield a process's batches; of every three clips one may have no label."""
     first = start + parallel.rank * micro
     while True:
         rows = []
@@ -148,7 +149,8 @@ def batches(parallel, micro, start, shapes):
             random = torch.Generator().manual_seed(number)
             rows.append([torch.randn(shape, generator=random).clamp(-1, 1) for shape in shapes])
         av = AV(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
-        yield Batch(av, torch.arange(first, first + micro) % 3 - 1, first)
+        label = torch.arange(first, first + micro) % 3 - 1
+        yield Batch(av, label if has_unlabelled else label.clamp(min=0), first)
         first += micro * parallel.world_size
 
 
@@ -170,7 +172,7 @@ def train(case, parallel, folder, source=None):
     )
     fit(
         [own],
-        batches(parallel, micro, start, shapes),
+        batches(parallel, micro, start, shapes, has_unlabelled=not case.startswith("autoencoder")),
         config,
         checkpoints=OUT / folder,
         samples_seen=start,

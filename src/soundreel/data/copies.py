@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from soundreel.data.pool import worker_pool
 from soundreel.data.scan import Source
-from soundreel.data.workers import worker_pool
 from soundreel.errors import SoundreelError
 from soundreel.media.decode import read_frames
 from soundreel.media.errors import printable

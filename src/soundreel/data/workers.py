@@ -6,17 +6,16 @@ process of its own, and the one that crashes again is left out.
 """
 
 import logging
-import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 from soundreel.data.convert import Conversion, convert
 from soundreel.data.journal import Skip
 from soundreel.data.options import PrepareOptions
+from soundreel.data.pool import worker_pool
 from soundreel.data.scan import Source
 from soundreel.errors import SoundreelError
 
@@ -67,16 +66,6 @@ def _convert_in_pool(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return deque()
-
-
-def worker_pool(num_workers: int) -> ProcessPoolExecutor:
-    """Return worker processes that die at Ctrl-C, without a word; this process reports it."""
-    return ProcessPoolExecutor(
-        num_workers,
-        mp_context=get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 def _convert_one_by_one(

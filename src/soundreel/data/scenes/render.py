@@ -5,7 +5,6 @@ rates: the same scene can be had at 64 and at 256 pixels, at 10 and at 25 frames
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from soundreel.data.pool import worker_pool
 from soundreel.data.scenes.canvas import Array, Canvas, rgb
 from soundreel.data.scenes.distraction import Drifter, offscreen_events, offscreen_sound
 from soundreel.data.scenes.impacts import BouncingBalls, Hammer
@@ -201,7 +201,7 @@ def render_clips(
         for index in indices:
             yield render_clip(options, seed, index)
         return
-    with ProcessPoolExecutor(num_workers) as pool:
+    with worker_pool(num_workers) as pool:
         remaining = iter(indices)
         waiting = [
             pool.submit(render_clip, options, seed, index)

@@ -21,6 +21,7 @@ from soundreel.systems.joint_flow.video_decoder import VideoDecoder, VideoDecode
 from soundreel.systems.joint_flow.video_objective import (
     VideoLossConfig,
     log_changes,
+    noisy_latents,
     picture_loss,
     video_decoder_objective,
 )
@@ -203,8 +204,39 @@ def test_the_picture_loss_counts_motion_and_edges():
     config = VideoLossConfig(squared=0.0, starts=0.0)
     flicker = torch.tensor([1.0, -1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 4, 4)
     constant, black = torch.ones(1, 3, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4)
-    assert float(picture_loss(constant, black, config)) == pytest.approx(1.0)
-    assert float(picture_loss(flicker, black, config)) == pytest.approx(1.0 + 0.5 * 2.0)
+    assert float(picture_loss(constant, black, config, 2)) == pytest.approx(1.0)
+    assert float(picture_loss(flicker, black, config, 2)) == pytest.approx(1.0 + 0.5 * 2.0)
+
+
+def test_a_step_at_a_border_of_patches_costs_more_than_one_inside():
+    config = VideoLossConfig(squared=0.0, starts=0.0)
+    black = torch.zeros(1, 2, 3, 8, 8)
+    inside, at_border = black.clone(), black.clone()
+    inside[..., 2:6], at_border[..., 4:] = 1.0, 1.0  # half of the picture each
+    costs = [float(picture_loss(x, black, config, 4)) for x in (inside, at_border)]
+    # Two of seven steps across lie inside; the only one at a border is one of one.
+    assert costs[0] == pytest.approx(0.5 + config.edges * 2 / 7)
+    assert costs[1] == pytest.approx(0.5 + config.edges / 7 + config.borders)
+
+
+def test_noise_on_detail_grows_with_what_happens_in_a_patch(small_encoder, smooth_frames):
+    config = VideoLossConfig(latent_noise=0.0, detail_noise=1.0)
+    latents = small_encoder.encode(smooth_frames(8, 16, 32, seed=3))
+    half = small_encoder.config.detail_dim
+    latents[:, :, :, :half] = 0  # nothing happens in the first patch of each token
+    noise = noisy_latents(latents, small_encoder, config, PerSampleNoise(range(8))) - latents
+    assert float(noise[:, :, :-1, :half].abs().max()) == 0
+    assert float(noise[:, :, -1].abs().max()) == 0  # the layout
+    detail, own = (x[:, :, :-1, half:].unflatten(-1, (3, -1)) for x in (noise, latents))
+    deviation = small_encoder.get_buffer("detail_deviation")
+    ratio = (detail / deviation).square().mean((1, 2, 3, 4)) / (own / deviation).square().mean(
+        (1, 2, 3, 4)
+    )
+    amount = [torch.rand((), generator=torch.Generator().manual_seed(i)) ** 2 for i in range(8)]
+    assert ratio.sqrt().tolist() == pytest.approx([float(a) for a in amount], rel=0.3)
+    both = VideoLossConfig(latent_noise=0.5, detail_noise=0.0)
+    white = noisy_latents(latents, small_encoder, both, PerSampleNoise(range(8))) - latents
+    assert float(white.std()) == pytest.approx(0.5, rel=0.05)
 
 
 def test_starts_are_the_changes_that_the_sync_metric_sees():
@@ -216,12 +248,12 @@ def test_starts_are_the_changes_that_the_sync_metric_sees():
 
 
 def test_movement_where_nothing_moves_costs_more_than_where_something_does():
-    config = VideoLossConfig(squared=0.0, motion=0.0, edges=0.0)
+    config = VideoLossConfig(squared=0.0, motion=0.0, edges=0.0, borders=0.0)
     still, moving = torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 2, 3, 8, 8)
     moving[:, 1] = 0.5
     error = torch.zeros(1, 2, 3, 8, 8)
     error[:, 1] = 0.05
-    smeared, stronger = (float(picture_loss(x + error, x, config)) for x in (still, moving))
+    smeared, stronger = (float(picture_loss(x + error, x, config, 4)) for x in (still, moving))
     assert smeared - stronger == pytest.approx(
         config.starts * np.log(0.035 / 0.01 / (0.285 / 0.26)), rel=1e-3
     )

@@ -90,6 +90,12 @@ class JointFlowOptions:
     shift: float = option(
         1.5, "Above 1, more of the steps are spent where there is much noise.", low=0.1, high=10
     )
+    detail_noise: float = option(
+        1.0,
+        "Deviation of the noise that the detail of pictures starts from; less is calmer.",
+        low=0.1,
+        high=1,
+    )
     precision: str = option(
         "auto",
         "Precision of the networks; auto measures which one is faster.",

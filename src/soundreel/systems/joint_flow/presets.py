@@ -9,6 +9,7 @@ from soundreel.systems.joint_flow.audio_objective import AudioLossConfig
 from soundreel.systems.joint_flow.config import (
     AudioStage,
     JointFlowConfig,
+    JointFlowOptions,
     TransformerStage,
     VideoStage,
 )
@@ -34,23 +35,23 @@ def scenes() -> JointFlowConfig:
         video=VideoStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=12_000,
+                total_samples=16_000,
                 global_batch_size=4,
                 micro_batch_size=4,
                 learning_rate=1e-3,
                 warmup_samples=400,
-                decay_samples=7_200,
+                decay_samples=9_600,
             )
         ),
         audio=AudioStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=24_000,
+                total_samples=48_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
                 warmup_samples=800,
-                decay_samples=14_400,
+                decay_samples=28_800,
             )
         ),
         transformer=TransformerStage(
@@ -70,6 +71,7 @@ def scenes() -> JointFlowConfig:
                 preview_every=16_000,
             )
         ),
+        sampling=JointFlowOptions(detail_noise=0.75),
     )
 
 

@@ -101,10 +101,18 @@ def sample_groups(
 
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)
-    start = interpolate(known - mean, noise, level)
+    start = interpolate(known - mean, calmed(noise, level, options.detail_noise), level)
     with autocast(label.device, options.precision):  # around all steps: weights are cast once
         made = flow_sampler(answer, start, path, deviation, callback=callback) + mean
     return made.map(lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level)
+
+
+def calmed(noise: AV, level: AV, detail_noise: float) -> AV:
+    """Return the noise with that of the detail of new pictures times `detail_noise`."""
+    video = noise["video"].clone()
+    new = (level["video"] == 1)[:, :, None, None]
+    video[:, :, :-1] *= torch.where(new, detail_noise, 1.0)
+    return noise.replace("video", video)
 
 
 def film_groups(

@@ -13,6 +13,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.metrics.sync.signals import MOTION_FLOOR, NUM_BLOCKS
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
+from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import unwrapped
 
@@ -23,16 +24,21 @@ class VideoLossConfig:
 
     Attributes:
         latent_noise: deviation of the noise on the latents that the decoder learns from.
+        detail_noise: largest deviation of further noise on the detail of a patch, in units of its
+            own root mean square: what a transformer makes is least certain where much happens.
         motion: weight of the differences from frame to frame; the pixels' own is 1.
         edges: weight of the differences from pixel to pixel, down and across.
+        borders: weight of those of them that lie across the borders of patches.
         squared: weight of the squared error.
         starts: weight of the error in the logarithm of how much each block changes from frame to
             frame, by which the eye and `metrics.sync` tell that something starts.
     """
 
     latent_noise: float = 0.05
+    detail_noise: float = 0.7
     motion: float = 0.5
     edges: float = 0.25
+    borders: float = 0.25
     squared: float = 1.0
     starts: float = 0.1
 
@@ -42,14 +48,12 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
 
     def objective(network: nn.Module, batch: TrainingBatch, noise: PerSampleNoise) -> TrainingLoss:
         decoder, frames = cast(VideoDecoder, unwrapped(network)), batch.av["video"]
-        with torch.no_grad():
-            with torch.autocast(frames.device.type, enabled=False):
-                latents = decoder.linear.encode(frames)
-            rows = [torch.randn(latents.shape[1:], generator=g) for g in noise.generators]
-            latents = latents + config.latent_noise * send(torch.stack(rows), latents.device)
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+            latents = decoder.linear.encode(frames)
+            latents = noisy_latents(latents, decoder.linear, config, noise)
         wanted = frames[:, HOP:-HOP]
         decoded = network(latents).float()
-        loss = picture_loss(decoded, wanted, config)
+        loss = picture_loss(decoded, wanted, config, decoder.linear.config.patch_size)
         square = (decoded - wanted).detach().square().flatten(1).mean(1)
         psnr_db = (10 * torch.log10(4 / square.clamp(min=1e-10))).mean()
         count = len(frames)
@@ -58,18 +62,45 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
     return objective
 
 
+def noisy_latents(
+    latents: Float[Tensor, "batch group token dim"],
+    encoder: VideoEncoder,
+    config: VideoLossConfig,
+    noise: PerSampleNoise,
+) -> Float[Tensor, "batch group token dim"]:
+    """Return the latents as a decoder may get them from a sampler.
+
+    The amount of `detail_noise` is each clip's own, its square root even: most clips have little.
+    """
+    shape = latents.shape[1:]
+    amount = torch.stack([torch.rand((), generator=g) for g in noise.generators]).square()
+    white = torch.stack([torch.randn(shape, generator=g) for g in noise.generators])
+    white, amount = send(white, latents.device), send(amount, latents.device)
+    deviation = encoder.get_buffer("detail_deviation")
+    # Tokens of two by two patches, one after the other; the layout, last, has no detail.
+    detail = latents[:, :, :-1].unflatten(-1, (4, -1))
+    size = (detail / deviation).square().mean(-1, keepdim=True).sqrt()
+    scale = config.detail_noise * amount[:, None, None, None, None] * size * deviation
+    scale = functional.pad(scale.flatten(-2), (0, 0, 0, 1))
+    return latents + torch.hypot(scale, torch.full_like(scale, config.latent_noise)) * white
+
+
 def picture_loss(
     decoded: Float[Tensor, "batch frame channel height width"],
     frames: Float[Tensor, "batch frame channel height width"],
     config: VideoLossConfig,
+    patch_size: int,
 ) -> Float[Tensor, ""]:
     """Return the absolute error of pixels and of their differences, the squared one, and starts."""
     error = decoded - frames
     loss = error.abs().mean() + config.squared * error.square().mean()
     loss = loss + config.motion * error.diff(dim=1).abs().mean()
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    across, down = error.diff(dim=-1).abs(), error.diff(dim=-2).abs()
+    loss = loss + config.edges * (across.mean() + down.mean())
+    first = patch_size - 1
+    borders = across[..., first::patch_size].mean() + down[..., first::patch_size, :].mean()
     starts = (log_changes(decoded) - log_changes(frames)).abs().mean()
-    return loss + config.edges * edges + config.starts * starts
+    return loss + config.borders * borders + config.starts * starts
 
 
 def log_changes(

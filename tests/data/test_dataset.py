@@ -109,6 +109,17 @@ def test_cached_and_uncached_windows_are_equal(root):
             assert torch.equal(other[index].av.audio, expected.audio)
 
 
+def test_sound_alone_is_that_of_the_windows_and_decodes_no_picture(root, monkeypatch):
+    windows = list(PreparedDataset(root, spec=SPEC))
+    monkeypatch.setattr("soundreel.media.decode.read_frames", None)
+    sounds = PreparedDataset(root, spec=SPEC, sound_only=True, cache=True)
+    assert len(sounds) == len(windows)
+    for sound, window in zip(sounds, windows, strict=True):
+        assert sound.av.video is None
+        assert torch.equal(sound.av["audio"], window.av["audio"])
+        assert sound.key == window.key
+
+
 @pytest.mark.parametrize("cache_bytes", [0, 1, 200_000])
 def test_a_clip_that_the_cache_cannot_hold_is_decoded_no_further_than_its_window(
     root, monkeypatch, cache_bytes

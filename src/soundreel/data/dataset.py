@@ -50,6 +50,7 @@ class PreparedDataset(Dataset):
             "random": one item a clip, whose start is drawn anew each time.
         flip_probability: of mirroring a drawn window left to right, all its frames alike.
         cache: keep decoded clips in memory, up to `cache_bytes`.
+        sound_only: leave the pictures out.
 
     Raises:
         DataError: if the folder is not a complete data set, the split is empty, or no clip is as
@@ -67,6 +68,7 @@ class PreparedDataset(Dataset):
         flip_probability: float = 0.0,
         cache: bool = False,
         cache_bytes: int = 2 * 2**30,
+        sound_only: bool = False,
     ) -> None:
         self.info = DatasetInfo.load(root)
         self.spec = spec
@@ -85,7 +87,11 @@ class PreparedDataset(Dataset):
                 f"has {self.records.longest}; use shorter windows"
             )
         self._clips = DecodedClips(
-            root, self.records, self.info, cache_bytes=cache_bytes if cache else 0
+            root,
+            self.records,
+            self.info,
+            cache_bytes=cache_bytes if cache else 0,
+            sound_only=sound_only,
         )
 
     def _num_starts(self, num_frames: int) -> int:
@@ -129,12 +135,18 @@ class PreparedDataset(Dataset):
 
 
 def training_windows(
-    root: Path, spec: ClipSpec, settings: DataConfig, *, split: str | None = None
+    root: Path,
+    spec: ClipSpec,
+    settings: DataConfig,
+    *,
+    split: str | None = None,
+    sound_only: bool = False,
 ) -> PreparedDataset:
     """Return the windows that a run trains on, as its settings choose them.
 
     Args:
         split: another part of the data set than that of the settings.
+        sound_only: leave the pictures out.
 
     Raises:
         DataError, SoundreelError: see `PreparedDataset`.
@@ -146,6 +158,7 @@ def training_windows(
         stride=settings.stride,
         flip_probability=settings.flip_probability,
         cache=settings.cache,
+        sound_only=sound_only,
     )
 
 

@@ -18,7 +18,7 @@ from soundreel.types import AV
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    frames: UInt8[np.ndarray, "frame height width 3"]
+    frames: UInt8[np.ndarray, "frame height width 3"] | None
     waveform: Float32[np.ndarray, "channel sample"]
 
 
@@ -29,6 +29,7 @@ class DecodedClips:
         cache_bytes: whole clips are kept, as bytes and float32 samples, until they take this much;
             of a clip that no longer fits only the frames asked for are decoded, each time. 0 keeps
             none.
+        sound_only: leave the pictures out, which take most of the time.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class DecodedClips:
         info: DatasetInfo,
         *,
         cache_bytes: int,
+        sound_only: bool = False,
     ) -> None:
         self._reader = ShardReader(root)
         self._records = records
         self._info = info
         self._budget = cache_bytes
+        self._sound_only = sound_only
         self._cache: dict[int, _Decoded] = {}
 
     def cut(self, clip: int, frames: tuple[int, int], samples: tuple[int, int]) -> AV:
@@ -50,7 +53,8 @@ class DecodedClips:
         each pair.
 
         Returns:
-            unbatched `frame channel height width` and `channel sample`, float32 in [-1, 1].
+            unbatched `frame channel height width`, absent where only sound is read, and `channel
+            sample`, float32 in [-1, 1].
 
         Raises:
             DataError: if the shard is damaged.
@@ -63,34 +67,36 @@ class DecodedClips:
         if decoded is None:
             decoded = self._decode(clip, *frames)
             frames = (0, frames[1] - frames[0])
+        pictures = decoded.frames
         return AV(
-            video=frames_to_video(decoded.frames[slice(*frames)]),
+            video=None if pictures is None else frames_to_video(pictures[slice(*frames)]),
             audio=torch.from_numpy(decoded.waveform[:, slice(*samples)].copy()),
         )
 
     def _size(self, clip: int) -> int:
         """Return the bytes that the whole clip takes when decoded."""
         record, info = self._records[clip], self._info
-        frames = record.num_frames * info.height * info.width * 3
+        frames = 0 if self._sound_only else record.num_frames * info.height * info.width * 3
         return frames + 4 * record.num_samples * info.num_channels
 
     def _decode(self, clip: int, begin: int, end: int) -> _Decoded:
-        """Decode frames `begin` to `end` and all samples."""
+        """Decode frames `begin` to `end`, if they are wanted, and all samples."""
         from soundreel.media.decode import read_audio, read_frames  # needs PyAV, latents do not
 
         record = self._records[clip]
         content = self._reader.read(record)
         try:
-            frames = read_frames(
-                io.BytesIO(content),
-                frame_rate=self._info.frame_rate,
-                start=begin / self._info.frame_rate,
-                num_frames=end - begin,
-            )
-            decoded = _Decoded(
-                np.stack(list(frames)),
-                read_audio(io.BytesIO(content), sample_rate=self._info.sample_rate),
-            )
+            pictures = None
+            if not self._sound_only:
+                frames = read_frames(
+                    io.BytesIO(content),
+                    frame_rate=self._info.frame_rate,
+                    start=begin / self._info.frame_rate,
+                    num_frames=end - begin,
+                )
+                pictures = np.stack(list(frames))
+            sound = read_audio(io.BytesIO(content), sample_rate=self._info.sample_rate)
+            decoded = _Decoded(pictures, sound)
         except MediaError as error:
             raise DataError(
                 f"clip {record.key} in {record.shard} is damaged ({error.problem}); prepare again"

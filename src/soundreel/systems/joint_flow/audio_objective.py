@@ -95,9 +95,11 @@ def column_ripple(
     Power is counted relative to its mean over two hops, so that quiet parts count as loud ones; a
     power of 1 + m cos at the rate of the hops gives m / 2.
     """
-    power = waveform.square()[:, None] + 1e-8
-    local = functional.avg_pool1d(power, 2 * hop_length, stride=1, padding=hop_length)
-    relative = (power / local[..., : power.shape[-1]])[:, 0]
+    power = waveform.square() + 1e-8
+    padded = functional.pad(power.double(), (hop_length + 1, hop_length - 1))
+    sums = padded.cumsum(-1)  # differences of them are moving sums
+    local = (sums[:, 2 * hop_length :] - sums[:, : -2 * hop_length]) / (2 * hop_length)
+    relative = power / local.to(power)
     turn = torch.arange(relative.shape[-1], device=waveform.device) / hop_length
     angle = 2 * math.pi * torch.stack([turn, 2 * turn], dim=-1)
     wheel = torch.polar(torch.ones_like(angle), -angle)

@@ -111,7 +111,12 @@ def windows_of(config: JointFlowConfig, data: Path) -> dict[str, PreparedDataset
         TRANSFORMER: config.clip.num_frames + 2 * HOP,
     }
     return {
-        stage: training_windows(data, replace(config.clip, num_frames=count), config.data)
+        stage: training_windows(
+            data,
+            replace(config.clip, num_frames=count),
+            config.data,
+            sound_only=stage == AUDIO,
+        )
         for stage, count in num_frames.items()
     }
 

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import ClassVar
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ def same(one, two):
 
 def test_windows_and_their_mirror_images_are_kept(tmp_path):
     found = rows(make(tmp_path))
-    assert [row[:3] for row in found] == 2 * [("clip0", 0, 0), ("clip1", 1, 2), ("clip2", 2, 4)]
-    assert torch.equal(found[4][3], found[1][3].flip(-1))
+    assert [row[:3] for row in found] == [(f"clip{i}", i, 2 * i) for i in (0, 0, 1, 1, 2, 2)]
+    assert torch.equal(found[3][3], found[2][3].flip(-1))
     assert found[1][3].dtype == torch.float32
     assert verify_cache(tmp_path) == 6
 
@@ -78,6 +79,22 @@ def test_caches_of_older_releases_keep_loading(tmp_path):
     about = {"format_version": 1, "fingerprint": "f", "num_windows": 6}
     (tmp_path / "cache.json").write_text(json.dumps(about))
     assert same(rows(CachedLatents(tmp_path)), expected)
+    assert same(rows(make(tmp_path)), expected)
+    path.unlink()
+    with pytest.raises(DataError, match="another order"):
+        make(tmp_path)
+
+
+def test_a_window_is_decoded_once_for_both_of_its_copies(tmp_path):
+    class Counted(Windows):
+        reads: ClassVar[list[int]] = []
+
+        def __getitem__(self, index):
+            self.reads.append(index)
+            return super().__getitem__(index)
+
+    cache_latents(lambda av: av, Counted(), tmp_path, fingerprint="f", batch_size=4)
+    assert Counted.reads == [0, 1, 2]
 
 
 @pytest.mark.parametrize("seed", range(40))

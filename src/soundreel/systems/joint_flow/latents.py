@@ -6,7 +6,7 @@
 Shards appear whole, so that an interrupted caching goes on where it stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from soundreel.systems.joint_flow.transformer import MODALITIES, JointTransforme
 from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.types import AV
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had all mirrored windows after all others."""
+VERSIONS = (1, FORMAT_VERSION)
 SHARD_ROWS = 512
 AVERAGE_WINDOWS = 32
 """Average windows of all classes that count towards each class's mean and deviation."""
@@ -81,7 +83,7 @@ def cache_latents(
 
     Args:
         fingerprint: of the networks and the data set; a cache is used for these only.
-        mirrored: encode each window mirrored left to right as well, in the second half.
+        mirrored: encode each window mirrored left to right as well, right after it.
         callback: `callback(num_done, num_all)` after each batch.
         rank, world_size: this process encodes every `world_size`-th shard from the rank-th on.
         barrier: waits until all processes have come to it.
@@ -98,17 +100,22 @@ def cache_latents(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CACHE_FILE).is_file():
         write_checked_json(folder / CACHE_FILE, about)
-    elif _about(folder) != about:
+    found = _about(folder)
+    if found | {"format_version": FORMAT_VERSION} != about:
         raise DataError(
             f"{folder} holds latents of other networks or another data set; use an empty folder, or"
             " remove this one"
         )
     count = len(windows) * copies
-    for shard in range(rank, -(-count // SHARD_ROWS), world_size):
+    paths = [shard_path(folder, shard) for shard in range(-(-count // SHARD_ROWS))]
+    if found != about and not all(path.is_file() for path in paths):
+        raise DataError(
+            f"{folder}: caching was begun by an older release, in another order; remove it"
+        )
+    for shard, path in list(enumerate(paths))[rank::world_size]:
         rows = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count))
-        path = shard_path(folder, shard)
         if not path.is_file():
-            _write_shard(path, encode, windows, rows, batch_size, callback)
+            _write_shard(path, encode, windows, rows, copies, batch_size, callback)
         elif callback is not None:
             callback(rows.stop, count)
     barrier()
@@ -241,13 +248,14 @@ def _write_shard(
     encode: Callable[[AV], AV],
     windows: Windows,
     rows: range,
+    copies: int,
     batch_size: int,
     callback: Callable[[int, int], None] | None,
 ) -> None:
     parts, samples = [], []
     for first in range(rows.start, rows.stop, batch_size):
         numbers = range(first, min(first + batch_size, rows.stop))
-        batch = [_maybe_mirrored(windows, number) for number in numbers]
+        batch = list(_rows(windows, numbers, copies))
         av = batch[0].av.map(lambda *x: torch.stack(x), *(sample.av for sample in batch[1:]))
         parts.append(encode(av).map(lambda x: x.detach().half().cpu()))
         samples += [replace(sample, av=AV(None, None)) for sample in batch]
@@ -256,13 +264,15 @@ def _write_shard(
     write_rows(path, AV.cat(parts), samples)
 
 
-def _maybe_mirrored(windows: Windows, number: int) -> Sample:
-    """Return a window; mirrored in the second round."""
-    copy, index = divmod(number, len(windows))
-    sample = windows[index]
-    if not copy:
-        return sample
-    return replace(sample, av=sample.av.replace("video", sample.av["video"].flip(-1)))
+def _rows(windows: Windows, numbers: range, copies: int) -> Iterator[Sample]:
+    """Yield windows by number, each decoded once; of two copies the second is mirrored."""
+    sample, last = None, -1
+    for number in numbers:
+        index, copy = divmod(number, copies)
+        if sample is None or index != last:
+            sample, last = windows[index], index
+        flipped = sample.av["video"].flip(-1) if copy else sample.av["video"]
+        yield replace(sample, av=sample.av.replace("video", flipped))
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -271,7 +281,7 @@ def _about(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: no cached latents here (cache.json is missing)")
     value = read_checked_json(path, DataError)
     names = {"format_version", "fingerprint", "num_windows"}
-    if not isinstance(value, dict) or value.get("format_version") != FORMAT_VERSION:
+    if not isinstance(value, dict) or value.get("format_version") not in VERSIONS:
         raise DataError(f"{path}: another format version; cache the latents again")
     if value.keys() != names or type(value["num_windows"]) is not int or value["num_windows"] < 1:
         raise DataError(f"{path}: damaged; remove {folder} to make it again")

@@ -1,5 +1,7 @@
 """The same mistakes at every command: one line that says what to do, before anything is written."""
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ NO_DEVICE = (
     "evaluate DATA MODEL --out out.html --device cuda:9",
     "demo MODEL --out out --device cuda:9",
     "upscale VIDEOS --model MODEL --out out --device cuda:9",
+    "app MODEL --device cuda:9",
 )
 NO_SEED = (
     "generate MODEL --out out --seed -1",
@@ -39,7 +42,17 @@ NO_MODEL = (
     "demo RUN --out out",
     "upscale VIDEOS --model RUN --out out",
     "pack RUN out",
+    "export RUN out",
+    "app RUN",
 )
+
+
+@pytest.fixture(autouse=True)
+def whole_process(monkeypatch):
+    """`app` sets variables and a handler of signals for the whole process."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, os.environ.get(name, "False"))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +68,8 @@ NO_MODEL = (
 def test_it_is_one_line_and_nothing_is_written(
     line, words, small_run, small_dataset, tmp_path, monkeypatch, capsys
 ):
+    if line.startswith("app") and find_spec("gradio") is None:
+        pytest.skip("needs pip install 'soundreel[app]'")
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("not a folder")
     places = {

@@ -81,9 +81,11 @@ def test_upscale_names_bad_input(tmp_path, model, clip, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     assert "broken.mp4" in failure(capsys, "upscale", broken, "--model", model, "--out", out)
-    assert "no stride cuts" in failure(
-        capsys, "upscale", clip, "--model", model, "--out", out, "--num-steps", "999"
-    )
+    for steps, words in (("999", "no stride cuts"), ("0", "num_steps must be at least 1, got 0")):
+        line = failure(
+            capsys, "upscale", clip, "--model", model, "--out", out, "--num-steps", steps
+        )
+        assert words in line
     assert not out.exists()
 
 

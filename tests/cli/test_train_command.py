@@ -121,6 +121,8 @@ MISTAKES = {
     "--out file/out": "file/out: cannot be written",
     "--out run --device cuda:9": "device 'cuda:9' does not exist here; one of cpu",
     "--out run --train.total-samples 1": "total_samples 1 is less than global_batch_size 4",
+    "--out run --train.seed -1": "seed must not be negative, got -1",
+    "--out run --preview.num-steps 0": "preview.num_steps must be at least 1, got 0",
     "--out run --clip.num-frames 40 --unet.num-frames 40": "the longest has 20",
 }
 

@@ -1,7 +1,10 @@
 """`soundreel train PRESET --data D --out RUN [--resume] [--config FILE] [--SETTING VALUE ...]`."""
 
+import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -12,6 +15,7 @@ from soundreel.cli.main import write
 from soundreel.cli.training_display import training_display
 from soundreel.config_io import ConfigError, merge_file
 from soundreel.data.remote import data_folder
+from soundreel.errors import SoundreelError
 from soundreel.protocols import System, Tracker
 from soundreel.systems import preset, preset_names, system
 from soundreel.training.trackers import tensorboard_tracker
@@ -61,19 +65,35 @@ def train(arguments: list[str]) -> int:
     file = _config_file(arguments[1:])
     if file is not None:
         settings = merge_file(settings, file)
-    kind: Any = TrainArguments
-    parsed: TrainArguments[Any] = tyro.cli(
-        kind[type(settings)],
-        args=arguments[1:],
-        prog=f"soundreel train {arguments[0]}",
-        default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
-        registry=_with_fractions(),
-    )
+    parsed = _parsed(arguments, settings)
     if not _run(parsed):
         write("stopped before the end and saved; add --resume to go on", error=True)
     else:
         write(what_is_finished(parsed.out, parsed.stages))
     return 0
+
+
+def _parsed(arguments: list[str], settings: Any) -> TrainArguments[Any]:
+    """Return the arguments; a value that the settings refuse is said in their own one line."""
+    kind: Any = TrainArguments
+    shown = StringIO()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(
+                kind[type(settings)],
+                args=arguments[1:],
+                prog=f"soundreel train {arguments[0]}",
+                default=TrainArguments(data=tyro.MISSING, out=tyro.MISSING, settings=settings),
+                registry=_with_fractions(),
+            )
+    except SystemExit as stop:
+        error = stop.__context__
+        while error is not None and not isinstance(error, SoundreelError):
+            error = error.__context__
+        if error is not None:
+            raise error from None
+        sys.stderr.write(shown.getvalue())
+        raise
 
 
 def what_is_finished(out: Path, stages: tuple[str, ...]) -> str:

@@ -1,28 +1,15 @@
 """The web page in a real Chromium: every tab once, and uploads that are refused politely."""
 
-import os
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from browsing import PATIENCE_MS, few_steps, open_tab, photograph, upload
 
 from soundreel.clip import Clip
-
-PATIENCE_MS = 120_000
-
-TABS = (
-    "Clips with sound",
-    "Longer",
-    "Live",
-    "Sound for a video",
-    "Pictures for a sound",
-    "Upscale",
-    "Measure sync",
-)
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,35 +26,6 @@ def browser(address, chromium):
         tab.goto(address)
         tab.get_by_role("tab", name="Measure sync").wait_for()
         yield tab
-
-
-def open_tab(browser, name):
-    browser.get_by_role("tab", name=name).click()
-    panel = browser.locator("[role=tabpanel]:visible").first
-    panel.wait_for()
-    return panel
-
-
-def few_steps(panel):
-    panel.get_by_role("button", name="Settings").click()
-    panel.get_by_label("number input for Steps").fill("2")
-    weight = panel.get_by_label("number input for Guidance weight")
-    if weight.count():
-        weight.fill("0")
-
-
-def photograph(browser, name):
-    """Keep a picture where SOUNDREEL_SCREENSHOTS says."""
-    folder = os.environ.get("SOUNDREEL_SCREENSHOTS")
-    if folder:
-        browser.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
-
-
-def upload(panel, path):
-    """Give a file to a tab, and wait until the tab has it."""
-    field = panel.locator(".upload:visible")
-    field.locator("input[type=file]").set_input_files(str(path))
-    field.get_by_role("button", name="Clear").wait_for()
 
 
 def downloaded(browser, panel, target):
@@ -324,83 +282,3 @@ def test_requests_of_other_sites_are_refused(address):
 
     assert status(address.rstrip("/")) == 200
     assert status("http://elsewhere.example") == 403
-
-
-def test_on_a_phone_nothing_is_wider_than_the_screen(held, address, chromium):
-    with chromium(viewport={"width": 390, "height": 800}) as context:
-        tab = context.pages[0]
-        tab.set_default_timeout(PATIENCE_MS)
-        tab.goto(address)
-        tab.locator("video").first.wait_for()
-        photograph(tab, "phone")
-        width = "document.documentElement.scrollWidth"
-        assert tab.evaluate(width) <= 390
-
-        button = tab.get_by_role("button", name="Make").first
-        button.click()
-        told = tab.get_by_text("1/4 steps").first
-        told.wait_for()
-        photograph(tab, "phone-working")
-        finger, shown = button.bounding_box(), told.bounding_box()
-        assert abs(shown["y"] - finger["y"]) < 200, "progress is where the finger is"
-        held.gate.set()
-        tab.get_by_text("seed 0").first.wait_for()
-
-        for name in TABS[1:]:
-            on_phone(tab, name)
-            photograph(tab, f"phone-{name.split()[0].lower()}")
-            assert tab.evaluate(width) <= 390
-
-
-COVERED = """() => {
-    const box = e => e.getBoundingClientRect();
-    const seen = [...document.querySelectorAll("[role=tabpanel] *")].filter(
-        e => e.checkVisibility({opacityProperty: true}) && box(e).width > 1 && box(e).height > 1);
-    const pictures = seen.filter(e => e.matches("img, video, canvas"));
-    const above = seen.filter(e => e.matches("label, button, [role=button]"));
-    const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
-        && a.top < b.bottom - 1 && b.top < a.bottom - 1;
-    const covered = pictures.flatMap(p => above.filter(
-        e => !e.contains(p) && !e.closest(".controls") && meet(box(p), box(e))));
-    return [pictures.length, covered.map(e => e.outerHTML.slice(0, 120))];
-}"""
-"""Pictures seen in the open tab, and what lies over them but for the player's own controls."""
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_lies_over_a_picture(address, chromium, video, tmp_path, width):
-    wide = tmp_path / "wide.mp4"  # fills its place to the corners
-    Clip.load(video).resample(size=(18, 64)).save(wide)
-    with chromium(viewport={"width": width, "height": 900}) as context:
-        tab = context.pages[0]
-        tab.set_default_timeout(PATIENCE_MS)
-        tab.goto(address)
-        tab.locator("img[src*='contact-sheet']").first.wait_for()
-        for name, start, number in (
-            ("Clips with sound", None, 2),
-            ("Sound for a video", "Make", 3),
-            ("Measure sync", "Measure", 2),
-        ):
-            on_phone(tab, name)
-            panel = tab.locator("[role=tabpanel]:visible").first
-            if start is not None:
-                upload(panel, wide)
-                if start == "Make":
-                    few_steps(panel)
-                panel.get_by_role("button", name=start, exact=True).click()
-            drawn = panel.locator(".wide img")
-            drawn.wait_for()
-            photograph(tab, f"{width}-{name.split()[0].lower()}")
-            assert tab.evaluate(COVERED) == [number, []], name
-            assert drawn.bounding_box()["width"] >= 600, "wide enough to read, also on a phone"
-            scroll = drawn.evaluate("e => e.closest('.wide').getBoundingClientRect().left")
-            assert drawn.bounding_box()["x"] >= scroll, "nothing out of reach at its left"
-
-
-def on_phone(tab, name):
-    """Open a tab, which may be in the menu of those that the screen has no place for."""
-    button = tab.get_by_role("tab", name=name)
-    if not button.first.is_visible():
-        tab.locator("button.overflow-menu, .overflow-menu > button").first.click()
-        button = tab.locator(".overflow-dropdown button", has_text=name)
-    button.first.click()

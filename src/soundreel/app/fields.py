@@ -121,7 +121,7 @@ def typed(defaults: Any, names: Iterable[str], values: Iterable[Any]) -> dict[st
 
 def result_fields() -> list[gr.Component]:
     """Return where a clip is shown: the clip, what made it, its sheet, and files to keep."""
-    with gr.Column(scale=2):
+    with gr.Column(scale=2, elem_classes=["result"]):
         return [
             gr.Video(
                 show_label=False,  # it would cover the picture

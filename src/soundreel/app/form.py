@@ -71,11 +71,15 @@ class Form:
         return f"{request.session_hash} {self.name}"
 
 
+def status_line(words: str = "") -> gr.Markdown:
+    """Return a line whose words give way to progress and errors: where the finger is on a phone."""
+    return gr.Markdown(words, elem_classes=["status"])
+
+
 def buttons_of(start: str) -> tuple[gr.Button, gr.Button, gr.Button, gr.Markdown]:
     """Return the buttons that start, take another seed and cancel, and where progress is shown."""
     begin = gr.Button(start, variant="primary")
-    # Progress covers this line: it is where the finger is, also on a phone.
-    status = gr.Markdown("One request at a time; *Cancel* takes yours back.", min_height=56)
+    status = status_line("One request at a time; *Cancel* takes yours back.")
     with gr.Row():
         again = gr.Button("Again with another seed", size="md", scale=5, min_width=200)
         stop = gr.Button("Cancel", size="md", scale=2, min_width=80)

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from soundreel.app.fields import condition_fields, conditions, typed, whole
-from soundreel.app.form import politely, settings
+from soundreel.app.form import politely, settings, status_line
 from soundreel.app.workshop import Workshop
 
 MAX_KEPT = 16
@@ -75,12 +75,13 @@ def live_tab(workshop: Workshop, films: LiveFilms) -> None:
         with gr.Column(scale=1):
             label, text = condition_fields(pipeline, given=False)
             with gr.Row():
-                play = gr.Button("Play", variant="primary")
-                stop = gr.Button("Stop")
+                play = gr.Button("Play", variant="primary", min_width=80)
+                stop = gr.Button("Stop", min_width=80)
+            status = status_line(IDLE)
             seed, options = settings(pipeline.options, given=False)
         with gr.Column(scale=2):
-            player = gr.HTML(elem_id="live")
-            about = gr.Markdown(IDLE)
+            player = gr.HTML(elem_id="live", padding=False)
+            about = gr.Markdown()
 
     def start(
         label: str | None, text: str, seed: int | float | None, *chosen: Any
@@ -90,5 +91,7 @@ def live_tab(workshop: Workshop, films: LiveFilms) -> None:
         film, words = politely(lambda: workshop.live(seed=whole(seed), **said, **asked))
         return PLAYER.format(name=films.add(film)), words
 
-    play.click(start, [label, text, seed, *options.values()], [player, about])
+    play.click(
+        start, [label, text, seed, *options.values()], [player, about], show_progress_on=[status]
+    )
     stop.click(None, js=STOP)

@@ -18,7 +18,15 @@ from soundreel.app.fields import (
     shown,
     upload_field,
 )
-from soundreel.app.form import QUEUE, Form, buttons_of, connect, politely, settings
+from soundreel.app.form import (
+    QUEUE,
+    Form,
+    buttons_of,
+    connect,
+    politely,
+    settings,
+    status_line,
+)
 from soundreel.app.live import LiveFilms, live_tab
 from soundreel.app.results import Made
 from soundreel.app.workshop import Workshop
@@ -230,6 +238,7 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
         with gr.Column(scale=1):
             upload = upload_field("video", examples.of("video"))
             start = gr.Button("Measure", variant="primary")
+            status = status_line()
         with gr.Column(scale=2):
             words = gr.Markdown()
             picture = gr.HTML(elem_classes=["wide"])
@@ -240,4 +249,11 @@ def _sync_tab(workshop: Workshop, examples: Examples) -> None:
         result, svg = politely(lambda: workshop.measure(upload))
         return f"{result.in_words()}\n\n{DRAWN}:", drawing(svg)
 
-    start.click(run, [upload], [words, picture], concurrency_limit=1, concurrency_id=QUEUE)
+    start.click(
+        run,
+        [upload],
+        [words, picture],
+        concurrency_limit=1,
+        concurrency_id=QUEUE,
+        show_progress_on=[status],
+    )

@@ -16,11 +16,19 @@ button[aria-label='Trim video to selection'],
 button[aria-label='Reset video to initial value'],
 button[aria-label='Remove this file'] {display: none}
 .upload .video-container {padding-top: 28px; box-sizing: border-box}
+.block.status {min-height: 56px !important}
+.block.status:has(> .wrap:not(.hide)) > :not(.wrap) {
+  visibility: hidden; transition: none
+}
+.status .progress-text {position: static; transform: none}
+.status .progress-level-inner {display: none}
+.status .wrap {gap: 4px}
 .wide {overflow-x: auto !important}
 .wide img, .wide .image-container {width: 100%; min-width: 680px; max-width: none}
 """
 """Hides what fetches a program from elsewhere (the page's own fields choose a part) and what does
-nothing here; keeps the buttons of an upload above its picture; wide drawings scroll on a phone."""
+nothing here; keeps the buttons of an upload above its picture; shows progress and errors in
+place of a line's own words; wide drawings scroll on a phone."""
 
 
 def serve(

@@ -1,7 +1,16 @@
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
+import numpy as np
 import pytest
 
+from soundreel.clip import Clip
+from soundreel.media.contact_sheet import write_contact_sheet
+from soundreel.media.data_uri import frame_uri
 from soundreel.media.gallery import Exhibit, write_gallery
 
 
@@ -51,9 +60,11 @@ def test_the_page_shows_every_clip_and_loads_nothing_from_elsewhere(tmp_path, ex
         "data:,",
         "1.mp4",
         "1.png",
+        "1.png",
         "2.mp4",
         "data:,",
         "2.mp4",
+        "2.png",
         "2.png",
     ]
     assert not page.open
@@ -67,7 +78,7 @@ def test_names_that_mean_something_in_addresses_lead_to_their_files(tmp_path):
         (tmp_path / f"a #1? 5%{end}").write_bytes(b"")
     one = Exhibit(title="x", note="", video="a #1? 5%.mp4", sheet="a #1? 5%.png")
     page = Page(write_gallery(tmp_path, [one], title="x").read_text())
-    assert page.sources == ["a%20%231%3F%205%25.mp4"] * 2 + ["a%20%231%3F%205%25.png"]
+    assert page.sources == ["a%20%231%3F%205%25.mp4"] * 2 + ["a%20%231%3F%205%25.png"] * 2
 
 
 def test_a_missing_file_or_an_empty_gallery_is_refused(tmp_path, exhibits):
@@ -77,3 +88,43 @@ def test_a_missing_file_or_an_empty_gallery_is_refused(tmp_path, exhibits):
     with pytest.raises(ValueError, match="at least one clip"):
         write_gallery(tmp_path, [], title="x")
     assert not (tmp_path / "index.html").exists()
+
+
+@contextmanager
+def served(folder):
+    """The address of a folder: browsers save nothing from pages that are read as files."""
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_a_desk_and_a_phone_and_its_links_save_the_clips(tmp_path, chromium, width):
+    frames = np.full((8, 16, 16, 3), 90, np.uint8)
+    clip = Clip(frames, np.zeros((1, 8_000), np.float32), Fraction(16), 16_000)
+    clip.save(tmp_path / "fire.mp4")
+    write_contact_sheet(tmp_path / "fire.png", [clip])
+    poster = frame_uri(clip.frames[0])
+    one = Exhibit(title="fire", note="", video="fire.mp4", sheet="fire.png", poster=poster)
+    write_gallery(tmp_path, [one], title="my model")
+    with served(tmp_path) as url, chromium(viewport={"width": width, "height": 800}) as context:
+        page = context.pages[0]
+        page.goto(url)
+        page.wait_for_function("document.querySelector('img').complete")
+        assert page.locator("h1").inner_text() == page.title() == "my model"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("video").get_attribute("poster") == poster
+        sheet, box = page.locator("img").bounding_box(), page.locator(".sheet").bounding_box()
+        assert sheet["width"] >= 400, "wide enough to read"
+        assert box["x"] + box["width"] <= width
+        if width == 390:
+            assert sheet["width"] > box["width"], "it scrolls in its own box"
+            assert page.locator("video").bounding_box()["width"] > 300
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download").click()
+        assert download.value.suggested_filename == "fire.mp4"

@@ -19,8 +19,12 @@ figure{margin:0;padding:.8rem;background:#8881;border-radius:.5rem}
 figcaption b{font-size:1.1rem}
 .clip{display:flex;gap:.8rem;align-items:flex-start;margin-top:.6rem;flex-wrap:wrap}
 video{width:12rem;max-width:100%;border-radius:.3rem;image-rendering:pixelated}
-img{flex:1 1 16rem;min-width:0;max-width:100%;border-radius:.3rem}
+.sheet{flex:1 1 16rem;min-width:0}img{width:100%;border-radius:.3rem;display:block}
+@media(max-width:40rem){
+.clip>*{flex:0 0 100%}video{width:100%}.sheet{overflow-x:auto}img{width:42rem}
+}
 """
+"""On a phone a clip fills the screen's width, and its sheet scrolls at a size that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ def write_gallery(
 
 
 def _figure(exhibit: Exhibit) -> str:
-    title, video = escape(exhibit.title), quote(exhibit.video)
+    title, video, sheet = escape(exhibit.title), quote(exhibit.video), quote(exhibit.sheet)
     poster = f' poster="{escape(exhibit.poster)}"' if exhibit.poster else ""
     return (
         f"<figure><figcaption><b>{title}</b>"
@@ -81,6 +85,6 @@ def _figure(exhibit: Exhibit) -> str:
         f'<div><video src="{video}" controls loop playsinline{poster}'
         f' aria-label="{title}"></video>'
         f'<p><a download href="{video}">Download</a></p></div>'
-        f'<img src="{quote(exhibit.sheet)}" alt="Frames over the spectrogram: {title}">'
-        "</div></figure>"
+        f'<a class="sheet" href="{sheet}">'
+        f'<img src="{sheet}" alt="Frames over the spectrogram: {title}"></a></div></figure>'
     )

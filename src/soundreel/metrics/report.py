@@ -39,6 +39,7 @@ figcaption{font-size:.9rem;overflow-wrap:anywhere}svg{width:100%;height:auto;dis
 img{max-width:100%}pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:.5rem}
 .warning{border-left:.25rem solid #c2410c;padding-left:.6rem}
 .wide{overflow-x:auto}.wide+.clips{margin-top:1rem}
+@media(max-width:40rem){table{min-width:38rem}}
 .player a{font-size:.9rem}.pair{display:grid;grid-template-columns:1fr 1fr;gap:.4rem}
 """
 

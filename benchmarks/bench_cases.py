@@ -5,16 +5,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import av
 import numpy as np
 import torch
+from batch_and_threads import magnitudes
 from bench_networks import NETWORKS, clip_parts
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,15 +23,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import soundreel
 from soundreel.clip import Clip
-from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.media.framing import Framing
 from soundreel.nn.layout import recompute_activations
 from soundreel.systems.mm_diffusion.blocks import CrossModalAttention
-from soundreel.systems.mm_ldm.sampling import SamplingConfig, sample_latents
-from soundreel.systems.mm_ldm.solver import LATENT_SAMPLERS, evaluations
 from soundreel.types import AV
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MANY_STEPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class Case:
     precision: str = "float32"
     compiled: bool = False
     repeats: int = 3
+    model: str = ""
 
 
 class Table(NamedTuple):
@@ -217,42 +217,38 @@ def measure_clip(case: Case) -> list[list]:
 
 
 def sampler_cases(_quick: bool) -> Iterator[Case]:
-    for name in LATENT_SAMPLERS:
-        yield Case(table="samplers", name=name)
+    yield Case(table="samplers", name="samplers")
 
 
 @torch.inference_mode()
 def measure_sampler(case: Case) -> list[list]:
-    pipeline = soundreel.load()
-    generator, settings = pipeline.generator, pipeline.settings
-    schedule, spec = settings.diffusion.build(), generator.config.latents
-    shapes = AV(torch.empty(2, *spec.video_shape), torch.empty(2, *spec.audio_shape))
-    xt, label = PerSampleNoise([0, 1])(shapes), torch.tensor([0, 4])
+    """Return a row for each sampler and number of steps of any model that generates."""
+    pipeline = soundreel.load(case.model or None)
+    asked: dict[str, Any] = {"label": 0} if pipeline.class_names else {}
 
-    def sampled(config: SamplingConfig) -> AV:
-        kind = settings.diffusion.prediction_type
-        return sample_latents(generator, xt, schedule, config, prediction_type=kind, label=label)
+    def sampled(num_steps: int, sampler: dict[str, str]) -> AV:
+        how = {"num_steps": num_steps, "precision": "float32", **sampler, **asked}
+        (batch,) = pipeline.signals(count=2, seed=0, batch_size=2, progress=None, **how)
+        return batch.replace("audio", magnitudes(batch["audio"].flatten(1)))
 
-    base = replace(settings.sampling, second_pass="none")
-    truth = sampled(replace(base, sampler="dpm-solver++", num_steps=1000))
-    timestep = torch.tensor([500, 500])
-    a_call = flop_of(lambda: generator(xt, timestep, label=label))
+    names = {entry.name: entry.metadata["choices"] for entry in fields(pipeline.options)}
     rows = []
-    for num_steps in (4, 8, 20, 50):
-        config = replace(base, sampler=case.name, num_steps=num_steps)
-        start = time.perf_counter()
-        got = sampled(config)
-        spent = time.perf_counter() - start
-        flop = 2 * a_call * evaluations(schedule, config.sampler, num_steps)
-        distance = got.map(
-            lambda x, wanted: float(
-                (x - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-            ),
-            truth,
-        )
-        text = " / ".join(f"{value:.3f}" for value in (distance.video, distance.audio))
-        cells = [f"{spent:.2f}", f"{flop / 1e12:.4f}", f"{peak_gb():.2f}", text]
-        rows.append([case.name, num_steps, *cells])
+    for name in names.get("sampler") or ("its own",):
+        sampler = {"sampler": name} if "sampler" in names else {}
+        truth = sampled(MANY_STEPS, sampler)
+        flop = {n: flop_of(lambda n=n, s=sampler: sampled(n, s)) for n in (4, 8)}
+        for num_steps in (4, 8, 20, 50):
+            start = time.perf_counter()
+            got = sampled(num_steps, sampler)
+            spent = time.perf_counter() - start
+            total = flop[4] + (num_steps - 4) * (flop[8] - flop[4]) / 4
+            distance = got.map(
+                lambda x, wanted: float((x - wanted).norm() / wanted.norm()),
+                truth,
+            )
+            text = " / ".join(f"{value:.3f}" for value in (distance.video, distance.audio))
+            cells = [f"{spent:.2f}", f"{total / 1e12:.4f}", f"{peak_gb():.2f}", text]
+            rows.append([name, num_steps, *cells])
     return rows
 
 

@@ -43,7 +43,8 @@ def main() -> None:
     with progress_bar("renders") as advance:
         renders = held_out(folder, pipeline.clip, 220, seed, advance)
     real = [clip for clip in renders if clip.label in EVENT_KINDS][: options.count]
-    name = options.name or Path(options.model).resolve().parent.name
+    folder = Path(options.model).resolve()
+    name = options.name or (folder.parent.name if folder.name == "model" else folder.name)
     true = rows_by_kind(real, [one.clip for one in real])
     rng = np.random.default_rng(options.seed)
     print(f"## {name}: {len(real)} clips of {len(true)} kinds\n")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scene_clips import Advance, rendered_windows, spec_to_json
+from scene_clips import Advance, rendered_windows, resampled, spec_to_json
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -232,7 +232,7 @@ def _training_clips(
     by_kind = {kind: [item for item in items if item.label == kind] for kind in KINDS}
     chosen = [item for own in by_kind.values() for item in own[: NUM_CLIPS // len(KINDS)]]
     for done, item in enumerate(chosen, start=1):
-        whole = item.load(MAX_DURATION_S)
+        whole = resampled(item.load(MAX_DURATION_S), spec)
         start = int(rng.integers(whole.num_frames - spec.num_frames + 1))
         yield item.label, whole.cut(start / spec.frame_rate, spec.num_frames / spec.frame_rate)
         advance(done, len(chosen))

@@ -21,9 +21,9 @@ from soundreel.data.scenes.sizes import options_for
 from soundreel.files import write_text
 from soundreel.metrics.extractors import Extractor
 from soundreel.metrics.measure import MeasuredSet, measure_set
+from soundreel.metrics.streams import ClipStream, stream_of
 from soundreel.protocols import Pipeline
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
-from soundreel.types import AV, ClipSpec
+from soundreel.types import ClipSpec
 
 ANY_KIND = "any"  # folder of clips that nobody asked a kind of
 EXTRA_FRAMES = 4  # a render is longer than a clip, which is a window of it, as in training
@@ -40,9 +40,10 @@ class SceneClip:
     label: str
     clip: Clip
 
-    def load(self, duration_s: float) -> Clip:
+    def open(self, duration_s: float) -> ClipStream:
         """The beginning of the clip, as the package's evaluation asks for it."""
-        return self.clip.cut(0, duration_s) if self.clip.duration_s > duration_s else self.clip
+        is_longer = self.clip.duration_s > duration_s
+        return stream_of(self.clip.cut(0, duration_s) if is_longer else self.clip)
 
 
 def claim(folder: Path, about: dict[str, Any]) -> None:
@@ -165,17 +166,21 @@ def fitted(clips: Sequence[SceneClip], spec: ClipSpec) -> list[SceneClip]:
     """
     result = []
     for item in clips:
-        clip = item.clip.resample(
-            frame_rate=spec.frame_rate,
-            sample_rate=spec.sample_rate,
-            size=(spec.height, spec.width),
-            num_channels=spec.num_channels,
-        )
-        clip = clip.cut(0, spec.num_frames / spec.frame_rate)
+        clip = resampled(item.clip, spec).cut(0, spec.num_frames / spec.frame_rate)
         if spec_of(clip) != spec:
             raise ValueError(f"{item.name} does not fit the other clips: {spec_of(clip)}")
         result.append(SceneClip(item.name, item.label, clip))
     return result
+
+
+def resampled(clip: Clip, spec: ClipSpec) -> Clip:
+    """A clip at the sizes and rates of a spec, as long as it is."""
+    return clip.resample(
+        frame_rate=spec.frame_rate,
+        sample_rate=spec.sample_rate,
+        size=(spec.height, spec.width),
+        num_channels=spec.num_channels,
+    )
 
 
 def spec_of(clip: Clip) -> ClipSpec:
@@ -194,12 +199,6 @@ def spec_of(clip: Clip) -> ClipSpec:
         sample_rate=clip.sample_rate,
         num_channels=clip.waveform.shape[0],
     )
-
-
-def encoded(pipeline: MMLDMPipeline, av: AV, batch_size: int = 8) -> AV:
-    """Standardised latents of many clips."""
-    starts = range(0, av.batch_size, batch_size)
-    return AV.cat([pipeline.encode_av(av.rows(slice(n, n + batch_size))) for n in starts])
 
 
 def save(clip: Clip, path: Path) -> None:

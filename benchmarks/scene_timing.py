@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scene_clips import SceneClip, encoded, held_out
+from scene_clips import SceneClip, held_out
 from scene_statistics import EVENT_KINDS, compare_sync, event_rows
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def passed(
         yield f"of it the first {kept} coefficients over time", shown(fewer)
     moments = LatentDataset(latents, standardize=False).moments()
     assert isinstance(stats.config, LatentAxesConfig)
-    clip_axes = replace(stats.config, num_frames=1, movement_axes=0, motion_energy=0.0)
+    clip_axes = replace(stats.config, num_frames=1, movement_axes=0)
     for count in (256, 512):
         axes = PerceptualAxes.measured(replace(clip_axes, num_axes=count), moments)
         yield f"of it {count} axes of whole clips", shown(axes.project(z)["video"])
@@ -119,6 +119,12 @@ def passed(
 
 def in_parts(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return torch.cat([function(part) for part in rows.split(BATCH_SIZE)])
+
+
+def encoded(pipeline: MMLDMPipeline, av: AV) -> AV:
+    """Standardised latents of many clips."""
+    starts = range(0, av.batch_size, BATCH_SIZE)
+    return AV.cat([pipeline.encode_av(av.rows(slice(n, n + BATCH_SIZE))) for n in starts])
 
 
 def by_kind(clips: list[SceneClip], av: AV) -> dict[str, np.ndarray]:

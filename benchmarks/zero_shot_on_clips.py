@@ -8,8 +8,8 @@ the mouth's part of a picture: that of its own clip, and those of all other clip
 begin and end alike, so correlation alone proves nothing; its excess over swapped pairs does. Real
 pairs show how much there is to find. Intervals (95 %) come from resampling clips.
 
-With `--weight` 0 the given modality is only shown (replacement); above, the generated one is moved
-by the gradient as well.
+With `--weight` 0 the given modality is only shown to an MM-Diffusion (replacement); above, the
+generated one is moved by the gradient as well. Other systems know no weight.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from scipy.signal import butter, sosfiltfilt
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.systems import load
-from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.types import AV
 
 VOICE_HZ = 80  # below it a young model's sound has an offset and hum that no real clip has
@@ -54,22 +53,24 @@ def main() -> None:
     loudness = np.stack([loudness_db(clip) for clip in real])
     print("| pairs | own clip | other clips | excess (95 %) |\n| --- | --- | --- | --- |")
     row("real", correlations(loudness, motion))
-    for weight in arguments.weight:
+    is_weighed = hasattr(pipeline.options, "guidance_weight")
+    for weight in arguments.weight if is_weighed else [None]:
         settings = {"num_steps": arguments.num_steps}
-        if isinstance(pipeline, MMDiffusionPipeline):
-            settings["guidance_weight"] = weight
+        suffix = ""
+        if weight is not None:
+            settings["guidance_weight"], suffix = weight, f", weight {weight:g}"
         made = [
             pipeline.generate(seed=index, video=clip, **settings)[0]
             for index, clip in enumerate(real)
         ]
         heard = np.stack([loudness_db(clip) for clip in made])
-        row(f"sound for a video, weight {weight:g}", correlations(heard, motion))
+        row(f"sound for a video{suffix}", correlations(heard, motion))
         made = [
             pipeline.generate(seed=index, audio=clip, **settings)[0]
             for index, clip in enumerate(real)
         ]
         seen = np.stack([mouth_motion(clip, arguments.mouth) for clip in made])
-        row(f"pictures for a sound, weight {weight:g}", correlations(loudness, seen))
+        row(f"pictures for a sound{suffix}", correlations(loudness, seen))
     print(f"\n{count} clips of split {arguments.split}")
 
 

@@ -8,6 +8,7 @@ PATIENCE_MS = 120_000
 
 def open_tab(browser, name):
     """Open a tab, which may be in the menu of those that the screen has no place for."""
+    browser.locator("[role=tab]:visible").first.wait_for()
     button = browser.get_by_role("tab", name=name)
     if not button.first.is_visible():
         browser.locator("button.overflow-menu, .overflow-menu > button").first.click()

@@ -43,6 +43,16 @@ def test_a_flash_stands_over_its_sound(at):
     assert begin - 0.02 / 1.6 * SPAN < loud.min() < begin < loud.max() < begin + 0.04 / 1.6 * SPAN
 
 
+def test_a_title_that_is_too_long_ends_before_the_facts():
+    short, fitting, long = (
+        np.asarray(contact_sheet(flash_clip(2), titles=[words], width=900))[:MARGIN + 20]
+        for words in ("rain", "rain " * 8, "rain " * 80)
+    )  # fmt: skip
+    facts = slice(650, None)
+    np.testing.assert_array_equal(long[:, facts], short[:, facts])
+    assert (long != fitting).any()
+
+
 def test_any_kind_of_clip_gets_a_sheet(tmp_path):
     clip = flash_clip(2)
     kinds = {

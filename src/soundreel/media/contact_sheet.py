@@ -121,9 +121,10 @@ def _block(clip: Shown, title: str, width: int) -> Image.Image:
     draw = ImageDraw.Draw(block)
     top = MARGIN
     if title:
-        draw.text((left, top), title, fill=INK, font=_font(TITLE_SIZE))
-        facts_at = (width - MARGIN, top + 4)
-        draw.text(facts_at, _facts(clip), fill=FAINT, font=_font(TEXT_SIZE), anchor="ra")
+        facts, small = _facts(clip), _font(TEXT_SIZE)
+        room = span - 2 * GAP - draw.textlength(facts, small)
+        draw.text((left, top), _cut(draw, title, room), fill=INK, font=_font(TITLE_SIZE))
+        draw.text((width - MARGIN, top + 4), facts, fill=FAINT, font=small, anchor="ra")
         top += TITLE_SIZE + 2 * GAP
     panels_top = top
     if strip is not None:
@@ -141,6 +142,15 @@ def _block(clip: Shown, title: str, width: int) -> Image.Image:
         top += MEL_HEIGHT
     _clock(draw, clip.duration_s, (left, panels_top, left + span, top))
     return block
+
+
+def _cut(draw: ImageDraw.ImageDraw, title: str, room: float) -> str:
+    """Return a title that is at most `room` pixels wide, its end left out if need be."""
+    shown = title
+    while title and draw.textlength(shown, _font(TITLE_SIZE)) > room:
+        title = title[:-1]
+        shown = f"{title}..."
+    return shown
 
 
 def _block_height(clip: Shown, title: str, strip: Image.Image | None) -> int:

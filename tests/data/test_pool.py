@@ -1,8 +1,13 @@
-"""Worker processes: threads and signals."""
+"""Worker processes: threads, signals, and the end of their parent."""
 
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info
 
 from soundreel.data.pool import worker_pool
@@ -19,6 +24,41 @@ def test_a_worker_computes_in_one_thread():
 def test_a_worker_dies_at_ctrl_c():
     with worker_pool(1) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_DFL
+
+
+KILLED_PARENT = """
+import os, time
+from soundreel.data.pool import worker_pool
+if __name__ == "__main__":
+    with worker_pool(2) as pool:
+        pids = set()
+        while len(pids) < 2:
+            pids |= {future.result() for future in [pool.submit(os.getpid) for _ in range(8)]}
+        busy = pool.submit(time.sleep, 600)
+        while not busy.running():
+            time.sleep(0.01)
+        print(*pids, flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    """Whether they wait for work, as one of them does, or are at it."""
+    script = tmp_path / "script.py"
+    script.write_text(KILLED_PARENT)
+    command = [sys.executable, script]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        workers = [int(number) for number in process.stdout.readline().split()]
+        assert all(Path(f"/proc/{pid}").exists() for pid in workers)
+        process.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "workers of a dead process stay"
+        time.sleep(0.1)
 
 
 def _product_and_threads() -> tuple[float, list[int]]:

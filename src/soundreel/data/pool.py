@@ -1,8 +1,10 @@
 """Worker processes for many independent pieces of work."""
 
+import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,5 +24,13 @@ def _begin_worker() -> None:
     time from each other.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with_parent, daemon=True).start()
     np.ones(1)  # its libraries must be loaded for their threads to be limited
     threadpool_limits(limits=1)
+
+
+def _end_with_parent() -> None:
+    """End the process when its parent has, however that came: a killed one tells nobody."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)

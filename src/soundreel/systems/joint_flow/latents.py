@@ -92,11 +92,22 @@ def cache_latents(
         DataError: the folder holds the latents of other networks or another data set.
     """
     copies = 2 if mirrored else 1
-    about = {
-        "format_version": FORMAT_VERSION,
-        "fingerprint": fingerprint,
-        "num_windows": len(windows) * copies,
-    }
+    count = len(windows) * copies
+    paths = [shard_path(folder, shard) for shard in range(-(-count // SHARD_ROWS))]
+    _begin(folder, fingerprint, count, paths)
+    for shard, path in list(enumerate(paths))[rank::world_size]:
+        rows = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count))
+        if not path.is_file():
+            _write_shard(path, encode, windows, rows, copies, batch_size, callback)
+        elif callback is not None:
+            callback(rows.stop, count)
+    barrier()
+    return CachedLatents(folder)
+
+
+def _begin(folder: Path, fingerprint: str, count: int, paths: Sequence[Path]) -> None:
+    """Say what the folder is for; refuse one that is for something else."""
+    about = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint, "num_windows": count}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CACHE_FILE).is_file():
         write_checked_json(folder / CACHE_FILE, about)
@@ -106,20 +117,10 @@ def cache_latents(
             f"{folder} holds latents of other networks or another data set; use an empty folder, or"
             " remove this one"
         )
-    count = len(windows) * copies
-    paths = [shard_path(folder, shard) for shard in range(-(-count // SHARD_ROWS))]
     if found != about and not all(path.is_file() for path in paths):
         raise DataError(
             f"{folder}: caching was begun by an older release, in another order; remove it"
         )
-    for shard, path in list(enumerate(paths))[rank::world_size]:
-        rows = range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count))
-        if not path.is_file():
-            _write_shard(path, encode, windows, rows, copies, batch_size, callback)
-        elif callback is not None:
-            callback(rows.stop, count)
-    barrier()
-    return CachedLatents(folder)
 
 
 class CachedLatents(Dataset):

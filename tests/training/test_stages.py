@@ -212,6 +212,16 @@ def test_a_rate_that_is_never_reached_is_said_once_a_stage(tmp_path, caplog):
     assert caplog.text.count("never reaches 0.01: warmup_samples 12 and decay_samples 8") == 2
 
 
+def test_every_stage_begins_with_its_place_and_what_it_will_do(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="soundreel"):
+        assert run_toy(tmp_path / "run")
+    headings = [r.message for r in caplog.records if r.message.startswith("stage ")]
+    assert headings == [
+        f"stage {place} of 2, {name}: 16 clips, 4 at a time, float32 on cpu"
+        for place, name in ((1, "first"), (2, "second"))
+    ]
+
+
 def test_fewer_windows_than_a_batch_are_drawn_again_and_the_last_step_is_logged(tmp_path):
     config = toy_config(global_batch_size=8, micro_batch_size=8, log_every=1000)
     assert config.first.global_batch_size > len(ToyWindows())

@@ -12,7 +12,7 @@ from soundreel.protocols import option, with_options
 class Options:
     num_steps: int = option(50, "Sampling steps.", low=1, high=100)
     guidance_scale: float | tuple[float, float] = option(2.0, "Guidance scale.", low=0.0)
-    sampler: str = option("ddim", "Sampler.", choices=("ddim", "ddpm"))
+    sampler: str = option("ddim", "Numerical method of sampling.", choices=("ddim", "ddpm"))
 
 
 def test_only_what_is_given_is_exchanged():

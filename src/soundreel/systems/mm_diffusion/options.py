@@ -15,7 +15,7 @@ class MMDiffusionOptions:
     num_steps: int = option(
         20, "Sampling steps; more is slower and closer to the model.", low=1, high=100
     )
-    sampler: str = option("dpm-solver++", "Sampler.", choices=tuple(SAMPLERS))
+    sampler: str = option("dpm-solver++", "Numerical method of sampling.", choices=tuple(SAMPLERS))
     guidance_weight: float = option(
         2.0,
         "How strongly the given modality steers the other, by the rule reconstruction; 0 is"

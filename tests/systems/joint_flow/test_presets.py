@@ -1,10 +1,13 @@
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 
 from soundreel.config_io import config_from_json, config_to_json
+from soundreel.data.scenes.render import KINDS
+from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.config import JointFlowConfig
@@ -62,3 +65,16 @@ def test_a_clip_that_the_codecs_do_not_fit_is_refused(change, message):
     base = presets.scenes()
     with pytest.raises(ValueError, match=message):
         replace(base, clip=replace(base.clip, **change))
+
+
+def test_the_training_under_way_is_of_the_preset_and_makes_clips():
+    pipeline = load(Path(__file__).parents[3] / "training" / "joint-flow-scenes")
+    config = presets.scenes()
+    assert pipeline.video.linear.config == config.video.encoder
+    assert pipeline.video.config == config.video.decoder
+    assert pipeline.audio.config == config.audio.codec
+    assert pipeline.class_names == tuple(sorted(KINDS))
+    assert pipeline.transformer.config == config.transformer_config(len(KINDS))
+    clip = pipeline.generate(label="fire", num_steps=2)[0]
+    assert clip.frames.std() > 10
+    assert 0.001 < abs(clip.waveform).max() <= 1

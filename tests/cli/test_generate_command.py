@@ -207,6 +207,47 @@ def test_a_part_of_a_sound_gets_pictures(generate, tmp_path, talk):
     assert (clip.num_frames, clip.sample_rate, clip.num_samples) == (5, 22_050, 11_025)
 
 
+def test_a_whole_sound_is_kept_bit_for_bit_under_pictures_of_its_length(generate, tmp_path):
+    sound = (0.1 * np.random.default_rng(0).normal(size=(1, 9_900))).astype(np.float32)
+    Clip(None, sound, sample_rate=11_025).save(tmp_path / "song.wav")
+    assert generate("out", "--audio", str(tmp_path / "song.wav"), "--count", "1") == 0
+    film, song = tmp_path / "out" / "clip-0000.mkv", tmp_path / "song.wav"
+    assert b"".join(packets(film, "audio")) == b"".join(packets(song, "audio"))
+    clip = Clip.load(film)
+    assert (clip.num_frames, clip.sample_rate) == (9, 11_025)
+    assert np.array_equal(clip.waveform[:, :9_900], Clip.load(song).waveform)
+
+
+def test_a_part_of_a_video_keeps_its_size_and_rate(generate, tmp_path, talk):
+    words = ("--video", str(talk), "--start", "0.2", "--duration", "0.5", "--count", "1")
+    assert generate("out", *words) == 0
+    clip = Clip.load(tmp_path / "out" / "clip-0000.mkv")
+    assert (clip.frames.shape, clip.frame_rate) == ((10, 24, 40, 3), 20)
+    assert np.array_equal(clip.frames, Clip.load(talk).frames[4:14])
+    assert clip.num_samples == 4_000
+
+
+def test_ctrl_c_leaves_the_part_of_a_film_that_was_made(generate, tmp_path, monkeypatch):
+    stream = MMDiffusionPipeline.stream
+
+    def stopped(self, **request):
+        for number, piece in enumerate(stream(self, **request)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield piece
+
+    assert generate("whole", "--count", "1", "--duration", "2", "--join", "butt") == 0
+    monkeypatch.setattr(MMDiffusionPipeline, "stream", stopped)
+    assert generate("out", "--count", "1", "--duration", "2", "--join", "butt") == 130
+    assert not list((tmp_path / "out").glob("*.part.*"))
+    made, whole = (Clip.load(tmp_path / d / "clip-0000.mkv") for d in ("out", "whole"))
+    assert 0 < made.num_frames < whole.num_frames == 20
+    assert made.num_samples == made.num_frames * 800
+    assert (made.frames == whole.frames[: made.num_frames]).all()
+    assert (made.waveform == whole.waveform[:, : made.num_samples]).all()
+    assert json.loads((tmp_path / "whole" / "clip-0000.json").read_text())["join"] == "butt"
+
+
 def test_a_film_goes_on_from_a_clip(generate, tmp_path):
     assert generate("first", "--count", "1", "--duration", "0.5") == 0
     first = tmp_path / "first" / "clip-0000.mkv"

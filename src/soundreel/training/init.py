@@ -70,6 +70,10 @@ class InitialModel:
         """Tell whether the model has a network of this name."""
         return component in self._model.components
 
+    def kind(self, component: str) -> str:
+        """Return the kind of a network, "" where the model has none of this name."""
+        return self._model.index.components.get(component, "")
+
     def remember(self, out: Path) -> None:
         """Write down in the run's folder what it starts from, for resuming."""
         save_json(Origin(model=self.source), out / INIT_FILE)

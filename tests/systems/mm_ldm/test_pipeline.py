@@ -559,6 +559,21 @@ def test_a_film_has_its_length_and_begins_like_a_shorter_one(long_pipeline):
     assert not np.array_equal(other.frames, shorter.frames)
 
 
+def test_a_film_is_joined_and_guided_as_asked(long_pipeline):
+    def film(**asked):
+        return long_pipeline.generate(seed=3, duration_s=0.7, label=1, **asked)[0]
+
+    faded, butt = film(), film(join="butt")
+    changed = np.flatnonzero((faded.frames != butt.frames).any(axis=(1, 2, 3)))
+    assert changed.size  # windows of four frames that share one begin at 0, 3 and 6
+    assert changed.min() >= 2, "the first window is the same up to its end"
+    assert not np.array_equal(faded.waveform, butt.waveform)
+    both = film(join="butt", guidance_scale=(2.0, 1.5))
+    assert np.array_equal(both.waveform, butt.waveform), "these are the model's own scales"
+    for other in ((2.0, 4.0), (4.0, 1.5)):
+        assert not np.array_equal(film(join="butt", guidance_scale=other).waveform, both.waveform)
+
+
 @pytest.mark.parametrize("modality", ["both", "audio", "video"])
 def test_what_goes_on_depends_on_the_past_that_is_known(long_pipeline, modality):
     clip, other = make_clip(num_frames=6), make_clip(num_frames=6, seed=9)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import soundreel
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.cli.main import run
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.official_keys import to_official
@@ -71,6 +73,23 @@ def test_two_files_make_one_folder(tmp_path, networks):
     index = load_model_index(tmp_path / "model")
     assert index.system == "mm-ldm"
     assert list(index.components) == ["first_stage", "signal_decoder"]
+
+
+def test_the_command_imports_them_and_the_folder_is_told_from_a_model(
+    tmp_path, networks, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        "soundreel.systems.mm_ldm.stable_diffusion_folder.StableDiffusionSizes", lambda: SIZES
+    )
+    files = [tmp_path / "vae.safetensors", tmp_path / "unet.safetensors"]
+    for path, tensors in zip(files, parts(networks), strict=True):
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    start = tmp_path / "models" / "start"
+    assert run(["import", "stable-diffusion", *map(str, files), str(start)]) == 0
+    assert f"{start / 'first_stage'}: " in capsys.readouterr().out
+    assert_folder_holds(start, networks)
+    with pytest.raises(CheckpointError, match="no complete mm-ldm model, only first_stage, signal"):
+        soundreel.load(start)
 
 
 def test_a_first_stage_whose_projections_change_the_width_is_imported(tmp_path):

@@ -33,9 +33,10 @@ KINDS = {
     "vocoder": "hifi-gan",
 }
 FIRST_STAGES: dict[str, tuple[type, type]] = {KINDS["first_stage"]: (KLVAE, KLVAEConfig)}
+LONG_GENERATOR = "mm-ldm-long-generator"
 GENERATORS: dict[str, tuple[type, type]] = {
     "mm-ldm-generator": (Generator, GeneratorConfig),
-    "mm-ldm-long-generator": (LongGenerator, LongGeneratorConfig),
+    LONG_GENERATOR: (LongGenerator, LongGeneratorConfig),
 }
 SCALINGS: dict[str, tuple[type, type]] = {
     "perceptual-stats": (PerceptualStats, LatentSpec),

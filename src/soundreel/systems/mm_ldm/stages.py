@@ -37,6 +37,7 @@ from soundreel.systems.mm_ldm.generator_loss import mm_ldm_generator_objective
 from soundreel.systems.mm_ldm.history_encoder import LongGenerator, LongGeneratorConfig
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
+from soundreel.systems.mm_ldm.long_init import long_generator, of_single_windows
 from soundreel.systems.mm_ldm.long_loss import mm_ldm_long_objective
 from soundreel.systems.mm_ldm.patch_discriminator import PatchDiscriminator
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
@@ -181,15 +182,14 @@ class MMLDMRecipe(Recipe):
 
     def _begin_generator(self) -> StageWork[Generator]:
         train, config = self._config.generator.train, self._config.generator_model
-        model = self._run.seeded(lambda: Generator(config), train, component="generator")
+        model = self._run.seeded(
+            lambda: Generator(config), train, component="generator", convert=of_single_windows
+        )
         return self._generator_work("generator", model, lambda: Generator(config), train)
 
     def _begin_long(self) -> StageWork[LongGenerator]:
         stage, config = self._config.long, self._config.long_generator
-        model = self._run.seeded(lambda: LongGenerator(config), stage.train)
-        component = self._run.component("generator")
-        trained, _ = load_component(component, "network", Generator, GeneratorConfig)
-        model.generator.load_state_dict(trained.state_dict())
+        model = long_generator(self._run, config, stage.train)
         return self._generator_work("long", model, lambda: LongGenerator(config), stage.train)
 
     def _generator_work(

@@ -5,10 +5,13 @@ stand, and so is the path from published weights; the others need somebody's fil
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from torch.distributed.run import parse_args as torchrun_arguments
 
 from soundreel.cli.main import COMMANDS
 
@@ -101,6 +104,46 @@ def test_every_command_of_every_page_is_parsed_and_a_misspelt_one_is_not(tmp_pat
     taken, said = parsed([*shown, *MISSPELT], tmp_path)
     assert [line for line in shown if not taken[line]] == [], said
     assert not any(taken[line] for line in MISSPELT)
+
+
+STUBS = {
+    "scontrol": 'echo "$3"; echo another',
+    "srun": 'printf "%s\\n" "$@"',
+}
+"""Programs of SLURM: the hosts of a job, and what would run on each of them."""
+
+
+def test_the_slurm_example_begins_a_run_and_goes_on_with_it(tmp_path):
+    text = (ROOT / "docs" / "training.md").read_text()
+    (script,) = (block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "srun" in block)
+    for name, body in STUBS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    about = {"SLURM_JOB_NODELIST": "first", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
+    environment = {**os.environ, **about, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def submitted() -> list[str]:
+        job = ["bash", "-u", "-c", script]
+        done = subprocess.run(
+            job, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    begun = submitted()
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "config.json").write_text("{}")
+    again = submitted()
+    assert [word for word in again if word not in begun] == ["--resume"]
+    for words in (begun, again):
+        launch = torchrun_arguments(words[1:])
+        assert words[0] == "torchrun"
+        assert (launch.nnodes, launch.nproc_per_node) == ("2", "4")
+        assert (launch.rdzv_backend, launch.rdzv_endpoint) == ("c10d", "first:29500")
+        assert launch.module
+        assert launch.training_script == "soundreel"
+        line = " ".join(launch.training_script_args)
+        taken, said = parsed([line], tmp_path)
+        assert taken[line], said
 
 
 def test_commands_and_scripts_named_in_sentences_exist():

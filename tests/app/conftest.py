@@ -84,7 +84,7 @@ def address(workshop, tmp_path, monkeypatch):
         page,
         host="127.0.0.1",
         port=7960 + os.getpid() % 30,
-        upload_mb=workshop.limits.upload_mb,
+        limits=workshop.limits,
         folder=tmp_path,
         live=live,
         prevent_thread_lock=True,

@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,9 @@ from soundreel.checkpoints.store import (
     load_state,
     save_component,
     save_model_index,
+    writing_folder,
 )
+from soundreel.locks import FolderInUseError
 
 
 def network():
@@ -90,6 +93,16 @@ def test_a_packed_folder_is_a_model_folder_of_a_quarter_of_the_size(model, tmp_p
     network().load_state_dict(state)
     again = pack_state(state)
     assert torch.equal(again["0.weight"], pack_state(network().state_dict())["0.weight"])
+
+
+def test_two_packs_of_one_folder_at_once_are_refused(model, tmp_path):
+    packed = tmp_path / "packed"
+    refused = pytest.raises(FolderInUseError, match=f"packed: in use by process {os.getpid()} on ")
+    with writing_folder(packed) as temporary:
+        shutil.copytree(model, temporary, dirs_exist_ok=True)
+        with refused:
+            pack_model(model, packed)
+    assert load_model_index(packed) == load_model_index(model)
 
 
 def test_what_cannot_be_packed_is_refused_and_leaves_nothing(model, tmp_path):

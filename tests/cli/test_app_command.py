@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,21 @@ def test_sigterm_deletes_the_uploads_and_a_taken_port_is_one_line(tmp_path):
         port = taken.getsockname()[1]
     page = start(port, tmp_path)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(f"{app.PREFIX}*/*")) and time.monotonic() < deadline:
+    while page.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             break
         except OSError:
             time.sleep(0.5)
+    content = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n12\r\n--x--'
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    url = f"http://127.0.0.1:{port}/gradio_api/upload"
+    urllib.request.urlopen(urllib.request.Request(url, content, kind), timeout=60).close()
+    assert list(tmp_path.rglob("a.mp4"))
     page.send_signal(signal.SIGTERM)
     page.communicate(timeout=60)
     assert page.returncode == 0
+    assert list(tmp_path.rglob("a.mp4")) == []
     assert list(tmp_path.glob(f"{app.PREFIX}*")) == []

@@ -92,6 +92,7 @@ def test_captions_come_from_a_list_by_source(data, tmp_path):
         ("source,caption\nx/a.mp4,\n", "line 2: needs the columns"),
         ("path,words\nx/a.mp4,dog\n", "line 2: needs the columns"),
         ("", "lists no video"),
+        (f"source,caption\nx/a.mp4,{'x' * 2**18}\n", "larger than field limit"),
     ],
 )
 def test_unusable_lists_give_one_line(data, tmp_path, text, message):

@@ -88,6 +88,18 @@ def test_only_the_clips_are_read_and_each_once(local, served, cache):
     assert kept == sorted(record.sha256 for record in records)
 
 
+@pytest.mark.parametrize(("size", "has_room"), [("0", False), ("0.033", False), ("0.036", True)])
+def test_clips_are_kept_as_the_size_of_the_cache_allows(
+    local, served, cache, monkeypatch, size, has_room
+):
+    """Of its 256 folders, each has room for no clip of 132 KB, or for one."""
+    monkeypatch.setenv("SOUNDREEL_CACHE_GB", size)
+    assert all(map(_equal, _batches(local, 0, 6), _batches(data_folder(served.url), 0, 6)))
+    folders = {record.sha256[:2] for record in load_manifest(local)}
+    kept = [path.parent.name for path in (cache / "clips").rglob("*.mkv")]
+    assert sorted(kept) == (sorted(folders) if has_room else [])
+
+
 def test_lists_are_copied_once_for_all_processes_and_anew_when_they_change(
     local, served, tmp_path, cache, serving
 ):

@@ -1,4 +1,4 @@
-"""Serving the page: its port, what may be fetched, and whose requests are answered."""
+"""Serving the page: its port, what may be fetched and sent, and whose requests are answered."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from soundreel.app.live import LiveFilms
+from soundreel.app.uploads import Limits, stored_bytes
 from soundreel.errors import SoundreelError
 
 CSS = """
@@ -36,7 +37,7 @@ def serve(
     *,
     host: str,
     port: int,
-    upload_mb: float,
+    limits: Limits,
     folder: Path,
     live: LiveFilms,
     **launch: Any,
@@ -44,7 +45,7 @@ def serve(
     """Answer requests until interrupted.
 
     Args:
-        folder: where results lie; nothing else of the machine's files can be fetched.
+        folder: where uploads and results lie; nothing else of the machine's files can be fetched.
         live: films that play while they are made.
 
     Raises:
@@ -54,12 +55,18 @@ def serve(
         page.queue(max_size=16).launch(
             server_name=host,
             server_port=port,
-            max_file_size=f"{upload_mb:g}mb",
+            max_file_size=f"{limits.upload_mb:g}mb",
             allowed_paths=[str(folder)],
             show_error=True,
             css=CSS,
             footer_links=[],
-            app_kwargs={"middleware": [Middleware(SameOrigin)], "routes": [live.route()]},
+            app_kwargs={
+                "middleware": [
+                    Middleware(SameOrigin),
+                    Middleware(RoomForUploads, folder=folder, most=1e6 * limits.stored_mb),
+                ],
+                "routes": [live.route()],
+            },
             **launch,
         )
     except OSError as error:
@@ -86,3 +93,37 @@ class SameOrigin:
         else:
             refusal = PlainTextResponse("requests of other sites are refused", status_code=403)
             await refusal(scope, receive, send)
+
+
+class RoomForUploads:
+    """Refuse uploads that do not fit beside what is kept and what others are sending.
+
+    Args:
+        app: the ASGI application behind.
+        folder: where uploads and results lie.
+        most: bytes of all of them together.
+    """
+
+    def __init__(self, app: Any, folder: Path, most: float) -> None:
+        self._app, self._folder, self._most = app, folder, most
+        self._arriving = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith("/upload"):
+            await self._app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length")
+        size = int(length) if length else 0
+        if length is None:
+            refusal = PlainTextResponse("an upload has to tell its size", status_code=411)
+        elif stored_bytes(self._folder) + self._arriving + size > self._most:
+            text = "no room for this upload; try again in an hour, when old files are gone"
+            refusal = PlainTextResponse(text, status_code=507)
+        else:
+            self._arriving += size
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._arriving -= size
+            return
+        await refusal(scope, receive, send)

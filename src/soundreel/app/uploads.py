@@ -1,7 +1,7 @@
 """Limits of what visitors may upload and ask for, checked by size and header before any reading."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,3 +108,12 @@ def readable(path: str) -> Generator[None]:
             raise
         reason = str(error).removeprefix(f"{path}: ")
         raise UploadError(f"this file cannot be read as a video or a sound ({reason})") from error
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder and below."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # old files are deleted meanwhile
+            total += path.stat().st_size * path.is_file()
+    return total

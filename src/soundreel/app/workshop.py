@@ -13,7 +13,7 @@ from typing import Any
 
 from soundreel.app.results import Made, about_clip, keep_clip, keep_film, target_in
 from soundreel.app.turns import Turns
-from soundreel.app.uploads import Limits, UploadError, readable
+from soundreel.app.uploads import Limits, UploadError, readable, stored_bytes
 from soundreel.clip import Clip, Seconds
 from soundreel.errors import SoundreelError
 from soundreel.film_clock import Modality, exact_seconds
@@ -284,8 +284,7 @@ class Workshop:
         )
 
     def _new_folder(self) -> Path:
-        stored = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
-        if stored > 1e6 * self.limits.stored_mb:
+        if stored_bytes(self._folder) > 1e6 * self.limits.stored_mb:
             raise UploadError(
                 f"this page keeps {self.limits.stored_mb:g} MB, which are used up; try again in an "
                 "hour, when old files are gone"

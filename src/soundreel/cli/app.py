@@ -95,17 +95,18 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
     from soundreel.systems import load, load_upscaler
 
     device, upscaler = arguments.device, arguments.upscaler
+    limits = Limits(
+        upload_mb=arguments.upload_mb,
+        duration_s=arguments.upload_s,
+        stored_mb=arguments.stored_mb,
+    )
     pipeline = load(arguments.model, device=device)
     workshop = Workshop(
         pipeline,
         folder,
         upscaler=None if upscaler is None else load_upscaler(upscaler, device=device),
         precision=arguments.precision,
-        limits=Limits(
-            upload_mb=arguments.upload_mb,
-            duration_s=arguments.upload_s,
-            stored_mb=arguments.stored_mb,
-        ),
+        limits=limits,
     )
     if arguments.examples is not None:
         examples = examples_in(arguments.examples)
@@ -120,7 +121,7 @@ def _serve(arguments: AppArguments, folder: Path) -> None:
         page,
         host=arguments.host,
         port=arguments.port,
-        upload_mb=arguments.upload_mb,
+        limits=limits,
         folder=folder,
         live=live,
         quiet=True,

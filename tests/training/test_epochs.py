@@ -40,6 +40,11 @@ def test_the_published_epochs_of_mm_ldm():
     assert in_samples(shorter, 85_120).total_samples == 1000
 
 
+def test_mm_diffusions_budgets_are_the_published_steps_times_the_published_batch():
+    for name in ("landscape", "aist", "audioset"):
+        assert preset(f"mm-diffusion-{name}").train.total_samples == 100_000 * 128
+
+
 def test_negative_seeds_and_previews_of_nothing_are_refused():
     with pytest.raises(SoundreelError, match="seed must not be negative, got -1"):
         TrainConfig(seed=-1)

@@ -615,6 +615,19 @@ def test_films_for_given_pictures_and_sound_last_as_long(long_pipeline, pipeline
         assert seen.num_frames == 5
 
 
+def test_sound_for_later_pictures_goes_on_from_the_earlier_sound(long_pipeline, pipeline):
+    """Pictures of the first window alone change; that is heard in the third."""
+    clip = make_clip(num_frames=9)
+    frames = clip.frames.copy()
+    frames[:3] = 255 - frames[:3]
+    for model, goes_on in ((long_pipeline, True), (pipeline, False)):
+        one, other = (
+            join_clips(model.stream(video=given)).waveform[:, 4_800:]
+            for given in (clip, replace(clip, frames=frames))
+        )
+        assert np.array_equal(one, other) != goes_on
+
+
 def test_a_film_model_folder_opens_as_it_was(long_pipeline, tmp_path):
     save_mm_ldm(long_pipeline, tmp_path / "model")
     opened = load_mm_ldm(read_model(tmp_path / "model"))

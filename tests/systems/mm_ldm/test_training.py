@@ -31,7 +31,11 @@ from soundreel.systems.mm_ldm.stable_diffusion_keys import (
     unet_diffusers_rules,
 )
 from soundreel.systems.mm_ldm.tiny_preset import tiny
-from soundreel.systems.mm_ldm.training import tell_what_starts_from_noise, train_mm_ldm
+from soundreel.systems.mm_ldm.training import (
+    stages_of,
+    tell_what_starts_from_noise,
+    train_mm_ldm,
+)
 from soundreel.training.loop import TrainConfig
 from soundreel.training.trackers import read_log
 
@@ -177,6 +181,17 @@ def test_an_encoder_that_is_to_stay_must_have_been_trained(data, tmp_path):
     with pytest.raises(ConfigError, match=r"freeze_encoder keeps .*first_stage\.weights"):
         train_mm_ldm(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_stage_that_is_given_is_no_stage_to_train(data, tmp_path):
+    given = replace(small_run().first_stage, weights="start")
+    config = replace(small_run(), first_stage=given)
+    with pytest.raises(ConfigError, match=r"trains the stages autoencoder, .*, not first_stage"):
+        train_mm_ldm(config, data, tmp_path / "run", stages=["first_stage"])
+    assert not (tmp_path / "run").exists()
+    tuned = replace(config, first_stage=replace(given, finetune=True))
+    counts = [[s.total_samples for s in stages_of(c)][:2] for c in (config, tuned)]
+    assert counts == [[0, 8], [8, 8]]
 
 
 def test_published_networks_without_their_published_start_are_told(caplog):

@@ -94,6 +94,13 @@ def _read_dataset(root: Path) -> str:
     return f"{verify_dataset(root / 'set')} {about} {load_manifest(root / 'set')}"
 
 
+def _read_index(root: Path) -> str:
+    from soundreel.data.records import Records
+
+    records = Records(root / "set", "", lambda num_frames: max(0, num_frames - 9))
+    return f"{records.num_items} {records.longest} {records[:]}"
+
+
 def _make_journal(root: Path) -> None:
     _make_dataset(root)
     (root / "set" / "dataset.json").unlink()
@@ -237,6 +244,21 @@ def _read_study(root: Path) -> str:
     return f"{service.study} {service.store.progress()} {service.store.answered_trials()}"
 
 
+def _make_answers(root: Path) -> None:
+    from soundreel.study.design import load_study
+    from soundreel.study.protocol import QUESTIONS
+    from soundreel.study.store import Store
+
+    _make_study(root)
+    store, study = Store(root / "study" / "answers.sqlite"), load_study(root / "study")
+    for _ in range(20):
+        rater = store.find_rater(store.add_rater(study, now=0.0))
+        shown = store.current_trial(rater, now=1.0)
+        values = {question.key: 2 for question in QUESTIONS[shown.trial.test]}
+        store.answer(study, rater, shown.id, values, 1, now=100.0)
+    store.close()
+
+
 def _make_weights(root: Path) -> None:
     torch.manual_seed(0)
     torch.save({"a": torch.randn(7, 5), "b": torch.arange(9)}, root / "zip.pt")
@@ -337,6 +359,19 @@ KINDS = [
     Kind("model folder", _make_model, ("net/*", "model_index.json"), _read_model),
     Kind("LoRA adapter", _make_adapter, ("a/*",), _read_adapter),
     Kind("study", _make_study, ("study/study.json", "study/clips/*"), _read_study),
+    Kind(
+        "index of a data set",
+        _make_dataset,
+        ("set/manifest.index", "set/manifest.jsonl"),
+        _read_index,
+    ),
+    Kind(
+        "answers of a study",
+        _make_answers,
+        ("study/answers.sqlite",),
+        _read_study,
+        is_checked=False,
+    ),
     Kind("PyTorch file", _make_weights, ("*.pt",), _read_weights, is_checked=False),
     Kind(
         "YAML configuration",

@@ -26,7 +26,7 @@ def run(script, *flags):
 
 
 def test_some_damaged_files_of_every_kind():
-    assert len(run("mutations.py", "--count", "75", "--seed", "1")) == 14
+    assert len(run("mutations.py", "--count", "75", "--seed", "1")) == 16
 
 
 def test_commands_killed_a_few_times():
@@ -36,7 +36,7 @@ def test_commands_killed_a_few_times():
 
 @pytest.mark.slow
 def test_ten_thousand_damaged_files():
-    assert len(run("mutations.py")) == 14
+    assert len(run("mutations.py")) == 16
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 import pytest
+import torch
 
 from soundreel.cli.main import COMMANDS, run
 
@@ -94,3 +95,23 @@ def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
     monkeypatch.setattr("soundreel.cli.train.train", interrupted)
     assert run(["train", "mm-diffusion-tiny"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    "need", [lambda: bytearray(2**62), lambda: torch.empty(2**50)], ids=["python", "pytorch"]
+)
+def test_memory_that_is_not_there_is_one_line(need, monkeypatch, capsys):
+    monkeypatch.setattr("soundreel.cli.main._run_command", lambda *_: need())
+    assert run(["info"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("soundreel: out of memory")
+    assert told.count("\n") == 1
+
+
+def test_another_error_of_running_shows_where_it_came_from(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("soundreel.cli.main._run_command", fails)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(["info"])

@@ -64,6 +64,16 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("SOUNDREEL_DEBUG"):
             raise
         return fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _ran_out_of_memory(error) or os.environ.get("SOUNDREEL_DEBUG"):
+            raise
+        return fail("out of memory; take smaller batches, smaller pictures or a shorter part")
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python, or PyTorch on any device, could not get the memory it asked for."""
+    is_of_device = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_of_device or "can't allocate memory" in str(error)
 
 
 def _run_command(name: str, arguments: list[str]) -> int:

@@ -370,7 +370,6 @@ KINDS = [
         _make_answers,
         ("study/answers.sqlite",),
         _read_study,
-        is_checked=False,
     ),
     Kind("PyTorch file", _make_weights, ("*.pt",), _read_weights, is_checked=False),
     Kind(

@@ -231,10 +231,13 @@ def test_damage_is_one_line_and_never_another_error(make_study, path, tmp_path):
         "UPDATE answers SET value = 9",
         "UPDATE answers SET question = 'vite'",
         "UPDATE raters SET consented_at = 'today'",
+        "UPDATE answers SET value = value % 5 + 1 WHERE trial IN (SELECT max(trial) FROM answers)",
+        "UPDATE trials SET answered_at = answered_at + 1 WHERE answered_at = 5.0",
+        "UPDATE raters SET consented_at = 1.0 WHERE id = 2",
         "DROP TABLE answers",
     ],
 )
-def test_values_that_cannot_be_there_are_damage(change, make_study, path):
+def test_values_that_nobody_gave_are_damage(change, make_study, path):
     store = Store(path)
     answer_some(make_study(turing_trials=4), store)
     store.close()
@@ -242,6 +245,30 @@ def test_values_that_cannot_be_there_are_damage(change, make_study, path):
         other.execute(change)
     other.close()
     with pytest.raises(SoundreelError, match="is damaged"):
+        Store(path)
+
+
+def test_answers_of_older_releases_are_kept_and_gone_on_with(make_study, path):
+    """Their rows have no checksums; new ones have."""
+    study = make_study(turing_trials=4)
+    store = Store(path)
+    answer_some(study, store)
+    before = store.answered_trials()
+    store.close()
+    with sqlite3.connect(path) as other:
+        for table in ("raters", "trials", "answers"):
+            other.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+    other.close()
+    store = Store(path)
+    assert store.answered_trials() == before
+    answer_some(study, store, num_raters=1)
+    assert len(store.answered_trials()) == len(before) + 2
+    store.close()
+    Store(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE answers SET value = value % 5 + 1 WHERE checksum IS NOT NULL")
+    other.close()
+    with pytest.raises(SoundreelError, match="a row of answers does not match its checksum"):
         Store(path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from soundreel.errors import SoundreelError
 from soundreel.study.assignment import AnsweredTrial, Trial, assign_trials
-from soundreel.study.database import SCHEMA, UNREADABLE, check_undamaged, connect
+from soundreel.study.database import SCHEMA, UNREADABLE, check_undamaged, connect, seal
 from soundreel.study.design import Study
 from soundreel.study.protocol import Test, check_answers
 
@@ -88,7 +88,11 @@ class Store:
                 "SELECT test, clip, count(*) FROM trials WHERE check_kind = '' GROUP BY test, clip"
             ):
                 seen[test, clip] = times
-            db.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, _digest(token), now))
+            db.execute(
+                "INSERT INTO raters (id, token_sha256, consented_at) VALUES (?, ?, ?)",
+                (rater, _digest(token), now),
+            )
+            seal(db, "raters", "id = ?", rater)
             db.executemany(
                 "INSERT INTO trials (id, rater, position, test, clip, check_kind, expected)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -97,6 +101,7 @@ class Store:
                     for k, t in enumerate(assign_trials(study, rater, seen))
                 ],
             )
+            seal(db, "trials", "rater = ?", rater)
         return token
 
     def find_rater(self, token: str) -> int:
@@ -119,6 +124,7 @@ class Store:
                 "UPDATE trials SET shown_at = ? WHERE id = ? AND shown_at IS NULL",
                 (now, current.id),
             )
+            seal(db, "trials", "id = ?", current.id)
             (total,) = db.execute(
                 "SELECT count(*) FROM trials WHERE rater = ?", (rater,)
             ).fetchone()
@@ -153,13 +159,15 @@ class Store:
             if current.shown_at is None or 0 <= now - current.shown_at < study.duration_s:
                 raise RefusedError(409, "Please watch the video to its end first.")
             db.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?)",
+                "INSERT INTO answers (trial, question, value) VALUES (?, ?, ?)",
                 [(trial_id, question, value) for question, value in values.items()],
             )
             db.execute(
                 "UPDATE trials SET answered_at = ?, num_plays = ? WHERE id = ?",
                 (now, num_plays, trial_id),
             )
+            seal(db, "answers", "trial = ?", trial_id)
+            seal(db, "trials", "id = ?", trial_id)
 
     def clip_of(self, trial_id: str) -> str:
         """Return the id of the clip a trial shows; raise RefusedError if there is no such trial."""
@@ -181,7 +189,9 @@ class Store:
         """Return all of them, by rater and position."""
         with self._lock:
             values: dict[str, dict[str, int]] = {}
-            for trial_id, question, value in self._db.execute("SELECT * FROM answers"):
+            for trial_id, question, value in self._db.execute(
+                "SELECT trial, question, value FROM answers"
+            ):
                 values.setdefault(trial_id, {})[question] = value
             rows = self._db.execute(
                 "SELECT id, rater, position, test, clip, check_kind, expected,"

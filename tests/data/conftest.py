@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -136,3 +137,16 @@ def _serving(folder: Path) -> Iterator[Served]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def wait_until_gone():
+    """Wait until processes of these numbers have ended."""
+
+    def wait(pids, *, within_s):
+        deadline = time.monotonic() + within_s
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline, "workers of a dead process stay"
+            time.sleep(0.1)
+
+    return wait

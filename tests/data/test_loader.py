@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,7 +104,7 @@ def test_worker_processes_read_the_same_batches(dataset):
     assert all(_equal(one, other) for one, other in zip(plain, read_ahead, strict=True))
 
 
-def test_workers_end_with_a_parent_that_was_killed(dataset, tmp_path):
+def test_workers_end_with_a_parent_that_was_killed(dataset, tmp_path, wait_until_gone):
     """They ignore signals, so they must notice by themselves."""
     code = (
         "import os, sys, time\n"
@@ -126,10 +124,7 @@ def test_workers_end_with_a_parent_that_was_killed(dataset, tmp_path):
         workers = [int(number) for number in process.stdout.readline().split()]
         process.kill()
     assert len(workers) == 2
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < deadline, "workers of a dead process stay"
-        time.sleep(0.1)
+    wait_until_gone(workers, within_s=60)
 
 
 def test_seeds_differ_and_the_global_generator_is_left_alone(dataset):

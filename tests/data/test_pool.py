@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
-def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+def test_workers_end_with_a_parent_that_was_killed(tmp_path, wait_until_gone):
     """Whether they wait for work, as one of them does, or are at it."""
     script = tmp_path / "script.py"
     script.write_text(KILLED_PARENT)
@@ -55,10 +54,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
         assert all(Path(f"/proc/{pid}").exists() for pid in workers)
         process.kill()
     assert len(workers) == 2
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < deadline, "workers of a dead process stay"
-        time.sleep(0.1)
+    wait_until_gone(workers, within_s=20)
 
 
 def _product_and_threads() -> tuple[float, list[int]]:

@@ -21,7 +21,6 @@ from soundreel.systems.joint_flow.video_decoder import VideoDecoder, VideoDecode
 from soundreel.systems.joint_flow.video_objective import (
     VideoLossConfig,
     log_changes,
-    noisy_latents,
     picture_loss,
     video_decoder_objective,
 )
@@ -217,26 +216,6 @@ def test_a_step_at_a_border_of_patches_costs_more_than_one_inside():
     # Two of seven steps across lie inside; the only one at a border is one of one.
     assert costs[0] == pytest.approx(0.5 + config.edges * 2 / 7)
     assert costs[1] == pytest.approx(0.5 + config.edges / 7 + config.borders)
-
-
-def test_noise_on_detail_grows_with_what_happens_in_a_patch(small_encoder, smooth_frames):
-    config = VideoLossConfig(latent_noise=0.0, detail_noise=1.0)
-    latents = small_encoder.encode(smooth_frames(8, 16, 32, seed=3))
-    half = small_encoder.config.detail_dim
-    latents[:, :, :, :half] = 0  # nothing happens in the first patch of each token
-    noise = noisy_latents(latents, small_encoder, config, PerSampleNoise(range(8))) - latents
-    assert float(noise[:, :, :-1, :half].abs().max()) == 0
-    assert float(noise[:, :, -1].abs().max()) == 0  # the layout
-    detail, own = (x[:, :, :-1, half:].unflatten(-1, (3, -1)) for x in (noise, latents))
-    deviation = small_encoder.get_buffer("detail_deviation")
-    ratio = (detail / deviation).square().mean((1, 2, 3, 4)) / (own / deviation).square().mean(
-        (1, 2, 3, 4)
-    )
-    amount = [torch.rand((), generator=torch.Generator().manual_seed(i)) ** 2 for i in range(8)]
-    assert ratio.sqrt().tolist() == pytest.approx([float(a) for a in amount], rel=0.3)
-    both = VideoLossConfig(latent_noise=0.5, detail_noise=0.0)
-    white = noisy_latents(latents, small_encoder, both, PerSampleNoise(range(8))) - latents
-    assert float(white.std()) == pytest.approx(0.5, rel=0.05)
 
 
 def test_starts_are_the_changes_that_the_sync_metric_sees():

@@ -13,7 +13,6 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.metrics.sync.signals import MOTION_FLOOR, NUM_BLOCKS
 from soundreel.systems.joint_flow.lapped import HOP
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder
-from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import unwrapped
 
@@ -24,8 +23,6 @@ class VideoLossConfig:
 
     Attributes:
         latent_noise: deviation of the noise on the latents that the decoder learns from.
-        detail_noise: largest deviation of further noise on the detail of a patch, in units of its
-            own root mean square: what a transformer makes is least certain where much happens.
         motion: weight of the differences from frame to frame; the pixels' own is 1.
         edges: weight of the differences from pixel to pixel, down and across.
         borders: weight of those of them that lie across the borders of patches.
@@ -35,7 +32,6 @@ class VideoLossConfig:
     """
 
     latent_noise: float = 0.05
-    detail_noise: float = 0.7
     motion: float = 0.5
     edges: float = 0.25
     borders: float = 0.25
@@ -50,7 +46,8 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
         decoder, frames = cast(VideoDecoder, unwrapped(network)), batch.av["video"]
         with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
             latents = decoder.linear.encode(frames)
-            latents = noisy_latents(latents, decoder.linear, config, noise)
+            rows = [torch.randn(latents.shape[1:], generator=g) for g in noise.generators]
+            latents = latents + config.latent_noise * send(torch.stack(rows), latents.device)
         wanted = frames[:, HOP:-HOP]
         decoded = network(latents).float()
         loss = picture_loss(decoded, wanted, config, decoder.linear.config.patch_size)
@@ -60,29 +57,6 @@ def video_decoder_objective(config: VideoLossConfig) -> Objective:
         return TrainingLoss(loss, {"error": (loss.detach(), count), "psnr_db": (psnr_db, count)})
 
     return objective
-
-
-def noisy_latents(
-    latents: Float[Tensor, "batch group token dim"],
-    encoder: VideoEncoder,
-    config: VideoLossConfig,
-    noise: PerSampleNoise,
-) -> Float[Tensor, "batch group token dim"]:
-    """Return the latents as a decoder may get them from a sampler.
-
-    The amount of `detail_noise` is each clip's own, its square root even: most clips have little.
-    """
-    shape = latents.shape[1:]
-    amount = torch.stack([torch.rand((), generator=g) for g in noise.generators]).square()
-    white = torch.stack([torch.randn(shape, generator=g) for g in noise.generators])
-    white, amount = send(white, latents.device), send(amount, latents.device)
-    deviation = encoder.get_buffer("detail_deviation")
-    # Tokens of two by two patches, one after the other; the layout, last, has no detail.
-    detail = latents[:, :, :-1].unflatten(-1, (4, -1))
-    size = (detail / deviation).square().mean(-1, keepdim=True).sqrt()
-    scale = config.detail_noise * amount[:, None, None, None, None] * size * deviation
-    scale = functional.pad(scale.flatten(-2), (0, 0, 0, 1))
-    return latents + torch.hypot(scale, torch.full_like(scale, config.latent_noise)) * white
 
 
 def picture_loss(

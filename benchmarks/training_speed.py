@@ -79,16 +79,21 @@ def training_data(folder: Path, name: str, checkout: Path = HERE) -> Path:
     return data
 
 
-def shortened(config: Any, steps: int, processes: int = 1) -> dict[str, Any]:
-    """Return what makes every stage last so many steps, divisible among so many processes."""
+def shortened(config: Any, steps: int, processes: int = 1, factor: int = 1) -> dict[str, Any]:
+    """Return what makes every stage last so many steps, divisible among so many processes.
+
+    The batches are `factor` times the preset's.
+    """
     if isinstance(config, TrainConfig):
-        total = steps * config.global_batch_size
+        batch = factor * config.global_batch_size
+        total = steps * batch
         return {
-            "micro_batch_size": min(config.micro_batch_size, config.global_batch_size // processes),
+            "global_batch_size": batch,
+            "micro_batch_size": min(config.micro_batch_size, batch // processes),
             "total_samples": total,
             "warmup_samples": 0,
             "decay_samples": 0,
-            "log_every": config.global_batch_size,
+            "log_every": batch,
             "save_every": total,
             "preview_every": 0,
             "precision": "float32",
@@ -98,7 +103,7 @@ def shortened(config: Any, steps: int, processes: int = 1) -> dict[str, Any]:
     for entry in fields(config) if is_dataclass(config) else ():
         part = getattr(config, entry.name)
         is_run = getattr(part, "enabled", True)  # an older checkout may not know the others
-        inner = shortened(part, steps, processes) if is_run else {}
+        inner = shortened(part, steps, processes, factor) if is_run else {}
         if inner:
             changes[entry.name] = inner
     return changes
@@ -185,17 +190,20 @@ def merged(config: Any, changes: dict[str, Any]) -> Any:
 def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> None:
     """Print clips per second by stage of both sides, and their ratio.
 
-    Two processes also get the ratio of two trainings that know nothing of each other: what the
-    machine itself allows, whose cores share caches and memory.
+    Two processes share the batch of one, or take one each (`doubled`). They also get the ratio of
+    two trainings that know nothing of each other: what the machine itself allows, whose cores share
+    caches and memory.
     """
-    changes = out.with_suffix(".yaml")
     before = arguments.what == "before"
-    settings = shortened(preset(name), arguments.steps, processes=1 if before else 2)
-    changes.write_text(json.dumps(settings))
-    other = {"before": 1} if before else {"two": 2, "beside": 1}
+    other = {"before": 1} if before else {"two": 2, "doubled": 2, "beside": 1}
     rates: dict[str, dict[str, list[float]]] = {}
     for turn in range(arguments.turns):
         for side, processes in {"after": 1, **other}.items():
+            factor = 2 if side == "doubled" else 1
+            most = 1 if before else 2
+            changes = out.with_suffix(f".{factor}.yaml")
+            settings = shortened(preset(name), arguments.steps, most, factor)
+            changes.write_text(json.dumps(settings))
             checkout = arguments.checkout.resolve() if side == "before" else HERE
             folders = [out / f"{side}{turn}-{run}" for run in range(1 + (side == "beside"))]
             started = [train(name, data, at, changes, checkout, processes) for at in folders]
@@ -213,7 +221,8 @@ def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> 
             shown = [f"{medians['before']:.2f}/s", f"{first / medians['before']:.2f}"]
         else:
             limit = 2 * medians["beside"] / first
-            shown = [f"{medians['two']:.2f}/s", f"{medians['two'] / first:.2f}", f"{limit:.2f}"]
+            shown = [f"{medians[side] / first:.2f}" for side in ("two", "doubled")]
+            shown.append(f"{limit:.2f}")
         print(f"| {name} | {stage} | {first:.2f}/s | {' | '.join(shown)} |", flush=True)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from soundreel.app.workshop import Workshop
 from soundreel.audio.mel import MelConfig
 from soundreel.audio.mel_image import MelImageConfig
 from soundreel.checkpoints.errors import CheckpointError
@@ -17,6 +18,7 @@ from soundreel.checkpoints.text_encoder import (
     load_text_encoder,
     text_encoder_sha256,
 )
+from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.data.latent_axes import LatentAxesConfig, PerceptualAxes, latent_moments
 from soundreel.data.latents import PerceptualStats
@@ -527,7 +529,7 @@ def test_sound_shorter_than_a_window_is_one_clear_error(pipeline):
 @pytest.fixture(scope="module")
 def long_pipeline():
     """As `pipeline`, with a generator for long video whose windows share a frame."""
-    base = make_pipeline()
+    base = make_pipeline(class_names=("dog", "fire"))
     with torch.random.fork_rng():
         torch.manual_seed(1)
         config = LongGeneratorConfig(generator=base.generator.config, history_depth=1, overlap=1)
@@ -557,6 +559,23 @@ def test_a_film_has_its_length_and_begins_like_a_shorter_one(long_pipeline):
     assert np.array_equal(np.concatenate([p.frames for p in pieces]), film.frames[:6])
     (other,) = long_pipeline.generate(seed=3, duration_s=0.5, label=0)
     assert not np.array_equal(other.frames, shorter.frames)
+
+
+def test_command_and_page_make_the_film_of_a_class(long_pipeline, tmp_path):
+    asked = {"seed": 3, "duration_s": 0.7, "num_steps": 2}
+    own, other = (long_pipeline.generate(label=name, **asked)[0] for name in ("fire", "dog"))
+    assert not np.array_equal(own.frames, other.frames)
+    long_pipeline.save(tmp_path / "model")
+    words = ["generate", str(tmp_path / "model"), "--class", "fire", "--seed", "3", "--count", "1"]
+    words += ["--duration", "0.7", "--num-steps", "2", "--lossless", "--out", str(tmp_path / "out")]
+    assert run(words) == 0
+    film = Clip.load(tmp_path / "out" / "clip-0003.mkv")
+    assert np.array_equal(film.frames, own.frames)
+    shown = Workshop(long_pipeline, tmp_path).film("anna", label="fire", **asked)
+    assert shown.about.startswith("class fire, seed 3")
+    frames = Clip.load(shown.clip).frames.astype(float)
+    distance = [np.abs(frames - clip.frames).mean() for clip in (own, other)]
+    assert distance[0] < distance[1], "MP4 changes noise, but not into that of another class"
 
 
 def test_a_film_is_joined_and_guided_as_asked(long_pipeline):

@@ -27,7 +27,7 @@ SYNOPSES = {
     "PRESET": "mm-diffusion-tiny",
     "--SETTING VALUE ...": "--train.learning-rate 1e-4",
     "FILE...": "FILE",
-    "train ... --out": "train joint-flow-scenes --data DATA --out",
+    "train ... --out": "train mm-ldm-scenes --data DATA --out",
     "...": "--data DATA --out RUN",
 }
 """Placeholders of the pages that stand for more than one word or for one of a list."""

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.systems.joint_flow.transformer import (
     Clock,
@@ -67,6 +68,12 @@ def test_the_level_of_a_group_modulates_that_group_alone_before_attention(networ
     one, other = (network._modulation(x, label)["audio"] for x in (level, changed))
     differs = (one != other).flatten(2).any(2)[0].tolist()
     assert differs == [False, True, False, False]
+
+
+@torch.no_grad()
+def test_attention_of_sampling_is_one_fused_kernel(network):
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # any other is an error
+        network(*inputs())
 
 
 def test_classes_change_the_answer(network):

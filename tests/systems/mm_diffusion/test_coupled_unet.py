@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.systems.mm_diffusion.blocks import AudioConv, cyclic_windows
 from soundreel.systems.mm_diffusion.coupled_unet import (
@@ -46,6 +47,13 @@ def clip(batch=2, frames=4, size=8, samples=64):
         torch.randn(batch, frames, 3, size, size, generator=generator),
         torch.randn(batch, 1, samples, generator=generator),
     )
+
+
+@torch.no_grad()
+def test_attention_is_one_fused_kernel():
+    network, given = awake(tiny()).eval(), clip()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # any other is an error
+        network(given, torch.tensor([3, 900]))
 
 
 def test_published_sizes_have_the_published_parameter_counts():

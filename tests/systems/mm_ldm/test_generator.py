@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.mm_ldm.generator import Generator, GeneratorConfig
@@ -52,6 +53,12 @@ def test_a_row_does_not_depend_on_the_batch_it_is_in():
     for i in range(3):
         row = slice(i, i + 1)
         assert close(network(xt.rows(row), timestep[row]).mean_output, together.rows(row))
+
+
+@torch.no_grad()
+def test_attention_is_one_fused_kernel():
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # any other is an error
+        make()(latents(2), torch.tensor([3, 900]))
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.systems.mm_ldm.signal_decoder import SignalDecoderConfig
 from soundreel.types import AV
@@ -55,6 +56,17 @@ def test_after_release_training_the_semantics_change_nothing(make_config, make_m
         after = model.decoder(inputs.xt, inputs.timestep, replace(told, semantic=noise))
     assert torch.equal(before["video"], after["video"])
     assert torch.equal(before["audio"], after["audio"])
+
+
+@torch.no_grad()
+def test_attention_is_one_fused_kernel(make_config, make_model, make_inputs):
+    config = make_config()
+    inputs, model = make_inputs(config), make_model(config).eval()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # any other is an error
+        told = model.condition(
+            model.encode(_signals(inputs)).mean, inputs.frame_index, label=inputs.label
+        )
+        model.decoder(inputs.xt, inputs.timestep, told)
 
 
 def _signals(inputs):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
@@ -34,6 +35,12 @@ def inputs(batch=2, size=16):
 def test_a_new_network_predicts_zero():
     with torch.no_grad():
         assert not SuperResolutionUNet(CONFIG)(*inputs()).any()
+
+
+@torch.no_grad()
+def test_attention_is_one_fused_kernel():
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # any other is an error
+        network()(*inputs())
 
 
 def test_every_parameter_takes_part():

@@ -1,5 +1,6 @@
 """`kill -9` in the middle of answers loses none that was acknowledged."""
 
+import http.client
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 
 from soundreel.study.design import ANSWER_FILE, STUDY_FILE
@@ -54,7 +54,7 @@ def keep_answering(url, token, acknowledged):
             trial = state["trial"]
             state = post(url + "api/answer", token, body)
             acknowledged[trial] = values
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):  # such as half of an answer
         return
 
 

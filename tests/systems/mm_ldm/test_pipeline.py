@@ -573,9 +573,12 @@ def test_command_and_page_make_the_film_of_a_class(long_pipeline, tmp_path):
     assert np.array_equal(film.frames, own.frames)
     shown = Workshop(long_pipeline, tmp_path).film("anna", label="fire", **asked)
     assert shown.about.startswith("class fire, seed 3")
+    own.save(tmp_path / "own.mp4")  # the page's film is MP4, which changes noise
     frames = Clip.load(shown.clip).frames.astype(float)
-    distance = [np.abs(frames - clip.frames).mean() for clip in (own, other)]
-    assert distance[0] < distance[1], "MP4 changes noise, but not into that of another class"
+    same, far = (
+        np.abs(frames - x).mean() for x in (Clip.load(tmp_path / "own.mp4").frames, other.frames)
+    )
+    assert same < far / 4
 
 
 def test_a_film_is_joined_and_guided_as_asked(long_pipeline):

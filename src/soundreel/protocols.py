@@ -134,7 +134,8 @@ class Pipeline(Protocol):
             model without classes.
         conditions: what `generate` can be given, among "video", "audio", "label", "text" and
             "after" (a clip to go on from).
-        options: the model's own sampling defaults, an instance of its system's `options`.
+        options: the model's own sampling defaults, an instance of its system's `options`; None
+            for a model that only encodes and decodes.
     """
 
     clip: ClipSpec
@@ -219,7 +220,7 @@ def option(
 
 
 def with_options(
-    defaults: Options, changes: Mapping[str, Any], conditions: Iterable[str] = ()
+    defaults: Options | None, changes: Mapping[str, Any], conditions: Iterable[str] = ()
 ) -> Options:
     """Return a model's options with some exchanged; a value of None keeps the model's own.
 
@@ -227,8 +228,11 @@ def with_options(
         conditions: what else the model can be given, for the message.
 
     Raises:
-        SoundreelError: an unknown name (the message lists the known ones), or a value out of range.
+        SoundreelError: an unknown name (the message lists the known ones), or a value out of range,
+            or a model that only encodes and decodes, which has none.
     """
+    if defaults is None:
+        raise SoundreelError("this model only encodes and decodes; train it before it can generate")
     known = {entry.name: entry.metadata for entry in fields(defaults)}  # pyrefly: ignore
     unknown = sorted(changes.keys() - known)
     if unknown:

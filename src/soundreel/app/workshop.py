@@ -49,6 +49,7 @@ class Workshop:
         precision: str | None = None,
     ) -> None:
         self._fixed = {} if precision is None else {"precision": precision}
+        with_options(pipeline.options, self._fixed)  # a model that cannot generate stops here
         self.pipeline = pipeline
         self.upscaler = upscaler
         self.limits = Limits() if limits is None else limits

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from soundreel.media.errors import printable
 from soundreel.media.names import is_media_name
 from soundreel.metrics.streams import ClipStream, load_to_show, open_stream, stream_of
 from soundreel.metrics.weights import file_sha256
-from soundreel.protocols import Pipeline
+from soundreel.protocols import Pipeline, with_options
 
 RUN_MODEL = "model"  # the folder in which a training run leaves its model
 DEFAULT_SAMPLES = 200
@@ -128,14 +128,17 @@ def clip_items(
         needs_prompts: refuse a model that reads none.
 
     Raises:
-        SoundreelError: there is no such source, it holds no clips, or it is too short a model.
+        SoundreelError: there is no such source, it holds no clips, or it is a model that generates
+            nothing or too short clips.
     """
     if (source / INDEX_FILE).is_file():
         model = _open_model(source, duration_s, device)
         if needs_prompts and "text" not in model.conditions:
             raise SoundreelError(f"{source}: was trained without captions; leave --prompts out")
         told = prompts if "text" in model.conditions else ()
-        asked = _requests(model.class_names, told, precision)
+        fixed = {} if precision is None else {"precision": precision}
+        with_options(model.options, fixed)  # refuses before anything is sampled
+        asked = _requests(model.class_names, told, fixed)
         return _sampled(model, source, max_clips or DEFAULT_SAMPLES, seed, asked)
     if (source / DATASET_FILE).is_file():
         items = _prepared(source, split)
@@ -202,10 +205,9 @@ def _open_model(folder: Path, duration_s: float, device: str | None) -> Pipeline
 
 
 def _requests(
-    classes: Sequence[str], prompts: Sequence[str], precision: str | None
+    classes: Sequence[str], prompts: Sequence[str], fixed: Mapping[str, Any]
 ) -> Callable[[int], dict[str, Any]]:
     """Return what sample 0, 1, ... is asked for: each class, and each caption, in turn."""
-    fixed = {} if precision is None else {"precision": precision}
 
     def request(index: int) -> dict[str, Any]:
         asked: dict[str, Any] = dict(fixed)

@@ -16,7 +16,7 @@ from soundreel.media.contact_sheet import write_contact_sheet
 from soundreel.media.data_uri import frame_uri
 from soundreel.media.gallery import Exhibit, write_gallery
 from soundreel.progress import progress_bar
-from soundreel.protocols import Pipeline
+from soundreel.protocols import Pipeline, with_options
 from soundreel.request import check_counts
 from soundreel.systems import load
 
@@ -65,6 +65,7 @@ def demo(arguments: Annotated[DemoArguments, tyro.conf.arg(name="")]) -> int:
     precision: dict[str, Any] = {}
     if arguments.precision is not None:
         precision["precision"] = arguments.precision
+    with_options(pipeline.options, precision)
     examples = _unconditional(pipeline) + _conditional(pipeline, arguments)
     clear_earlier(out, EARLIER, overwrite=arguments.overwrite)
     with progress_bar("sampling") as advance:

@@ -1,15 +1,22 @@
 """Stable Diffusion files become a folder of the networks that MM-LDM starts from."""
 
 from dataclasses import replace
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import soundreel
+from soundreel.app.workshop import Workshop
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import load_component, load_model_index
+from soundreel.cli.clip_sources import clip_items
 from soundreel.cli.main import run
+from soundreel.clip import Clip
+from soundreel.errors import SoundreelError
+from soundreel.protocols import Pipeline
 from soundreel.systems.mm_ldm.import_stable_diffusion import load_kl_vae, load_unet
 from soundreel.systems.mm_ldm.kl_vae import KLVAE, KLVAEConfig
 from soundreel.systems.mm_ldm.official_keys import to_official
@@ -75,9 +82,7 @@ def test_two_files_make_one_folder(tmp_path, networks):
     assert list(index.components) == ["first_stage", "signal_decoder"]
 
 
-def test_the_command_imports_them_and_the_folder_is_told_from_a_model(
-    tmp_path, networks, monkeypatch, capsys
-):
+def test_the_command_imports_them(tmp_path, networks, monkeypatch, capsys):
     monkeypatch.setattr(
         "soundreel.systems.mm_ldm.stable_diffusion_folder.StableDiffusionSizes", lambda: SIZES
     )
@@ -88,7 +93,78 @@ def test_the_command_imports_them_and_the_folder_is_told_from_a_model(
     assert run(["import", "stable-diffusion", *map(str, files), str(start)]) == 0
     assert f"{start / 'first_stage'}: " in capsys.readouterr().out
     assert_folder_holds(start, networks)
-    with pytest.raises(CheckpointError, match="no complete mm-ldm model, only first_stage, signal"):
+
+
+def imported(networks, target, numbers=(0, 1)):
+    files = []
+    for number in numbers:
+        files.append(target.with_name(f"{number}.pt"))
+        torch.save(parts(networks)[number], files[-1])
+    import_stable_diffusion(files, target, SIZES)
+    return target
+
+
+def test_the_folder_opens_as_its_first_stage(tmp_path):
+    config = KLVAEConfig(width=8, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
+    first_stage = KLVAE(config).eval()
+    torch.save(to_official(first_stage, kl_vae_diffusers_rules(4)), tmp_path / "vae.pt")
+    sizes = replace(SIZES, first_stage=config)
+    import_stable_diffusion([tmp_path / "vae.pt"], tmp_path / "start", sizes)
+    pipeline = soundreel.load(tmp_path / "start")
+    assert isinstance(pipeline, Pipeline)
+    spec = pipeline.clip
+    assert (spec.height, spec.num_frames, spec.sample_rate) == (256, 16, 44_100)
+    rng = np.random.default_rng(0)
+    clip = Clip(
+        frames=rng.integers(0, 256, (40, 256, 256, 3), dtype=np.uint8),
+        waveform=rng.uniform(-0.5, 0.5, (2, 88_200)).astype(np.float32),
+        frame_rate=Fraction(20),  # two seconds at twice the model's rate, in stereo
+        sample_rate=44_100,
+    )
+    latents = pipeline.encode(clip)
+    with torch.no_grad():
+        frame = torch.from_numpy(clip.frames[0]).permute(2, 0, 1)[None] / 127.5 - 1
+        frame_latent = first_stage.encode(frame)[0]
+    assert latents.video.shape == (1, 16, 4, 32, 32)
+    assert latents.audio.shape == (1, 4, 32, 32)
+    torch.testing.assert_close(latents.video[0, 0], frame_latent, rtol=0.05, atol=0.05)
+    (made,) = pipeline.decode(latents)
+    assert made.frames.shape == (16, 256, 256, 3)
+    assert made.waveform.shape == (1, 70_560)
+    again = pipeline.reconstruct(clip)
+    np.testing.assert_array_equal(again.frames, made.frames)
+    pipeline.save(tmp_path / "first-stage")
+    saved = soundreel.load(tmp_path / "first-stage")
+    assert torch.equal(saved.encode(clip).video, latents.video)
+
+
+def test_the_folder_of_a_first_stage_generates_nothing_and_says_so(tmp_path, networks, capsys):
+    start = imported(networks, tmp_path / "start")
+    told = "this model only encodes and decodes; train it"
+    with pytest.raises(SoundreelError, match=told):
+        soundreel.load(start).generate(seed=1)
+    earlier = tmp_path / "out" / "0000000000.mp4"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"earlier")
+    for words in (
+        ["generate", str(start), "--out", str(earlier.parent), "--overwrite"],
+        ["demo", str(start), "--out", str(earlier.parent), "--overwrite"],
+    ):
+        assert run(words) == 2, words
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert [told in line for line in lines] == [True], words
+    assert earlier.read_bytes() == b"earlier"
+    with pytest.raises(SoundreelError, match=told):
+        clip_items(start, "", None, 0)  # as `soundreel evaluate` does
+    with pytest.raises(SoundreelError, match=told):
+        Workshop(soundreel.load(start), tmp_path / "page")  # as `soundreel app` does
+    assert run(["info", str(start)]) == 0
+    assert "first_stage: kl-vae, " in capsys.readouterr().out
+
+
+def test_a_u_net_alone_is_no_model(tmp_path, networks):
+    start = imported(networks, tmp_path / "start", [1])
+    with pytest.raises(CheckpointError, match="holds no complete mm-ldm model, only signal_dec"):
         soundreel.load(start)
 
 

@@ -91,7 +91,7 @@ def load_mm_ldm(model: ModelFolder) -> MMLDMPipeline:
             f"components {', '.join(index.components)})"
         )
     part = model.component
-    first_stage = _load_kind(model, "first_stage", FIRST_STAGES)
+    first_stage = load_first_stage(model)
     autoencoder, _ = part("autoencoder").build(MultiModalAutoencoder, AutoencoderConfig)
     stats = load_scaling(model)
     generator = vocoder = None
@@ -113,6 +113,15 @@ def load_mm_ldm(model: ModelFolder) -> MMLDMPipeline:
         )
     except SoundreelError as error:
         raise CheckpointError(f"{model.path}: {error}") from None
+
+
+def load_first_stage(model: ModelFolder) -> KLVAE:
+    """Return the KL-VAE of a model, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the folder has none, or a damaged one.
+    """
+    return _load_kind(model, "first_stage", FIRST_STAGES)
 
 
 def load_scaling(model: ModelFolder) -> LatentScaling:

@@ -105,9 +105,9 @@ class MMLDMPipeline(Films):
         return frozenset(("video", "audio", *(name for name in learned if learned[name])))
 
     @property
-    def options(self) -> MMLDMOptions:
-        """Return the model's own sampling defaults."""
-        return MMLDMOptions.of(self.settings)
+    def options(self) -> MMLDMOptions | None:
+        """Return the model's own sampling defaults; None without a generator."""
+        return None if self.generator is None else MMLDMOptions.of(self.settings)
 
     @property
     def device(self) -> torch.device:
@@ -339,8 +339,7 @@ class MMLDMPipeline(Films):
             previous: latents of the windows before, for a generator for long video.
             callback: called after each step.
         """
-        if self.generator is None:
-            raise SoundreelError("this pipeline has no generator; it can only encode and decode")
+        assert self.generator is not None  # or there would be no request
         batch_size, shapes = len(noise.generators), self.generator.config.latents
         template = AV(
             torch.empty(batch_size, *shapes.video_shape, device=self.device),

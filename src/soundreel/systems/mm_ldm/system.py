@@ -10,8 +10,10 @@ from soundreel.checkpoints.store import ModelFolder
 from soundreel.protocols import Importer, System
 from soundreel.systems.mm_ldm import long_presets, presets, small_presets
 from soundreel.systems.mm_ldm.config import MMLDMConfig
-from soundreel.systems.mm_ldm.folder import KINDS, load_mm_ldm
+from soundreel.systems.mm_ldm.first_stage_pipeline import FirstStagePipeline
+from soundreel.systems.mm_ldm.folder import KINDS, load_first_stage, load_mm_ldm
 from soundreel.systems.mm_ldm.folder import SYSTEM as NAME
+from soundreel.systems.mm_ldm.import_stable_diffusion import DECODER, FIRST_STAGE
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.systems.mm_ldm.recipes import RECIPES
 from soundreel.systems.mm_ldm.settings import MMLDMOptions
@@ -29,7 +31,9 @@ def _import(files: Sequence[Path], target: Path, flags: NoFlags) -> list[str]:
     return import_stable_diffusion(files, target)
 
 
-def _load(model: ModelFolder, device: torch.device) -> MMLDMPipeline:
+def _load(model: ModelFolder, device: torch.device) -> MMLDMPipeline | FirstStagePipeline:
+    if model.components.keys() <= {FIRST_STAGE, DECODER}:  # as `import stable-diffusion` leaves it
+        return FirstStagePipeline(load_first_stage(model)).to(device)
     return load_mm_ldm(model).to(device)
 
 
@@ -55,7 +59,7 @@ SYSTEM = System(
     load=_load,
     options=MMLDMOptions,
     recipes=RECIPES,
-    components=frozenset((KINDS["autoencoder"],)),
+    components=frozenset((KINDS["first_stage"],)),
     importers={
         "stable-diffusion": Importer(
             summary="Stable Diffusion v1's autoencoder and U-Net, to start MM-LDM from",

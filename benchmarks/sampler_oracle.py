@@ -16,6 +16,7 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import noise_level
 from soundreel.diffusion.samplers import SAMPLERS, sample
 from soundreel.diffusion.schedules import linear_schedule
+from soundreel.diffusion.unipc import unipc
 from soundreel.types import AV
 
 MEAN, STD = AV(torch.tensor(0.3), torch.tensor(-0.1)), AV(torch.tensor(0.5), torch.tensor(0.2))
@@ -80,6 +81,7 @@ def main() -> None:
         for spacing in ("log_snr", "uniform", "quadratic"):
             if (order, spacing) != (2, "log_snr"):
                 row(f"multistep, order {order}, x0, {spacing}", multistep(order, spacing))
+    row("UniPC, order 3", multistep(3, "log_snr", unipc))
     row("single-step, order 3, x0, log_snr", singlestep)
     print("\n| adaptive, order 2 | evaluations | error | mean error |\n| --- | --- | --- | --- |")
     for tolerance in (1.0, 0.2, 0.05, 0.01):
@@ -92,8 +94,8 @@ def row(title: str, run) -> None:  # noqa: ANN001
     print(f"| {title} | " + " | ".join(cell(samples) for samples in found) + f" | {worst:.1f} |")
 
 
-def multistep(order: int, spacing: str):  # noqa: ANN201
-    return lambda oracle, num_steps: dpm_solver_multistep(
+def multistep(order: int, spacing: str, solver=dpm_solver_multistep):  # noqa: ANN001, ANN201
+    return lambda oracle, num_steps: solver(
         oracle,
         start(),
         SCHEDULE,

@@ -6,16 +6,19 @@ standard normal noise into samples with that mean and standard deviation.
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from soundreel.diffusion.denoiser import Prediction
+from soundreel.diffusion.dpm_solver import dpm_solver_multistep
 from soundreel.diffusion.dpm_update import Evaluation, Solver
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.diffusion.process import noise_level, to_epsilon
 from soundreel.diffusion.samplers import sample
 from soundreel.diffusion.schedules import linear_schedule, respace
+from soundreel.diffusion.unipc import unipc
 from soundreel.diffusion.vp_time import VPTime
 from soundreel.diffusion.zero_shot import gradient_guide, replacement_guide, zero_shot_ddpm
 from soundreel.types import AV
@@ -90,6 +93,7 @@ def test_the_default_sampler_is_within_two_percent_at_twenty_steps():
         ("dpm-solver", 20, 0.02),
         ("dpm-solver-official", 20, 0.02),
         ("dpm-solver++", 50, 0.005),
+        ("unipc", 20, 0.015),
         ("dpm-solver++-adaptive", 20, 0.02),
         ("ddim", 250, 0.03),
         ("ddpm", 250, 0.04),
@@ -158,12 +162,15 @@ def one_update(solver, method, start, h):
             got = solver.third_order(start, begin, end, [m, m1], shares)
     else:
         times = [begin, *(time.time_of(position - back * h) for back in (0.8, 2.0))]
+        if method.startswith("corrected"):
+            times.insert(1, end)
         answers = [m, *(solver.evaluate(exact(t), t) for t in times[1:])]
-        if method == "multi-second":
-            share = solver.share(begin, times[1], end)
-            got = solver.second_order(start, begin, end, *answers[:2], share)
+        shares = [solver.share(begin, t, end) for t in times]
+        if method in ("multi-second", "corrected-first"):
+            got = solver.second_order(start, begin, end, *answers[:2], shares[1])
         else:
-            got = solver.multistep_third_order(start, answers, times, end)
+            size = {"multi-third": 3, "corrected-second": 3, "corrected-third": 4}[method]
+            got = solver.polynomial(start, begin, end, answers[:size], shares[:size])
     return got, exact(end)
 
 
@@ -176,6 +183,9 @@ def one_update(solver, method, start, h):
         ("single-third", 3),
         ("multi-second", 2),
         ("multi-third", 3),
+        ("corrected-first", 2),
+        ("corrected-second", 3),
+        ("corrected-third", 4),
     ],
 )
 def test_an_update_of_order_p_errs_by_its_step_to_the_power_p_plus_one(method, order, form):
@@ -188,6 +198,62 @@ def test_an_update_of_order_p_errs_by_its_step_to_the_power_p_plus_one(method, o
         got, wanted = one_update(solver, method, start, h)
         found.append(max(float((got[m] - wanted[m]).abs().max()) for m in got.present))
     assert math.log2(found[0] / found[1]) == pytest.approx(order + 1, abs=0.2)
+
+
+def distance_to_exact_flow(run):
+    """Largest error of a solver's samples, its estimates being exact at every noise level."""
+    schedule = linear_schedule()
+    time = VPTime(schedule, torch.device("cpu"))
+    start = AV(*(torch.tensor([[-1.5, 0.5, 2.0]], dtype=torch.float64),) * 2)
+    high, low = (time.level(time.at(t, 1)) for t in (time.last, time.first))
+    got = run(oracle(schedule), start, schedule, guide=exact_estimate)
+    wanted = exact_flow(start, high, low)
+    return max(float((got[m] - wanted[m]).abs().max()) for m in got.present)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_unipc_converges_with_one_order_more_than_its_predictor(order):
+    errors = [
+        distance_to_exact_flow(partial(unipc, num_steps=num_steps, order=order))
+        for num_steps in (80, 160)
+    ]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order + 1, abs=0.1)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_unipc_is_closer_than_its_predictor_alone(order):
+    ours, predictor = (
+        distance_to_exact_flow(
+            partial(solver, num_steps=40, order=order, evaluation=Evaluation(form="x0"))
+        )
+        for solver in (unipc, dpm_solver_multistep)
+    )
+    assert ours < 0.5 * predictor
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc_takes_the_steps_of_diffusers(order):
+    from diffusers import UniPCMultistepScheduler
+
+    schedule, num_steps = linear_schedule(), 7
+    time = VPTime(schedule, torch.device("cpu"))
+    start = standardised_noise(50)
+    theirs = UniPCMultistepScheduler(
+        solver_order=order, prediction_type="sample", lower_order_final=False
+    )
+    theirs.set_timesteps(num_steps)
+    grid = time.grid("log_snr", num_steps, time.last, time.first)
+    theirs.sigmas = (-time.half_log_snr(grid)).exp()
+    theirs.set_begin_index(0)
+    x = start
+    for t, timestep in zip(grid[:-1], theirs.timesteps, strict=True):
+        answer = exact_estimate(None, x, time.level(time.at(float(t), 1))).mean_output
+        x = AV(theirs.step(answer["video"], timestep, x["video"]).prev_sample, x.audio)
+    ours = unipc(
+        oracle(schedule), start, schedule, num_steps=num_steps, order=order, guide=exact_estimate
+    )
+    assert torch.allclose(ours["video"], x["video"], atol=1e-6)
 
 
 CORRELATION = 0.9

@@ -160,7 +160,7 @@ def test_what_the_network_predicts_does_not_change_the_sample(sampler, predictio
 
 
 @pytest.mark.parametrize(
-    "sampler", ["dpm-solver++", "dpm-solver", "ddim", "ddpm", "dpm-solver-official"]
+    "sampler", ["dpm-solver++", "unipc", "dpm-solver", "ddim", "ddpm", "dpm-solver-official"]
 )
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 7])
 def test_as_many_evaluations_as_asked_for(sampler, num_steps):

@@ -42,7 +42,7 @@ def dpm_solver_singlestep(
         the formula of the x0 form; here both modalities get the right one.
     """
     orders = singlestep_orders(num_steps, order)
-    time, solver = _begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
+    time, solver = begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
     nodes = torch.tensor([0, *orders], device=xt.device).cumsum(0)
     grid = time.grid(spacing, num_steps, time.last, time.first)[nodes].tolist()
     for step, step_order in enumerate(orders):
@@ -77,15 +77,15 @@ def dpm_solver_multistep(
     Returns:
         The sample at the noise level of the first training step, of the shapes of `xt`.
     """
-    _check_order(num_steps, order)
-    time, solver = _begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
+    check_order(num_steps, order)
+    time, solver = begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
     grid = time.grid(spacing, num_steps, time.last, time.first).tolist()
     grid = [time.at(t, xt.batch_size) for t in grid]
     answers: list[AV] = []
     for step in range(num_steps):
         answers = [solver.evaluate(xt, grid[step]), *answers][:order]
         times = [grid[step - back] for back in range(len(answers))]
-        xt = _multistep(solver, xt, answers, times, grid[step + 1])
+        xt = multistep(solver, xt, answers, times, grid[step + 1])
         if callback is not None:
             callback(step + 1, num_steps, xt)
     return xt
@@ -97,7 +97,7 @@ def singlestep_orders(num_steps: int, order: int) -> list[int]:
     Source:
         Lu et al. 2022a, section 3.4 (DPM-Solver-fast).
     """
-    _check_order(num_steps, order)
+    check_order(num_steps, order)
     if order < 3:
         return [order] * (num_steps // order) + [1] * (num_steps % order)
     full, rest = divmod(num_steps, 3)
@@ -120,24 +120,28 @@ def _singlestep(solver: Solver, xt: AV, times: list[Time]) -> AV:
     return solver.third_order(xt, start, end, [m, m1], shares)
 
 
-def _multistep(solver: Solver, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
+def multistep(solver: Solver, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
+    """Take one step from `times[0]` to `end` with the last answers and their times, latest first;
+    the order is their number."""
     start = times[0]
     if len(answers) == 1:
         return solver.first_order(xt, start, end, answers[0])
+    shares = [solver.share(start, t, end) for t in times]
     if len(answers) == 2:
-        share = solver.share(start, times[1], end)
-        return solver.second_order(xt, start, end, answers[0], answers[1], share)
-    return solver.multistep_third_order(xt, answers, times, end)
+        return solver.second_order(xt, start, end, answers[0], answers[1], shares[1])
+    return solver.polynomial(xt, start, end, answers, shares)
 
 
-def _begin(
+def begin(
     denoiser: Denoiser, xt: AV, schedule: Schedule, evaluation: Evaluation, guide: Guide | None
 ) -> tuple[VPTime, Solver]:
+    """Return time and updates of one run."""
     time = VPTime(schedule, xt.device, official=evaluation.official_times)
     return time, Solver(denoiser, time, evaluation, guide)
 
 
-def _check_order(num_steps: int, order: int) -> None:
+def check_order(num_steps: int, order: int) -> None:
+    """Raise `ValueError` for an order that there is not, or that takes more steps."""
     if order not in (1, 2, 3):
         raise ValueError(f"order is 1, 2 or 3, got {order}")
     if num_steps < order:

@@ -9,7 +9,7 @@ With h = lambda_t - lambda_s and
 
 both read x_t = (a_t / a_s) x_s - b_t (psi_1(k) m + psi_2(k) D1 + psi_3(k) D2), where m is the
 network's answer at s, D1 and D2 are scaled differences of its answers, and
-psi_1(k) = e^k - 1, psi_2(k) = psi_1(k) / k - 1, psi_3(k) = psi_2(k) / k - 1/2.
+psi_1(k) = e^k - 1, psi_2(k) = psi_1(k) / k - 1, psi_3(k) = psi_2(k) / k - 1/2 and so on.
 
 Source: Lu et al. 2022a (DPM-Solver), algorithms 1 and 2 and appendix D; Lu et al. 2022b
 (DPM-Solver++), algorithms 1 and 2.
@@ -165,22 +165,28 @@ class Solver:
         m2 = self.evaluate(on_the_way, middle)
         return self.update(xt, start, end, [(psi_1(step), m), (psi_2(step) / share2, m2 - m)])
 
-    def multistep_third_order(self, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
-        """Update with order 3 from the last three answers and their times, latest first.
+    def polynomial(
+        self, xt: AV, start: Time, end: Time, answers: list[AV], shares: list[Time]
+    ) -> AV:
+        """Update with the polynomial through up to four answers, integrated exactly.
+
+        Its order is the number of answers. With three from `start` and before it is the multistep
+        update of order 3; with one taken at `end` it is a corrector (see `unipc`).
+
+        Args:
+            answers: m at `start` first.
+            shares: where the answers lie, as shares of the way in lambda: 0 first, negative before
+                `start`, 1 at `end`.
 
         Deviation:
-            The published update halves the last term, and thereby has order 2.
+            The published update of DPM-Solver++'s multistep order 3 halves its last term, and
+            thereby has order 2.
         """
-        now, before, earlier = (self.time.half_log_snr(t) for t in times)
-        h = self.time.half_log_snr(end) - now
-        r0, r1 = (now - before) / h, (before - earlier) / h
-        recent = scaled(answers[0] - answers[1], 1 / r0)
-        change = recent - scaled(answers[1] - answers[2], 1 / r1)
-        first = recent + scaled(change, r0 / (r0 + r1))
-        second = scaled(change, 2 / (r0 + r1))
-        k = self.step(times[0], end)
-        weighted = [(psi_1(k), answers[0]), (psi_2(k), first), (psi_3(k), second)]
-        return self.update(xt, times[0], end, weighted)
+        k = self.step(start, end)
+        psis = (psi_1(k), psi_2(k), 2 * psi_3(k), 6 * psi_4(k))[: len(answers)]
+        powers = torch.stack([torch.stack(shares) ** n for n in range(len(answers))])
+        weights = torch.linalg.solve(powers.movedim(2, 0), torch.stack(psis, dim=1))
+        return self.update(xt, start, end, list(zip(weights.unbind(dim=1), answers, strict=True)))
 
 
 def psi_1(k: Time) -> Time:
@@ -194,6 +200,10 @@ def psi_2(k: Time) -> Time:
 
 def psi_3(k: Time) -> Time:
     return torch.where(k == 0, 0.0, psi_2(k) / k - 0.5)
+
+
+def psi_4(k: Time) -> Time:
+    return torch.where(k == 0, 0.0, psi_3(k) / k - 1 / 6)
 
 
 def scaled(pair: AV, factor: Time) -> AV:

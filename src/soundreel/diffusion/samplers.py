@@ -1,8 +1,8 @@
 """Samplers by name, with settings that need no thought.
 
 The functions behind them (`ddpm`, `ddim`, `dpm_solver_singlestep`, `dpm_solver_multistep`,
-`dpm_solver_adaptive`) have more options. `docs/samplers.md` compares them on data whose exact
-denoiser is known.
+`unipc`, `dpm_solver_adaptive`) have more options. `docs/samplers.md` compares them on data whose
+exact denoiser is known.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from soundreel.diffusion.dpm_update import Evaluation
 from soundreel.diffusion.noise import NoiseSource
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.diffusion.unipc import unipc
 from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
@@ -123,13 +124,13 @@ def _singlestep(request: _Request, *, official: bool = False) -> AV:
     )
 
 
-def _multistep(request: _Request) -> AV:
-    return dpm_solver_multistep(
+def _multistep(request: _Request, solver: Callable[..., AV], order: int) -> AV:
+    return solver(
         request.denoiser,
         request.xt,
         request.schedule,
         num_steps=request.num_steps,
-        order=min(2, request.num_steps),
+        order=min(order, request.num_steps),
         evaluation=Evaluation(
             form="x0",
             thresholding="static" if request.clip_x0 else "none",
@@ -161,7 +162,8 @@ def _adaptive(request: _Request, *, official: bool = False) -> AV:
 
 
 SAMPLERS: dict[str, Callable[[_Request], AV]] = {
-    "dpm-solver++": _multistep,
+    "dpm-solver++": lambda request: _multistep(request, dpm_solver_multistep, 2),
+    "unipc": lambda request: _multistep(request, unipc, 2),
     "dpm-solver": _singlestep,
     "dpm-solver++-adaptive": _adaptive,
     "ddim": _ddim,
@@ -172,6 +174,7 @@ SAMPLERS: dict[str, Callable[[_Request], AV]] = {
 """Samplers by name:
 
 * `"dpm-solver++"`: multistep, order 2, even steps in log-SNR, deterministic;
+* `"unipc"`: UniPC, order 2, even steps in log-SNR, deterministic;
 * `"dpm-solver"`: single-step, order 3, even steps in log-SNR, deterministic, no clipping;
 * `"dpm-solver++-adaptive"`: order 2, each sample with its own steps; ignores `num_steps`;
 * `"dpm-solver-official"`, `"dpm-solver++-official"`: the two settings of MM-Diffusion's sampling

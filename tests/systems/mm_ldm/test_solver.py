@@ -57,12 +57,13 @@ def error(sampler, num_steps):
 def test_errors_fall_with_the_steps(sampler):
     errors = [error(sampler, num_steps) for num_steps in (5, 10, 50)]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < {"ddim": 0.15, "dpm-solver++": 0.01}[sampler]
+    assert errors[-1] < {"ddim": 0.15, "dpm-solver++": 0.01, "unipc": 0.003}[sampler]
 
 
-def test_dpm_solver_needs_a_fifth_of_the_steps():
-    assert error("dpm-solver++", 10) < error("ddim", 50)
-    assert error("dpm-solver++", 1) < 1
+@pytest.mark.parametrize("sampler", ["dpm-solver++", "unipc"])
+def test_fast_solvers_need_a_fifth_of_the_steps(sampler):
+    assert error(sampler, 10) < error("ddim", 50)
+    assert error(sampler, 1) < 1
 
 
 def test_ddim_takes_more_steps_where_they_do_not_divide_the_chain():

@@ -73,7 +73,7 @@ class MMLDMOptions:
         50, "Sampling steps; more is slower and closer to the model.", low=1, high=100
     )
     sampler: LatentSampler = option(
-        "ddim", "Sampler; dpm-solver++ needs fewer steps than ddim.", choices=LATENT_SAMPLERS
+        "ddim", "Sampler; dpm-solver++ and unipc need fewer steps.", choices=LATENT_SAMPLERS
     )
     guidance_scale: Scales = option(
         9.0, "Classifier-free guidance scale; 1 turns guidance off.", low=0, high=10

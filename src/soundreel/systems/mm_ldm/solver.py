@@ -1,4 +1,4 @@
-"""Solvers of MM-LDM's two chains: the published one, and one that needs fewer steps."""
+"""Solvers of MM-LDM's two chains: the published one, and two that need fewer steps."""
 
 from typing import Literal
 
@@ -8,13 +8,14 @@ from soundreel.diffusion.dpm_solver import dpm_solver_multistep
 from soundreel.diffusion.dpm_update import Evaluation
 from soundreel.diffusion.process import PredictionType
 from soundreel.diffusion.schedules import Schedule, respace
+from soundreel.diffusion.unipc import unipc
 from soundreel.types import AV
 
-LatentSampler = Literal["ddim", "dpm-solver++"]
-LATENT_SAMPLERS = ("ddim", "dpm-solver++")
+LatentSampler = Literal["ddim", "dpm-solver++", "unipc"]
+LATENT_SAMPLERS = ("ddim", "dpm-solver++", "unipc")
 """`"ddim"`: steps evenly spaced in time, as latent diffusion chooses them; `"dpm-solver++"`:
-multistep of order 2, steps evenly spaced in log-SNR. Both end at the noise of the chain's first
-step."""
+multistep of order 2, steps evenly spaced in log-SNR; `"unipc"`: the same with a corrector. All end
+at the noise of the chain's first step."""
 
 
 def solve(
@@ -35,7 +36,8 @@ def solve(
             chain, see `evaluations`.
 
     Source:
-        Rombach et al. 2022 (choice of DDIM's steps); Lu et al. 2022b, algorithm 2.
+        Rombach et al. 2022 (choice of DDIM's steps); Lu et al. 2022b, algorithm 2;
+        Zhao et al. 2023.
     """
     if sampler == "ddim":
         return ddim(
@@ -46,7 +48,8 @@ def solve(
             clip_x0=False,
             callback=callback,
         )
-    return dpm_solver_multistep(
+    multistep = unipc if sampler == "unipc" else dpm_solver_multistep
+    return multistep(
         denoiser,
         xt,
         schedule,

@@ -52,12 +52,15 @@ def guided_predictor(data, config, guided, mode):
         condition = condition.replace("audio", data["in/cond_audio"])
     elif mode == "v2a":
         condition = condition.replace("video", data["in/cond_video"])
-    full = predictor(context, condition)
     if not guided:
-        return full
+        return predictor(context, condition)
+
+    def branches(xt, timestep, kept):
+        both = torch.cat([context, context]) * kept[:, None, None]
+        return predictor(both, condition.map(lambda x: torch.cat([x, x])))(xt, timestep)
+
     return classifier_free(
-        full,
-        predictor(torch.zeros_like(context), condition),
+        branches,
         video_scale=config["guidance_video"],
         audio_scale=config["guidance_audio"],
     )

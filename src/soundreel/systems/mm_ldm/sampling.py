@@ -1,6 +1,5 @@
 """Sampling perceptual latents from the joint generator, one modality known or none."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from soundreel.diffusion.denoiser import Callback, Prediction
-from soundreel.diffusion.guidance import classifier_free
-from soundreel.diffusion.process import PredictionType
+from soundreel.diffusion.guidance import Branches, classifier_free
+from soundreel.diffusion.process import PredictionType, per_sample
 from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator import Generator
@@ -94,34 +93,36 @@ def sample_latents(
     if text is not None:
         states = repeat(text.to(xt.device), "token dim -> b token dim", b=xt.batch_size)
 
-    nothing = xt.map(torch.zeros_like)
-    history, past = nothing, previous or AV(None, None)
+    history, past = xt.map(torch.zeros_like), previous or AV(None, None)
     for name in past.present:
         history = history.replace(name, past[name])
 
-    def branch(condition: AV, *, kept: bool) -> Callable[[AV, Tensor], Prediction]:
-        told = {}
-        if isinstance(generator, LongGenerator):
-            told["previous"] = nothing if not kept and config.history_guidance else history
+    def rows(x: Tensor, like: Tensor) -> Tensor:
+        """Repeat the batch as often as guidance does."""
+        return x.repeat(len(like) // len(x), *(x.dim() - 1) * [1])
 
-        def denoiser(xt: AV, timestep: Tensor) -> Prediction:
+    def network(condition: AV) -> Branches:
+        def branches(xt: AV, timestep: Tensor, kept: Tensor) -> Prediction:
+            told = {}
+            if isinstance(generator, LongGenerator):
+                known = kept if config.history_guidance else torch.ones_like(kept)
+                told["previous"] = history.map(lambda x: per_sample(known.to(x), x) * rows(x, kept))
             return generator(
                 xt,
                 timestep,
-                condition=condition,
-                context_kept=torch.full_like(timestep, kept, dtype=torch.bool),
-                text=states,
-                label=label,
+                condition=condition.map(lambda x: rows(x, kept)),
+                context_kept=kept,
+                text=None if states is None else rows(states, kept),
+                label=None if label is None else rows(label, kept),
                 **told,
             )
 
-        return denoiser
+        return branches
 
     def sampled(condition: AV) -> AV:
         latents = solve(
             classifier_free(
-                branch(condition, kept=True),
-                branch(condition, kept=False),
+                network(condition),
                 video_scale=config.video_guidance_scale,
                 audio_scale=config.audio_guidance_scale,
             ),

@@ -40,8 +40,8 @@ NOTES = {
     "clip": "*published* is counted from shapes alone.",
     "samplers": "Two clips of a class by `--model`. Root mean square of the difference over that of"
     " the pixels / of the short-time magnitudes of the sound.",
-    "media": "To 64x64 pixels, 10 frames a second, 16 kHz. The naive way decodes the same frames,"
-    " converts each wanted one to RGB at full size and shrinks it.",
+    "media": "To 64x64 pixels, 10 frames a second, 16 kHz, one thread each. The naive way decodes"
+    " all pictures, converts each wanted one (or every one) to RGB at full size and shrinks it.",
 }
 
 

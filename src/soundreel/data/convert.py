@@ -70,8 +70,9 @@ def convert(source: Source, options: PrepareOptions, spool: Path) -> Conversion:
         if options.scene_cuts == "split":
             times = find_cuts(source.path, info, start, source.end_s, tracks)
             cuts = {math.ceil((time - start) * options.rate) for time in times}
-        sound = _Sound(source, options, start)
-        for first, pictures in _shots(source, options, framing, start, cuts):
+        sound = _Sound(source, options, start, info.zero)
+        shots = _shots(source, options, framing, start, cuts, info.zero)
+        for first, pictures in shots:
             begin = start + first / options.rate
             reached = begin + len(pictures) / options.rate
             waveform = sound.take(first, len(pictures))
@@ -138,7 +139,12 @@ def _box_problem(info: MediaInfo, framing: Framing) -> str:
 
 
 def _shots(
-    source: Source, options: PrepareOptions, framing: Framing, start: Fraction, cuts: set[int]
+    source: Source,
+    options: PrepareOptions,
+    framing: Framing,
+    start: Fraction,
+    cuts: set[int],
+    zero: Fraction,
 ) -> Iterator[tuple[int, list[Picture]]]:
     """Yield the frames of clip after clip and the number of the first; clips end before cuts."""
     held: list[Picture] = []
@@ -149,6 +155,7 @@ def _shots(
         start=start,
         framing=framing,
         tracks=tracks_of(options),
+        zero=zero,
     ):
         if source.end_s is not None and start + (count + 1) / options.rate > source.end_s:
             break
@@ -164,7 +171,9 @@ def _shots(
 class _Sound:
     """Reads the sound of a source from `start` on, piece by piece as the frames go by."""
 
-    def __init__(self, source: Source, options: PrepareOptions, start: Fraction) -> None:
+    def __init__(
+        self, source: Source, options: PrepareOptions, start: Fraction, zero: Fraction
+    ) -> None:
         self._options = options
         self._blocks = iter_audio(
             source.path,
@@ -172,6 +181,7 @@ class _Sound:
             start=start,
             num_channels=options.num_channels,
             tracks=tracks_of(options),
+            zero=zero,
         )
         self._held = np.zeros((options.num_channels, 0), np.float32)
         self._first = 0

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,10 @@ class DecodedClips:
         return frames + 4 * record.num_samples * info.num_channels
 
     def _decode(self, clip: int, begin: int, end: int) -> _Decoded:
-        """Decode frames `begin` to `end`, if they are wanted, and all samples."""
+        """Decode frames `begin` to `end`, if they are wanted, and all samples.
+
+        Prepared clips begin at 0 on their container's clock.
+        """
         from soundreel.media.decode import read_audio, read_frames  # needs PyAV, latents do not
 
         record = self._records[clip]
@@ -93,9 +97,12 @@ class DecodedClips:
                     frame_rate=self._info.frame_rate,
                     start=begin / self._info.frame_rate,
                     num_frames=end - begin,
+                    zero=Fraction(0),
                 )
                 pictures = np.stack(list(frames))
-            sound = read_audio(io.BytesIO(content), sample_rate=self._info.sample_rate)
+            sound = read_audio(
+                io.BytesIO(content), sample_rate=self._info.sample_rate, zero=Fraction(0)
+            )
             decoded = _Decoded(pictures, sound)
         except MediaError as error:
             raise DataError(

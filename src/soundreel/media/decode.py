@@ -28,6 +28,7 @@ from soundreel.media.errors import MediaError, Source
 from soundreel.media.framing import Framing
 from soundreel.media.picture import Picture, PictureConverter
 from soundreel.media.resample import AlignedResampler, resample_blocks
+from soundreel.media.skipping import at_rate
 from soundreel.media.sound_converter import LAYOUTS, Samples, usual_layout
 from soundreel.media.video_track import TimedFrame, timed_frames
 
@@ -48,6 +49,7 @@ def read_frames(
     num_frames: int | None = None,
     framing: Framing | None = None,
     tracks: Tracks = DEFAULT_TRACKS,
+    zero: Fraction | None = None,
 ) -> Iterator[Picture]:
     """Yield the frames shown at `start + k / frame_rate`, each decoded when asked for.
 
@@ -62,6 +64,7 @@ def read_frames(
             one).
         framing: how to cut and scale; None keeps the size of the first picture, upright and with
             square pixels.
+        zero: container time that the file's clock calls 0, if `probe` has found it already.
 
     Yields:
         uint8 arrays `height width 3`, RGB.
@@ -76,7 +79,8 @@ def read_frames(
             "frame_rate and num_frames must be positive and start not negative, got "
             f"frame_rate {frame_rate}, num_frames {num_frames}, start {start}"
         )
-    return _read_frames(source, frame_rate, start, num_frames, PictureConverter(framing), tracks)
+    convert = PictureConverter(framing)
+    return _read_frames(source, frame_rate, start, num_frames, convert, tracks, zero)
 
 
 def _read_frames(
@@ -86,13 +90,14 @@ def _read_frames(
     num_frames: int | None,
     convert: PictureConverter,
     tracks: Tracks,
+    zero: Fraction | None,
 ) -> Iterator[Picture]:
     count = 0
     held: Picture | None = None
-    zero = clock_zero(source, tracks)
+    zero = clock_zero(source, tracks) if zero is None else zero
     with open_media(source) as container:
         stream = require_video(container, source, tracks)
-        frames = timed_frames(container, stream, zero, start)
+        frames = timed_frames(container, stream, zero, start, at_rate(start, frame_rate))
         for frame, until in _spans(frames, source):
             end = until or frame.end
             hold = MAX_HOLD if until is None and num_frames is not None and start < end else 0
@@ -139,6 +144,7 @@ def read_audio(
     num_channels: int | None = None,
     tracks: Tracks = DEFAULT_TRACKS,
     is_limit: bool = False,
+    zero: Fraction | None = None,
 ) -> Waveform:
     """Return samples from `floor(start * sample_rate)` on, zero before and after the track.
 
@@ -156,6 +162,7 @@ def read_audio(
         num_samples=None if is_limit else num_samples,
         num_channels=num_channels,
         tracks=tracks,
+        zero=zero,
     )
     if is_limit and num_samples is not None:
         parts = _cut(parts, num_samples)
@@ -176,6 +183,7 @@ def iter_audio(
     num_channels: int | None = None,
     block_samples: int = 1 << 16,
     tracks: Tracks = DEFAULT_TRACKS,
+    zero: Fraction | None = None,
 ) -> Iterator[Waveform]:
     """Yield the same samples as `read_audio` in blocks: a track of any length can be read.
 
@@ -187,6 +195,7 @@ def iter_audio(
         num_channels: 1 or 2 mixes any layout down (or doubles mono); None keeps the track's
             channels. A track whose number of channels changes keeps that of its header.
         block_samples: length of all blocks but the last.
+        zero: container time that the file's clock calls 0, if `probe` has found it already.
 
     Yields:
         float32 arrays `channel sample`, as decoded: full scale is 1, lossy codecs may exceed it.
@@ -203,7 +212,7 @@ def iter_audio(
             f"num_channels must be 1, 2 or None (as in the file), got {num_channels}"
         )
     first = start.numerator * sample_rate // start.denominator
-    samples = _iter_samples(source, sample_rate, first, num_samples, num_channels, tracks)
+    samples = _iter_samples(source, sample_rate, first, num_samples, num_channels, tracks, zero)
     return _in_blocks(samples, block_samples)
 
 
@@ -214,8 +223,9 @@ def _iter_samples(
     num_samples: int | None,
     num_channels: int | None,
     tracks: Tracks,
+    zero: Fraction | None,
 ) -> Iterator[Waveform]:
-    zero = clock_zero(source, tracks)
+    zero = clock_zero(source, tracks) if zero is None else zero
     with open_media(source) as container:
         stream = require_audio(container, source, tracks)
         kept = usual_layout(stream.codec_context.layout)

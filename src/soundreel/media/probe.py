@@ -66,6 +66,7 @@ class MediaInfo:
         sample_rate: in Hz; 0 without audio.
         num_channels: 0 without audio.
         audio_start: seconds on the clock at which the sound begins; None without audio.
+        zero: container time, in seconds, that the clock calls 0, as `clock_zero` finds it.
         tracks: all tracks of pictures and sound.
     """
 
@@ -85,6 +86,7 @@ class MediaInfo:
     num_channels: int = 0
     audio_codec: str = ""
     audio_start: Fraction | None = None
+    zero: Fraction = Fraction(0)
     tracks: tuple[TrackInfo, ...] = ()
 
 
@@ -125,6 +127,7 @@ def probe(source: Source, tracks: Tracks = DEFAULT_TRACKS) -> MediaInfo:
             num_channels=0 if audio is None else audio.codec_context.layout.nb_channels,
             audio_codec="" if audio is None else audio.codec_context.name,
             audio_start=None if audio is None else start_of(audio) - zero,
+            zero=zero,
             tracks=listed,
         )
 

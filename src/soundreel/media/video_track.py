@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from soundreel.media.container import name_of, seek, start_of, tick_of
 from soundreel.media.restarts import is_seekable, steady_packets
+from soundreel.media.skipping import IsWanted, Skipping, earliest
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,8 @@ class TimedFrame:
 
     @property
     def start(self) -> Fraction:
-        """Return the earliest time for which it is the picture wanted.
-
-        Its own time and that of the first picture, which is the clock's 0, are both rounded to a
-        tick (Matroska's and Flash's is a millisecond).
-        """
-        half = self.tick / 2
-        return self.begin - min(half, Fraction(1, 200)) - min(half, Fraction(1, 2000))
+        """Return the earliest time for which it is the picture wanted."""
+        return earliest(self.begin, self.tick)
 
     @property
     def end(self) -> Fraction:
@@ -59,27 +55,48 @@ class TimedFrame:
 
 
 def timed_frames(
-    container: InputContainer, stream: VideoStream, zero: Fraction, start: Fraction
+    container: InputContainer,
+    stream: VideoStream,
+    zero: Fraction,
+    start: Fraction,
+    is_wanted: IsWanted | None = None,
 ) -> Iterator[TimedFrame]:
     """Yield the pictures of a stream, the first one at or before `start` where there is one.
 
     Args:
         zero: container time that the file's clock calls 0; pictures before it are left out.
+        is_wanted: pictures for which it is not true may be left out; None wants all. The first
+            and the last one are never left out.
     """
+    skipping = None if is_wanted is None else Skipping(stream, zero, is_wanted)
     stream.codec_context.thread_count = 1  # callers decode many files side by side
     if start > DECODE_FROM_START and is_seekable(container):
         for lead in SEEK_LEADS:
             if lead >= start or not seek(container, stream, zero + start - lead):
                 break
-            frames = _from_key_frame(_decode(container, stream, zero))
+            frames = _from_key_frame(_decode(container, stream, zero, skipping))
             first = next(frames, None)
             if first is not None and first.start <= start:
-                yield first
-                yield from frames
+                yield from _skipping_from(first, frames, skipping)
                 return
-        seek(container, stream, zero)
-    frames = (frame for frame in _decode(container, stream, zero) if frame.begin >= 0)
-    yield from _without_grey_lead(frames, name_of(container))
+        # Transport streams are searched by decoding times, which begin before the first picture's.
+        if not seek(container, stream, zero - MAX_LEAD):
+            seek(container, stream, zero)
+    frames = (frame for frame in _decode(container, stream, zero, skipping) if frame.begin >= 0)
+    frames = _without_grey_lead(frames, name_of(container))
+    first = next(frames, None)
+    if first is not None:
+        yield from _skipping_from(first, frames, skipping)
+
+
+def _skipping_from(
+    first: TimedFrame, frames: Iterator[TimedFrame], skipping: Skipping | None
+) -> Iterator[TimedFrame]:
+    """Begin to skip once the first picture is found, for which each one matters."""
+    if skipping is not None:
+        skipping.is_on = True
+    yield first
+    yield from frames
 
 
 def first_shown(container: InputContainer, stream: VideoStream) -> TimedFrame | None:
@@ -99,14 +116,21 @@ def first_shown(container: InputContainer, stream: VideoStream) -> TimedFrame | 
     return first
 
 
-def _decode(container: InputContainer, stream: VideoStream, zero: Fraction) -> Iterator[TimedFrame]:
+def _decode(
+    container: InputContainer,
+    stream: VideoStream,
+    zero: Fraction,
+    skipping: Skipping | None = None,
+) -> Iterator[TimedFrame]:
     damaged = 0
     default_duration = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
     previous_end = start_of(stream) - zero
     told = _PixelAspect(stream)
-    for picture in _pictures(container, stream):
+    for picture in _pictures(container, stream, skipping):
         if picture is None or picture.is_corrupt:
             damaged += 1
+            if skipping is not None:
+                skipping.is_on = False
             continue
         tick = picture.time_base or tick_of(stream)
         begin = previous_end if picture.pts is None else picture.pts * tick - zero
@@ -136,19 +160,22 @@ class _PixelAspect:
         return Fraction(aspect)
 
 
-def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
+def _pictures(
+    container: InputContainer, stream: VideoStream, skipping: Skipping | None
+) -> Iterator[av.VideoFrame | None]:
     """Yield decoded pictures, None for every packet that cannot be; a broken tail ends it."""
     packets = steady_packets(container, stream)
+    calls = (packet.decode for packet in packets) if skipping is None else skipping.decode(packets)
     while True:
         try:
-            packet = next(packets, None)
+            decode = next(calls, None)
         except (av.error.FFmpegError, OSError):
             yield None
             return
-        if packet is None:
+        if decode is None:
             return
         try:
-            yield from packet.decode()
+            yield from decode()
         except av.error.EOFError:
             return
         except av.error.FFmpegError:

@@ -33,6 +33,7 @@ EVENT_KINDS = tuple(kind for kind in DISCRETE_KINDS if kind != "lightning")
 # several onsets in one firework.
 THRESHOLDS = {
     (64, 10): (5.0, 10.0),
+    (64, 16): (7.0, 20.0),
     (128, 16): (8.0, 20.0),
 }
 

@@ -24,6 +24,7 @@ from soundreel.data.dataset import PreparedDataset
 from soundreel.data.manifest import DatasetInfo
 from soundreel.media.pixels import video_to_frames
 from soundreel.metrics.image_quality import psnr_db
+from soundreel.nn.perceptual_loss import PerceptualLoss
 from soundreel.systems.super_resolution.degradation import DegradationConfig, reduce_images
 from soundreel.systems.super_resolution.pipeline import SuperResolutionPipeline, UpscaleConfig
 

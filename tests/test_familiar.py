@@ -113,12 +113,12 @@ def model():
 
 def test_the_model_that_comes_along_does_what_the_page_says(model, tmp_path):
     """As docs/api.md begins: a class and a file by their names, then the other vocabulary."""
-    few = {"num_inference_steps": 1, "decoder_num_steps": 1}
+    few = {"num_inference_steps": 1}
     soundreel.render("fire", num_frames=16, height=64, width=64).save(tmp_path / "talk.mp4")
     (clip,) = model.generate(label="fire", video=str(tmp_path / "talk.mp4"), **few)
     assert (clip.num_frames, clip.num_samples) == (16, 25_600)
     both = model.generate(label=["fire", "rain"], seed=3, **few)
-    (rain,) = model.generate(label="rain", seed=4, num_steps=1, decoder_num_steps=1)
+    (rain,) = model.generate(label="rain", seed=4, num_steps=1)
     assert (both[1].frames == rain.frames).all()
     with pytest.raises(SoundreelError, match=r"option stepps; this model takes .*num_steps"):
         model.generate(stepps=3)
@@ -126,7 +126,7 @@ def test_the_model_that_comes_along_does_what_the_page_says(model, tmp_path):
 
 def test_texts_of_objects_are_short(model):
     assert repr(model) == (
-        "MMLDMPipeline(1.6 s, 64x64 pixels, 16000 Hz; takes audio, label, video)"
+        "JointFlowPipeline(2 s, 64x64 pixels, 16000 Hz; takes after, audio, between, label, video)"
     )
     assert len(repr(CLIP)) < 100
     assert CLIP._repr_html_().startswith('<video controls loop width="256" src=')

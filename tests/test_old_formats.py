@@ -16,6 +16,7 @@ from soundreel.config_io import ConfigError, load_json
 from soundreel.data.dataset import PreparedDataset
 from soundreel.data.latents import LatentDataset
 from soundreel.data.manifest import DatasetInfo
+from soundreel.errors import SoundreelError
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_ldm.config import MMLDMConfig
 from soundreel.systems.super_resolution.config import SuperResolutionRunConfig
@@ -50,6 +51,8 @@ def test_an_old_run_with_removed_options_is_refused_in_one_line_that_names_them(
         load_json(MMLDMConfig, tmp_path / "config.json")
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'config.json'}: decoder is an option that was removed")
+    assert "generator.activity is an option that was removed: 0.0 is still read, 2.0" in message
+    assert "sampling.second_pass is an option that was removed: 'none' is still" in message
     assert message.endswith("needs an earlier release")
     assert "\n" not in message
 
@@ -74,19 +77,32 @@ def fill(shape: list[int], dtype: str) -> torch.Tensor:
     return torch.full(shape, 0.01) if dtype == "F32" else torch.zeros(shape, dtype=torch.int64)
 
 
-def test_an_old_mm_ldm_model_takes_all_its_tensors(tmp_path):
+def old_mm_ldm_model(folder: Path) -> Path:
     """The fixture has the names and shapes of the tensors, not 10 MB of random numbers."""
-    folder = tmp_path / "model"
     shutil.copytree(OLD / "mm_ldm_model", folder)
     for path in folder.glob("*/tensors.json"):
         tensors = json.loads(path.read_text())
         state = {name: fill(shape, dtype) for name, (dtype, *shape) in tensors.items()}
         save_file(state, path.with_name("model.safetensors"))
         path.unlink()
-    pipe = soundreel.load(folder, device="cpu")
+    return folder
+
+
+def test_an_old_mm_ldm_model_takes_all_its_tensors(tmp_path):
+    pipe = soundreel.load(old_mm_ldm_model(tmp_path / "model"), device="cpu")
     assert float(pipe.generator.state_dict()["prompt"].mean()) == pytest.approx(0.01)
     clip = pipe.generate(num_steps=2)[0]
     assert clip.frames.shape == (4, 32, 32, 3)
+
+
+def test_an_old_mm_ldm_model_with_a_second_pass_is_refused_in_one_line(tmp_path):
+    path = old_mm_ldm_model(tmp_path / "model") / "model_index.json"
+    path.write_text(path.read_text().replace('"second_pass": "none"', '"second_pass": "video"'))
+    with pytest.raises(SoundreelError) as caught:
+        soundreel.load(tmp_path / "model", device="cpu")
+    message = str(caught.value)
+    assert "second_pass is an option that was removed: 'none' is still read, 'video'" in message
+    assert "\n" not in message
 
 
 def test_an_old_data_set_is_read():

@@ -74,7 +74,7 @@ def smaller(line: str) -> str:
     for pattern, replacement in SMALLER:
         line = re.sub(pattern, replacement, line)
     if line.startswith("generate"):
-        line += " --num-steps 1" + ("" if "model" in line else " --decoder-num-steps 1")
+        line += " --num-steps 1"
     if line.startswith("prepare"):
         line += " --workers 1 --min-duration-s 1"
     if line.startswith("study"):

@@ -50,10 +50,10 @@ def test_the_captions_of_the_real_clips_are_shuffled_by_the_seed(small_dataset, 
 
 
 def test_each_sample_is_asked_for_a_caption_in_turn():
-    request = _requests((), ("dog", "sea"), "float32")
+    request = _requests((), ("dog", "sea"), {"precision": "float32"})
     assert [request(index)["text"] for index in range(3)] == ["dog", "sea", "dog"]
     assert request(0)["precision"] == "float32"
-    assert _requests(("a", "b"), (), None)(3) == {"label": 1}
+    assert _requests(("a", "b"), (), {})(3) == {"label": 1}
 
 
 def test_captions_for_what_reads_none_are_refused(small_dataset, small_run, tmp_path, capsys):

@@ -81,15 +81,6 @@ def test_mixed_precision_does_not_reach_the_axes():
     assert torch.equal(scaled, axes.standardize(latents)["video"])
 
 
-def test_mixed_precision_does_not_reach_the_axis_of_motion_energy():
-    latents = flashing_latents(20)
-    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), latent_moments([latents]))
-    with torch.autocast("cpu", torch.bfloat16):
-        scaled, noise = axes.standardize(latents)["video"], axes.noise(latents)["video"]
-    assert torch.equal(scaled, axes.standardize(latents)["video"])
-    assert torch.equal(noise, axes.noise(latents)["video"])
-
-
 def test_one_modality_alone_is_scaled_as_with_the_other():
     latents = steep_latents()
     axes = measured(latents)
@@ -185,55 +176,7 @@ def test_the_mean_picture_counts_as_much_as_all_changes():
     assert float(outside.abs().max()) < 1e-4
 
 
-def motion_energy_of(axes: PerceptualAxes, standardised: AV) -> torch.Tensor:
-    """Along the axis of activity, a number a frame, without the mean."""
-    assert axes.activity is not None
-    rows = standardised["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
-    along = rows @ axes.activity.get_buffer("axis")
-    return along @ cosine_waves(FRAMES).T
-
-
-def test_motion_energy_says_when_something_changes_whatever_it_is():
-    latents = flashing_latents()
-    moments = latent_moments([latents])
-    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), moments)
-    frames = latents["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
-    frames = torch.einsum("tk,bke->bte", cosine_waves(FRAMES), frames)
-    when = frames.norm(dim=2).argmax(dim=1)
-    seen = motion_energy_of(axes, axes.standardize(latents))
-    within = (when > 1) & (when < FRAMES - 1)
-    # A flash is a change twice: into its frame, and out of it.
-    top = seen.topk(2, dim=1).indices.sort(dim=1).values
-    assert torch.equal(top[within], torch.stack([when, when + 1], dim=1)[within])
-    plain = PerceptualAxes.measured(MOVING, moments)
-    for other in (axes.project(latents), plain.project(latents)):
-        assert torch.allclose(other["video"], latents["video"], atol=1e-3)
-    difference = axes.standardize(latents)["video"] - plain.standardize(latents)["video"]
-    assert float(difference[:, :2].abs().max()) == 0
-
-
-def test_noise_reaches_the_axis_of_motion_energy_as_those_of_movement():
-    latents = flashing_latents()
-    axes = PerceptualAxes.measured(replace(MOVING, motion_energy=2.0), latent_moments([latents]))
-    generator = torch.Generator().manual_seed(1)
-    white = latents.map(lambda x: torch.randn(x.shape, generator=generator))
-    rows = axes.noise(white)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2)).flatten(2)
-    own = rows @ axes.get_buffer("movement_axes").T
-    activity = rows @ axes.get_buffer("activity.axis")
-    assert float(activity.std()) == pytest.approx(float(own.std()), rel=0.05)
-    assert abs(float((own[..., 0] * activity).mean())) < 0.05 * float(own.var())
-    ends = axes.noise(white, signal_share=1.0)["video"][:, 2:].unflatten(1, (FRAMES - 1, 2))
-    along = ends.flatten(2) @ axes.get_buffer("activity.axis")
-    assert float(along.std()) == pytest.approx(2 * float(own.std()), rel=0.05)
-
-
 def test_axes_of_movement_need_coefficients_over_time():
-    with pytest.raises(
-        ValueError, match="motion_energy is 0, or a positive factor beside movement"
-    ):
-        replace(CONFIG, motion_energy=1.0)
-    with pytest.raises(ValueError, match="set movement_axes below 8, got 8"):
-        replace(MOVING, motion_energy=1.0, movement_axes=8)
     with pytest.raises(ValueError, match="belong together, got 8 and 0"):
         replace(MOVING, movement_axes=0)
     with pytest.raises(ValueError, match="belong together, got 1 and 2"):

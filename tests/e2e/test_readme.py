@@ -87,7 +87,7 @@ def test_the_commands_print_what_the_readme_says(outputs):
 def test_the_python_lines_work(outputs, checkout):
     (script,) = blocks("python")
     shown = run([sys.executable, "-c", script], checkout)
-    assert shown.strip() == "(16, 64, 64, 3) (1, 25600)"
+    assert shown.strip() == "(32, 64, 64, 3) (1, 32000)"
     assert (checkout / "fire.mp4").stat().st_size > 1000
 
 

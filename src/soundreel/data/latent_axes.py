@@ -7,22 +7,18 @@ last are lost at its beginning, so that a generator of such latents learns neith
 
 Axes of whole clips smear what is sudden: a start at one time and the same start at another are
 different axes, and the few that are kept hold neither. What changes within a clip can have axes of
-its own, of single frames: the same few for every frame, so that nothing is lost in time. One more
-axis can say outright how much each frame changes. That is what a sound tells of the picture,
-whatever it shows, and a network would have to find it as the size of many numbers.
+its own, of single frames: the same few for every frame, so that nothing is lost in time.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from soundreel.errors import SoundreelError
-from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
 LatentMoments = dict[str, Tensor]
@@ -30,8 +26,6 @@ LatentMoments = dict[str, Tensor]
 
 SPARE_AXES = 64
 POWER_ITERATIONS = 6
-MOTION_ENERGY_FLOOR = 0.03  # of a place's mean energy: changes below it are none
-MOTION_ENERGY_SPREAD = 0.6  # of the logarithm, over frames of rendered scenes
 FLOOR = 1e-6  # of the largest variance: axes that hold less are not stretched further
 
 
@@ -47,21 +41,16 @@ class LatentAxesConfig:
             changes have axes of their own; 1: all of z_v has one set of axes.
         movement_axes: those axes, of a single frame's changes. `num_axes` are then of the mean over
             the frames alone, which counts as much as all changes together.
-        motion_energy: standard deviation of a further axis that holds how much each frame changes,
-            as a multiple of the movement axes' own; 0: no such axis.
     """
 
-    old_keys: ClassVar[Mapping[str, str | None]] = {
-        "evening": "whitening",
-        "activity": "motion_energy",
-    }
+    old_keys: ClassVar[Mapping[str, str | None]] = {"evening": "whitening"}
+    removed: ClassVar[Mapping[str, Any]] = {"motion_energy": 0.0, "activity": 0.0}
 
     latents: LatentSpec
     num_axes: int
     whitening: float = 0.5
     num_frames: int = 1
     movement_axes: int = 0
-    motion_energy: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_axes < 1:
@@ -73,20 +62,10 @@ class LatentAxesConfig:
                 "num_frames above 1 and movement_axes above 0 belong together, got "
                 f"{self.num_frames} and {self.movement_axes}"
             )
-        if self.motion_energy < 0 or (self.motion_energy and not self.movement_axes):
-            raise SoundreelError(
-                "motion_energy is 0, or a positive factor beside movement_axes, got "
-                f"{self.motion_energy}"
-            )
         if self.num_frames < 1 or self.latents.video_channels % self.num_frames:
             raise SoundreelError(
                 f"{self.latents.video_channels} channels of z_v are not divisible among "
                 f"num_frames={self.num_frames} coefficients"
-            )
-        if self.motion_energy and self.parts["video"][1].kept == self.parts["video"][1].elements:
-            raise SoundreelError(
-                f"motion_energy needs a direction that movement leaves: set movement_axes below "
-                f"{self.parts['video'][1].elements}, got {self.movement_axes}"
             )
 
     def for_count(self, count: int) -> "LatentAxesConfig":
@@ -157,8 +136,6 @@ class PerceptualAxes(nn.Module):
                 self.register_buffer(f"{part.name}_axes", torch.eye(part.kept, part.elements))
                 self.register_buffer(f"{part.name}_scale", torch.ones(part.kept))
                 self.register_buffer(f"{part.name}_spread", torch.ones(part.kept))
-        # Its name in stored weights.
-        self.activity = MotionEnergyAxis(config) if config.motion_energy else None
 
     @classmethod
     def measured(cls, config: LatentAxesConfig, moments: LatentMoments) -> "PerceptualAxes":
@@ -175,8 +152,6 @@ class PerceptualAxes(nn.Module):
                     own += covariance[place, place] / part.count
                     start += part.elements
                 variance, directions = leading_axes(own, part.kept)
-                if axes.activity is not None and part.name == "movement":
-                    axes.activity.place(directions, variance)
                 variance = variance.clamp(min=FLOOR * float(variance[0]))
                 whitened = variance ** (1 - config.whitening)
                 unit = (whitened.sum() / part.elements / part.level).sqrt()
@@ -193,10 +168,6 @@ class PerceptualAxes(nn.Module):
             mean = self.get_buffer(f"{name}_mean").to(latents[name])
             centred = latents[name] - mean
             scaled = self._along_axes(centred, name, lambda part: 1 / self._of(part, "scale"))
-            if self.activity is not None and name == "video":
-                kept = self._along_axes(centred, name, lambda part: torch.ones(part.kept))
-                with in_full_precision(scaled):
-                    scaled = scaled + self.activity(kept)
             latents = latents.replace(name, scaled)
         return latents
 
@@ -218,11 +189,7 @@ class PerceptualAxes(nn.Module):
             return (variance + signal_share * self._of(part, "spread").square()).sqrt()
 
         for name in white.present:
-            made = self._along_axes(white[name], name, stretch)
-            if self.activity is not None and name == "video":
-                with in_full_precision(made):
-                    made = made + self.activity.noise(white[name], signal_share)
-            white = white.replace(name, made)
+            white = white.replace(name, self._along_axes(white[name], name, stretch))
         return white
 
     def restore(self, latents: AV) -> AV:
@@ -260,79 +227,13 @@ def in_full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-class MotionEnergyAxis(nn.Module):
-    """Change of each frame of z_v from the one before, along an axis that movement leaves.
-
-    The mean over the places of the logarithm of the change's energy, without its mean over the
-    frames, as cosine coefficients over time like all else in z_v.
-    """
-
-    def __init__(self, config: LatentAxesConfig) -> None:
-        super().__init__()
-        _, movement = config.parts["video"]
-        self.part = movement
-        self.spread = config.motion_energy * movement.variance**0.5
-        self.register_buffer("axis", torch.zeros(movement.elements))
-        self.register_buffer("energy", torch.ones(()))  # of a place
-        self.register_buffer("waves", cosine_waves(config.num_frames), persistent=False)
-
-    def place(
-        self, directions: Float[Tensor, "element axis"], variance: Float[Tensor, " axis"]
-    ) -> None:
-        """Take the direction, of those outside the movement's, that has the least of its elements.
-
-        Args:
-            directions: the movement's axes; variance: along them.
-        """
-        outside = torch.eye(len(directions)).to(directions) - directions @ directions.T
-        chosen = outside[:, outside.diagonal().argmax()]
-        self.get_buffer("axis").copy_(chosen / chosen.norm())
-        places = self.part.shape[1] * self.part.shape[2]
-        self.get_buffer("energy").copy_(variance.sum() / places)
-
-    def forward(
-        self, latent: Float[Tensor, "*axes channel height width"]
-    ) -> Float[Tensor, "*axes channel height width"]:
-        """Return what is added to standardised latents.
-
-        Args:
-            latent: at its own scale, its mean over the data set taken away.
-        """
-        still = latent.shape[-3] - self.part.count * self.part.shape[0]
-        waves = self.get_buffer("waves").to(latent)
-        coefficients = latent[..., still:, :, :].unflatten(-3, (self.part.count, -1))
-        frames = torch.einsum("tk,...kchw->...tchw", waves, coefficients)
-        change = frames.diff(dim=-4).square().sum(dim=-3).flatten(-2)
-        energy = change / self.get_buffer("energy").to(latent) + MOTION_ENERGY_FLOOR
-        level = energy.log().mean(dim=-1)
-        level = torch.cat([level[..., :1], level], dim=-1)  # nothing comes before the first frame
-        size = self.spread / MOTION_ENERGY_SPREAD
-        return self._along(size * torch.einsum("tk,...t->...k", waves, level), still)
-
-    def noise(
-        self, white: Float[Tensor, "*axes channel height width"], signal_share: float
-    ) -> Float[Tensor, "*axes channel height width"]:
-        """Weigh as strongly as along an axis of movement; see `PerceptualAxes.noise`."""
-        still = white.shape[-3] - self.part.count * self.part.shape[0]
-        rows = white[..., still:, :, :].flatten(-3).unflatten(-1, (self.part.count, -1))
-        variance = (1 - signal_share) * self.part.variance + signal_share * self.spread**2
-        return self._along(variance**0.5 * (rows @ self.get_buffer("axis").to(white)), still)
-
-    def _along(
-        self, coefficients: Float[Tensor, "*axes coefficient"], still: int
-    ) -> Float[Tensor, "*axes channel height width"]:
-        rows = coefficients[..., None] * self.get_buffer("axis").to(coefficients)
-        moving = rows.flatten(-2).unflatten(-1, (-1, *self.part.shape[1:]))
-        return functional.pad(moving, (0, 0, 0, 0, still, 0))
-
-
 def leading_axes(
     covariance: Float[Tensor, "element element"], count: int
 ) -> tuple[Float[Tensor, " axis"], Float[Tensor, "element axis"]]:
     """Return the largest eigenvalues and their vectors, by power iterations of a few more than
     those.
 
-    A full decomposition of the default model's 8,192 elements takes minutes.
+    A full decomposition of 8,192 elements takes minutes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

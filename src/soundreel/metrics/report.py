@@ -62,7 +62,7 @@ class ShownClip:
         """Make what the report shows of a clip."""
         return cls(
             name=name,
-            player=_player(clip, name),
+            player=player(clip, name),
             timeline=timeline_svg(clip),
             sheet=_sheet(clip, name),
         )
@@ -226,7 +226,7 @@ def _place(neighbour: Neighbour) -> str:
     return f"{neighbour.known}{later}"
 
 
-def _player(clip: Clip, name: str) -> str:
+def player(clip: Clip, name: str) -> str:
     """Return a player with the clip and its first picture in it, and a link that saves the clip."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"

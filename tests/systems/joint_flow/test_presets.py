@@ -1,10 +1,10 @@
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
 
+from soundreel.checkpoints.hub import DEFAULT_MODEL
 from soundreel.config_io import config_from_json, config_to_json
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
@@ -16,7 +16,7 @@ from soundreel.training.init import InitialModel
 
 COUNTS = {
     presets.tiny: (18_804, 93_906, 69_408),
-    presets.scenes: (4_009_440, 6_022_782, 9_210_880),
+    presets.scenes: (4_009_440, 6_022_782, 9_207_808),
     presets.small: (4_009_440, 6_022_782, 21_679_680),
     presets.large: (27_068_864, 46_271_490, 515_921_920),
 }
@@ -46,7 +46,7 @@ def test_groups_and_tokens_follow_from_the_clip():
     config = presets.scenes()
     assert config.num_groups == 9
     built = config.transformer_config(0)
-    assert (built.video_tokens, built.audio_tokens, built.group_s) == (17, 4, 0.25)
+    assert (built.video_tokens, built.audio_tokens, built.group_s) == (5, 4, 0.25)
     assert presets.large().transformer_config(0).video_tokens == 65
 
 
@@ -54,7 +54,7 @@ def test_groups_and_tokens_follow_from_the_clip():
     ("change", "message"),
     [
         ({"num_frames": 30}, "multiple of 4"),
-        ({"height": 64}, "video.encoder is for 128x128"),
+        ({"height": 128}, "video.encoder is for 64x64"),
         ({"sample_rate": 24_000}, "audio.codec.sample_rate"),
         ({"frame_rate": Fraction(10)}, "samples of a frame, 1600"),
         ({"num_channels": 2}, "num_channels must be 1"),
@@ -66,12 +66,15 @@ def test_a_clip_that_the_codecs_do_not_fit_is_refused(change, message):
         replace(base, clip=replace(base.clip, **change))
 
 
-def test_the_trained_codecs_are_those_of_the_preset():
-    model = InitialModel(Path(__file__).parents[3] / "training" / "joint-flow-scenes")
-    config = presets.scenes()
+def test_the_model_that_comes_with_soundreel_is_of_the_preset():
+    model, config = InitialModel(DEFAULT_MODEL), presets.scenes()
     video = VideoDecoder(config.video.decoder, VideoEncoder(config.video.encoder))
-    audio = AudioCodec(config.audio.codec)
-    for network, name in ((video, "video_codec"), (audio, "audio_codec")):
+    networks = {
+        "video_codec": video,
+        "audio_codec": AudioCodec(config.audio.codec),
+        "transformer": JointTransformer(config.transformer_config(num_classes=11)),
+    }
+    for name, network in networks.items():
         before = {key: value.clone() for key, value in network.state_dict().items()}
         model.load_into(network, name, is_adapted=True)  # every tensor of it
         after = network.state_dict()

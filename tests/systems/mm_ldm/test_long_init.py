@@ -38,7 +38,7 @@ def run_config(**train):
     base = tiny()
     return replace(
         base,
-        generator=replace(base.generator, num_axes=0, movement_axes=0, motion_energy=0.0),
+        generator=replace(base.generator, num_axes=0, movement_axes=0),
         adversarial=replace(base.adversarial, enabled=False),
         data=DataConfig(stride=4),
         long=LongRun(enabled=True, history_depth=1, overlap=4, train=replace(STILL, **train)),

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import soundreel
 from soundreel.data.dataset import Sample
 from soundreel.data.latent_pairs import LatentPairs
 from soundreel.data.latents import LatentDataset, cache_latents
@@ -32,7 +31,6 @@ from soundreel.systems.mm_ldm.long_presets import (
     long_small,
     long_tiny,
 )
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV, LatentSpec
 
 LATENTS = LatentSpec(video_channels=3, video_size=4, audio_channels=2, audio_size=2)
@@ -228,13 +226,6 @@ def test_sizes_of_the_published_networks():
     assert network.generator.prompt.numel() == 59_136
     transformer = network.generator.transformer
     assert count(transformer) + tables(transformer) == 678_022_304
-
-
-def test_the_model_that_comes_along_fits_the_preset_of_scenes():
-    model, preset = soundreel.load(device="cpu"), long_scenes()
-    assert isinstance(model, MMLDMPipeline)
-    assert model.generator.config == preset.generator_model
-    assert model.autoencoder.config == preset.autoencoder.model
 
 
 def test_presets():

@@ -297,14 +297,6 @@ def test_text_takes_the_place_of_the_prompt(pipeline):
     assert not same(pipeline.generate(text=text)[0], pipeline.generate()[0])
 
 
-def test_progress_counts_a_second_pass():
-    sampling = SamplingConfig(num_steps=3, second_pass="video")
-    steps = []
-    make_pipeline(sampling=sampling).generate(progress=lambda *step: steps.append(step))
-    assert steps[-1] == (len(steps), len(steps))
-    assert len(steps) == 2 * 3 + 2
-
-
 def test_progress_reaches_its_total(pipeline):
     steps = []
     pipeline.generate(

@@ -30,9 +30,11 @@ CODEC_TRAIN = TrainConfig(
 
 
 def scenes() -> JointFlowConfig:
-    """Return the settings for rendered scenes: 128 px, 16 frames/s, 2 s, 16 kHz."""
+    """Return the settings for rendered scenes: 64 px, 16 frames/s, 2 s, 16 kHz."""
     return JointFlowConfig(
+        clip=ClipSpec(num_frames=32, height=64, width=64, frame_rate=Fraction(16)),
         video=VideoStage(
+            encoder=VideoEncoderConfig(height=64, width=64, motion_weight=2.0),
             train=replace(
                 CODEC_TRAIN,
                 total_samples=16_000,
@@ -41,29 +43,29 @@ def scenes() -> JointFlowConfig:
                 learning_rate=1e-3,
                 warmup_samples=400,
                 decay_samples=9_600,
-            )
+            ),
         ),
         audio=AudioStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=48_000,
+                total_samples=44_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
                 warmup_samples=800,
-                decay_samples=28_800,
+                decay_samples=28_000,
             )
         ),
         transformer=TransformerStage(
             train=TrainConfig(
-                total_samples=600_000,
+                total_samples=280_000,
                 global_batch_size=32,
                 micro_batch_size=32,
                 optimizer="muon",
                 learning_rate=1.5e-3,
                 weight_decay=0.01,
                 warmup_samples=2_400,
-                decay_samples=240_000,
+                decay_samples=120_000,
                 ema_decay=0.999,
                 max_grad_norm=1.0,
                 log_every=1_600,
@@ -76,10 +78,15 @@ def scenes() -> JointFlowConfig:
 
 
 def small() -> JointFlowConfig:
-    """Return settings for a folder of one's own clips, on one GPU or a patient CPU."""
-    base = scenes()
+    """Return settings for a folder of one's own clips, on one GPU or a patient CPU: 128 px."""
+    base, own = scenes(), JointFlowConfig()
     sizes = TransformerSizes(width=320, depth=8, hidden=832)
-    return replace(base, transformer=replace(base.transformer, sizes=sizes))
+    return replace(
+        base,
+        clip=own.clip,
+        video=replace(own.video, train=base.video.train),
+        transformer=replace(base.transformer, sizes=sizes),
+    )
 
 
 def large() -> JointFlowConfig:

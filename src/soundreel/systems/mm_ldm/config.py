@@ -226,7 +226,6 @@ class MMLDMConfig:
             if run.movement_axes
             else 1,
             movement_axes=run.movement_axes,
-            motion_energy=run.motion_energy,
         )
 
     def _holds_every_frame(self, frame_tokens: int) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from soundreel.errors import SoundreelError
 from soundreel.systems.mm_ldm.generator_config import GeneratorSizes
@@ -22,20 +22,15 @@ class GeneratorRun:
             the frames, and what changes has so many axes of its own, the same for every frame, so
             that nothing is lost in time. Needs `num_axes`, a video encoder with `stacked_frames`
             and all their coefficients in z_v.
-        motion_energy: spread of a further axis that holds how much each frame changes, as a
-            multiple of the movement axes' spread; 0: none. Needs `movement_axes`.
     """
 
-    old_keys: ClassVar[Mapping[str, str | None]] = {
-        "evening": "whitening",
-        "activity": "motion_energy",
-    }
+    old_keys: ClassVar[Mapping[str, str | None]] = {"evening": "whitening"}
+    removed: ClassVar[Mapping[str, Any]] = {"motion_energy": 0.0, "activity": 0.0}
 
     model: GeneratorSizes = field(default_factory=GeneratorSizes)
     num_axes: int = 0
     whitening: float = 0.5
     movement_axes: int = 0
-    motion_energy: float = 0.0
     loss: GeneratorObjective = field(default_factory=GeneratorObjective)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -48,11 +43,6 @@ class GeneratorRun:
             raise SoundreelError(f"movement_axes is 0 or more, got {self.movement_axes}")
         if self.movement_axes and not self.num_axes:
             raise SoundreelError("movement_axes stand beside those of the rest: set num_axes too")
-        if self.motion_energy < 0 or (self.motion_energy and not self.movement_axes):
-            raise SoundreelError(
-                "motion_energy is 0, or a positive factor beside movement_axes, got "
-                f"{self.motion_energy}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,8 +47,7 @@ def long_small() -> MMLDMConfig:
 
 
 def long_scenes() -> MMLDMConfig:
-    """Return `scenes` for long video, to start from the model that comes with the package: half an
-    hour of one core."""
+    """Return `scenes` for long video, to start from a model of it: half an hour of one core."""
     base = scenes()
     train = replace(
         base.generator.train,

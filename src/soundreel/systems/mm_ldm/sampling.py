@@ -1,7 +1,8 @@
 """Sampling perceptual latents from the joint generator, one modality known or none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar
 
 import torch
 from einops import repeat
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from soundreel.diffusion.denoiser import Callback, Prediction
-from soundreel.diffusion.guidance import Branches, classifier_free
+from soundreel.diffusion.guidance import classifier_free
 from soundreel.diffusion.process import PredictionType, per_sample
 from soundreel.diffusion.schedules import Schedule
 from soundreel.errors import SoundreelError
@@ -28,28 +29,22 @@ class SamplingConfig:
         sampler: see `solver.LATENT_SAMPLERS`.
         video_guidance_scale, audio_guidance_scale: 1 turns guidance off. The published value of 9
             sharpens a generator whose only condition is a learned prompt towards its mode.
-        second_pass: "none" as published. Otherwise the modality that is sampled once more where
-            neither was given, for the finished other one: a small generator follows a clean sound
-            closer than one that is half noise. Takes twice the steps.
         history_guidance: in long video, whether guidance strengthens the history as well, as
             published. Each window then starts from the exaggeration of the one before, and films
             drift. False gives the null branch the history too, as it is given known latents.
     """
 
+    removed: ClassVar[Mapping[str, Any]] = {"second_pass": "none"}
+
     num_steps: int = 50
     sampler: LatentSampler = "ddim"
     video_guidance_scale: float = 9.0
     audio_guidance_scale: float = 9.0
-    second_pass: Literal["none", "video", "audio"] = "none"
     history_guidance: bool = True
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise SoundreelError(f"num_steps must be positive, got {self.num_steps}")
-
-    def num_passes(self, known: AV) -> int:
-        """Return how often all steps are gone through, where the latents of `known` are given."""
-        return 1 if self.second_pass == "none" or known.present else 2
 
 
 @torch.no_grad()
@@ -101,43 +96,34 @@ def sample_latents(
         """Repeat the batch as often as guidance does."""
         return x.repeat(len(like) // len(x), *(x.dim() - 1) * [1])
 
-    def network(condition: AV) -> Branches:
-        def branches(xt: AV, timestep: Tensor, kept: Tensor) -> Prediction:
-            told = {}
-            if isinstance(generator, LongGenerator):
-                known = kept if config.history_guidance else torch.ones_like(kept)
-                told["previous"] = history.map(lambda x: per_sample(known.to(x), x) * rows(x, kept))
-            return generator(
-                xt,
-                timestep,
-                condition=condition.map(lambda x: rows(x, kept)),
-                context_kept=kept,
-                text=None if states is None else rows(states, kept),
-                label=None if label is None else rows(label, kept),
-                **told,
-            )
-
-        return branches
-
-    def sampled(condition: AV) -> AV:
-        latents = solve(
-            classifier_free(
-                network(condition),
-                video_scale=config.video_guidance_scale,
-                audio_scale=config.audio_guidance_scale,
-            ),
+    def branches(xt: AV, timestep: Tensor, kept: Tensor) -> Prediction:
+        told = {}
+        if isinstance(generator, LongGenerator):
+            known = kept if config.history_guidance else torch.ones_like(kept)
+            told["previous"] = history.map(lambda x: per_sample(known.to(x), x) * rows(x, kept))
+        return generator(
             xt,
-            schedule,
-            sampler=config.sampler,
-            num_steps=config.num_steps,
-            prediction_type=prediction_type,
-            callback=callback,
+            timestep,
+            condition=given.map(lambda x: rows(x, kept)),
+            context_kept=kept,
+            text=None if states is None else rows(states, kept),
+            label=None if label is None else rows(label, kept),
+            **told,
         )
-        for name in condition.present:
-            latents = latents.replace(name, condition[name])
-        return latents
 
-    latents = sampled(given)
-    if config.num_passes(given) == 2:
-        latents = sampled(latents.replace(config.second_pass, None))
+    latents = solve(
+        classifier_free(
+            branches,
+            video_scale=config.video_guidance_scale,
+            audio_scale=config.audio_guidance_scale,
+        ),
+        xt,
+        schedule,
+        sampler=config.sampler,
+        num_steps=config.num_steps,
+        prediction_type=prediction_type,
+        callback=callback,
+    )
+    for name in given.present:
+        latents = latents.replace(name, given[name])
     return latents

@@ -167,7 +167,6 @@ class Request:
             evaluations(chain, config.sampler, config.num_steps)
             for config in (self.sampling, self.decoding)
         )
-        drawn *= self.sampling.num_passes(self.known)
         frames = num_frames if "video" in self.wanted else 1
         return drawn + -(-frames // self.decoding.frame_chunk) * decoded
 

@@ -197,16 +197,10 @@ def scenes() -> MMLDMConfig:
             base.generator,
             model=generator,
             movement_axes=64,
-            motion_energy=2.0,
             loss=replace(base.generator.loss, known_class_drop=0.5),
             train=replace(base.generator.train, total_samples=1_000_000, decay_samples=80_000),
         ),
-        sampling=replace(
-            base.sampling,
-            video_guidance_scale=2.0,
-            audio_guidance_scale=2.0,
-            second_pass="video",
-        ),
+        sampling=replace(base.sampling, video_guidance_scale=2.0, audio_guidance_scale=2.0),
     )
 
 

@@ -1,5 +1,7 @@
 """DPM-Solver and DPM-Solver++ with a given number of steps; `dpm_adaptive` chooses its own."""
 
+from collections.abc import Callable
+
 import torch
 
 from soundreel.diffusion.denoiser import Callback, Denoiser, Guide
@@ -7,6 +9,10 @@ from soundreel.diffusion.dpm_update import Evaluation, Solver, Time
 from soundreel.diffusion.schedules import Schedule
 from soundreel.diffusion.vp_time import Spacing, VPTime
 from soundreel.types import AV
+
+Corrector = Callable[[Solver, AV, list[AV], list[Time], AV, Time], AV]
+"""`correct(solver, xt, answers, times, answer, end)`: the step from `times[0]` to `end` once more,
+with the answers at `times`, latest first, and the one at its end."""
 
 
 @torch.no_grad()
@@ -42,7 +48,7 @@ def dpm_solver_singlestep(
         the formula of the x0 form; here both modalities get the right one.
     """
     orders = singlestep_orders(num_steps, order)
-    time, solver = begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
+    time, solver = _begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
     nodes = torch.tensor([0, *orders], device=xt.device).cumsum(0)
     grid = time.grid(spacing, num_steps, time.last, time.first)[nodes].tolist()
     for step, step_order in enumerate(orders):
@@ -65,6 +71,7 @@ def dpm_solver_multistep(
     evaluation: Evaluation | None = None,
     guide: Guide | None = None,
     callback: Callback | None = None,
+    correct: Corrector | None = None,
 ) -> AV:
     """Sample with multistep DPM-Solver: one evaluation a step, reusing those of earlier steps.
 
@@ -73,19 +80,24 @@ def dpm_solver_multistep(
         num_steps: steps, each one evaluation of the network.
         order: 1, 2 or 3.
         spacing: what is evenly spaced on the grid of steps.
+        correct: takes every step but the last again once the answer at its end is known, see
+            `unipc`.
 
     Returns:
         The sample at the noise level of the first training step, of the shapes of `xt`.
     """
-    check_order(num_steps, order)
-    time, solver = begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
+    _check_order(num_steps, order)
+    time, solver = _begin(denoiser, xt, schedule, evaluation or Evaluation(), guide)
     grid = time.grid(spacing, num_steps, time.last, time.first).tolist()
     grid = [time.at(t, xt.batch_size) for t in grid]
-    answers: list[AV] = []
+    before, answers, times = xt, list[AV](), list[Time]()
     for step in range(num_steps):
-        answers = [solver.evaluate(xt, grid[step]), *answers][:order]
+        answer = solver.evaluate(xt, grid[step])
+        if correct is not None and answers:
+            xt = correct(solver, before, answers, times, answer, grid[step])
+        answers = [answer, *answers][:order]
         times = [grid[step - back] for back in range(len(answers))]
-        xt = multistep(solver, xt, answers, times, grid[step + 1])
+        before, xt = xt, _multistep(solver, xt, answers, times, grid[step + 1])
         if callback is not None:
             callback(step + 1, num_steps, xt)
     return xt
@@ -97,7 +109,7 @@ def singlestep_orders(num_steps: int, order: int) -> list[int]:
     Source:
         Lu et al. 2022a, section 3.4 (DPM-Solver-fast).
     """
-    check_order(num_steps, order)
+    _check_order(num_steps, order)
     if order < 3:
         return [order] * (num_steps // order) + [1] * (num_steps % order)
     full, rest = divmod(num_steps, 3)
@@ -120,7 +132,7 @@ def _singlestep(solver: Solver, xt: AV, times: list[Time]) -> AV:
     return solver.third_order(xt, start, end, [m, m1], shares)
 
 
-def multistep(solver: Solver, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
+def _multistep(solver: Solver, xt: AV, answers: list[AV], times: list[Time], end: Time) -> AV:
     """Take one step from `times[0]` to `end` with the last answers and their times, latest first;
     the order is their number."""
     start = times[0]
@@ -132,7 +144,7 @@ def multistep(solver: Solver, xt: AV, answers: list[AV], times: list[Time], end:
     return solver.polynomial(xt, start, end, answers, shares)
 
 
-def begin(
+def _begin(
     denoiser: Denoiser, xt: AV, schedule: Schedule, evaluation: Evaluation, guide: Guide | None
 ) -> tuple[VPTime, Solver]:
     """Return time and updates of one run."""
@@ -140,7 +152,7 @@ def begin(
     return time, Solver(denoiser, time, evaluation, guide)
 
 
-def check_order(num_steps: int, order: int) -> None:
+def _check_order(num_steps: int, order: int) -> None:
     """Raise `ValueError` for an order that there is not, or that takes more steps."""
     if order not in (1, 2, 3):
         raise ValueError(f"order is 1, 2 or 3, got {order}")

@@ -127,7 +127,9 @@ def test_the_folder_opens_as_its_first_stage(tmp_path):
         frame_latent = first_stage.encode(frame)[0]
     assert latents.video.shape == (1, 16, 4, 32, 32)
     assert latents.audio.shape == (1, 4, 32, 32)
-    torch.testing.assert_close(latents.video[0, 0], frame_latent, rtol=0.05, atol=0.05)
+    apart = (latents.video[0] - frame_latent).flatten(1).norm(dim=1) / frame_latent.norm()
+    assert apart[0] < 0.05, "up to bfloat16"
+    assert apart[1:].min() > 0.2, "each frame has its own"
     (made,) = pipeline.decode(latents)
     assert made.frames.shape == (16, 256, 256, 3)
     assert made.waveform.shape == (1, 70_560)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,9 @@ def _module(path: str) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+jaxtyping.jaxtyped = _module("shape_checks.py").checked
 
 
 @pytest.fixture(scope="session")

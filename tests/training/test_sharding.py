@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 
 from soundreel.checkpoints.lora import LoRAConfig, add_lora
 from soundreel.training.loop import TrainConfig
-from soundreel.training.sharding import repeated_blocks
 
 SCRIPT = Path(__file__).with_name("sharded_script.py")
 
@@ -32,6 +31,14 @@ def seen(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture
+def repeated_blocks():
+    """The function, imported where it is used: PyTorch's sharding takes seconds to import."""
+    from soundreel.training.sharding import repeated_blocks
+
+    return repeated_blocks
 
 
 CASES = ["plain", "clipped", "frozen", "lora", "recomputed"]
@@ -92,7 +99,7 @@ def test_one_process_has_whole_what_two_have_gathered(seen):
     assert other["gathered"]["kept"] == 0
 
 
-def test_blocks_are_the_large_members_of_module_lists():
+def test_blocks_are_the_large_members_of_module_lists(repeated_blocks):
     network = nn.Module()
     network.blocks = nn.ModuleList([nn.ModuleList([nn.Linear(64, 64), nn.Linear(1, 1)])])
     network.inner = nn.Sequential(nn.Linear(64, 64))
@@ -102,7 +109,7 @@ def test_blocks_are_the_large_members_of_module_lists():
     assert repeated_blocks(network) == [network.blocks[0][0]]
 
 
-def test_blocks_within_blocks_are_put_together_with_them():
+def test_blocks_within_blocks_are_put_together_with_them(repeated_blocks):
     class Block(nn.Module):
         def __init__(self):
             super().__init__()

@@ -120,6 +120,14 @@ jaxtyping.jaxtyped = _module("shape_checks.py").checked
 
 
 @pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """`python("-m", "soundreel", ...)`: what a process of its own ended with and wrote."""
+    forks = _module("forking.py").Python(tmp_path_factory.mktemp("processes"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="session")
 def damaged() -> Callable[[bytes, random.Random], bytes]:
     """`damaged(content, random)`: what disks, networks and editors do to a file."""
     return _module("attacks/damage.py").damage

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from soundreel.cli.main import COMMANDS
@@ -72,17 +72,16 @@ print(json.dumps(taken))
 without the checks of types that tests make: the parser has marks of its own in place of values."""
 
 
-def parsed(lines: list[str], folder: Path) -> tuple[dict[str, bool], str]:
-    """Return which lines the parser takes, and what it says of the others."""
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE],
-        cwd=folder,
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+@pytest.fixture
+def parsed(python, tmp_path):
+    """`parsed(lines)`: which of them the parser takes, and what it says of the others."""
+
+    def call(lines: list[str]) -> tuple[dict[str, bool], str]:
+        done = python("-c", PARSE, cwd=tmp_path, input=json.dumps(lines))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    return call
 
 
 def commands(page: Path) -> list[str]:
@@ -96,12 +95,12 @@ def commands(page: Path) -> list[str]:
     return found
 
 
-def test_every_command_of_every_page_is_parsed_and_a_misspelt_one_is_not(tmp_path):
+def test_every_command_of_every_page_is_parsed_and_a_misspelt_one_is_not(parsed, tmp_path):
     settings = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S)
     (tmp_path / "FILE").write_text(settings[1])
     shown = [line for page in PAGES for line in commands(page) if TOY not in line]
     assert len(shown) > 80
-    taken, said = parsed([*shown, *MISSPELT], tmp_path)
+    taken, said = parsed([*shown, *MISSPELT])
     assert [line for line in shown if not taken[line]] == [], said
     assert not any(taken[line] for line in MISSPELT)
 
@@ -113,7 +112,7 @@ STUBS = {
 """Programs of SLURM: the hosts of a job, and what would run on each of them."""
 
 
-def test_the_slurm_example_begins_a_run_and_goes_on_with_it(tmp_path):
+def test_the_slurm_example_begins_a_run_and_goes_on_with_it(parsed, tmp_path):
     text = (ROOT / "docs" / "training.md").read_text()
     (script,) = (block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "srun" in block)
     for name, body in STUBS.items():
@@ -142,7 +141,7 @@ def test_the_slurm_example_begins_a_run_and_goes_on_with_it(tmp_path):
         assert launch.module
         assert launch.training_script == "soundreel"
         line = " ".join(launch.training_script_args)
-        taken, said = parsed([line], tmp_path)
+        taken, said = parsed([line])
         assert taken[line], said
 
 

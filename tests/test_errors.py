@@ -1,8 +1,6 @@
 """Errors that a person can put right have a base of their own; any other is a defect."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,14 +82,14 @@ def test_a_defect_is_not_hidden(kind, monkeypatch):
         run(["train", "mm-diffusion-tiny"])
 
 
-def test_a_defect_ends_with_its_traceback_and_code_1():
+def test_a_defect_ends_with_its_traceback_and_code_1(python):
     code = """
 import soundreel.cli.main, soundreel.cli.train, sys
 soundreel.cli.train.train = lambda arguments: int("deep inside")
 sys.argv = ["soundreel", "train"]
 soundreel.cli.main.main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "invalid literal for int() with base 10: 'deep inside'" in done.stderr

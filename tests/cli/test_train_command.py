@@ -1,8 +1,6 @@
 """`soundreel train` as a user runs it, in a process of its own."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
@@ -23,15 +21,18 @@ train: {total_samples: 8, log_every: 4, preview_every: 0}
 """
 
 
-def soundreel(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    code = "from soundreel.cli.main import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+@pytest.fixture
+def soundreel(python):
+    return partial(python, "-m", "soundreel")
 
 
-def train(config: Path, data: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    where = ("--config", config, "--data", data, "--out", out)
-    return soundreel("train", "mm-diffusion-tiny", *where, *flags)
+@pytest.fixture
+def train(soundreel):
+    def call(config, data, out, *flags):
+        where = ("--config", config, "--data", data, "--out", out)
+        return soundreel("train", "mm-diffusion-tiny", *where, *flags)
+
+    return call
 
 
 def test_help_names_every_preset(capsys):
@@ -40,7 +41,9 @@ def test_help_names_every_preset(capsys):
     assert all(name in shown for name in preset_names())
 
 
-def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp_path):
+def test_flags_lie_over_the_file_and_the_file_over_the_preset(
+    train, soundreel, small_dataset, tmp_path
+):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
     out = tmp_path / "run"
@@ -62,7 +65,7 @@ def test_flags_lie_over_the_file_and_the_file_over_the_preset(small_dataset, tmp
     assert "unet.width: 8" in soundreel("info", out / "model").stdout
 
 
-def test_a_run_starts_from_the_model_of_another(small_dataset, tmp_path):
+def test_a_run_starts_from_the_model_of_another(train, small_dataset, tmp_path):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
     first = train(config, small_dataset, tmp_path / "a", "--train.total-samples", "4")
@@ -87,7 +90,7 @@ def test_single_stages_are_not_called_a_model(tmp_path):
     assert what_is_finished(tmp_path, stages) == f"model: {tmp_path / 'model'}"
 
 
-def test_a_frame_rate_can_be_given_as_a_flag(small_dataset, tmp_path):
+def test_a_frame_rate_can_be_given_as_a_flag(train, small_dataset, tmp_path):
     """The data set has another one, which the command says before it starts."""
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
@@ -127,15 +130,14 @@ MISTAKES = {
 }
 
 
-def test_each_mistake_is_one_line_and_nothing_is_written(small_dataset, tmp_path):
+def test_each_mistake_is_one_line_and_nothing_is_written(python, small_dataset, tmp_path):
     """All in one process of its own."""
     (tmp_path / "small.yaml").write_text(SMALL)
     (tmp_path / "file").write_text("not a folder")
     start = f"train mm-diffusion-tiny --config small.yaml --data {small_dataset}"
     lines = [f"{start} {flags}".split() for flags in MISTAKES]
     code = f"from soundreel.cli.main import run; print([run(line) for line in {lines}])"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = python("-c", code, cwd=tmp_path)
     assert done.stdout == f"{[2] * len(lines)}\n"
     told = done.stderr.splitlines()
     assert len(told) == len(lines)
@@ -145,7 +147,7 @@ def test_each_mistake_is_one_line_and_nothing_is_written(small_dataset, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"small.yaml", "file"}
 
 
-def test_an_absent_data_set_is_one_line_and_nothing_is_written(tmp_path):
+def test_an_absent_data_set_is_one_line_and_nothing_is_written(train, tmp_path):
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
     done = train(config, tmp_path / "nowhere", tmp_path / "run")

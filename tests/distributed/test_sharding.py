@@ -7,9 +7,6 @@ weights, moments and average that the first process holds.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,21 +24,15 @@ OTHERS = ("unet recomputed", "generator recomputed", "autoencoder whole", "trans
 """With `checkpoint_activations`; with one batch in each process; by Muon."""
 
 
-def trained(out, steps, cases):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", str(SCRIPT), str(out), str(steps), *cases),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=3000,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
-    return json.loads((out / "seen.json").read_text())
+@pytest.fixture
+def trained(python, tmp_path):
+    def call(steps, cases):
+        done = python(SCRIPT, tmp_path, steps, *cases, processes=2)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        return json.loads((tmp_path / "seen.json").read_text())
+
+    return call
 
 
 def check(seen):
@@ -54,16 +45,16 @@ def check(seen):
         assert 0.5 <= found["held"] <= 0.53, case  # the first process has the rest of odd axes
 
 
-def test_two_processes_lose_what_one_loses_and_go_on_for_each_other(tmp_path):
+def test_two_processes_lose_what_one_loses_and_go_on_for_each_other(trained):
     """The contrastive loss is over the clips of both, once from features of a pass before."""
-    check(trained(tmp_path, 2, list(BLOCKS)))
+    check(trained(2, list(BLOCKS)))
 
 
 @pytest.mark.slow
-def test_twenty_steps(tmp_path):
+def test_twenty_steps(trained):
     """Prints the table of the documentation with `-s`."""
     cases = [*BLOCKS, *OTHERS]
-    seen = trained(tmp_path, 20, cases)
+    seen = trained(20, cases)
     for case, found in seen.items():
         numbers = " | ".join(
             f"{found[name]:.1e}" for name in ("loss", "2 on 1", "1 on 2", "norm", "weights")

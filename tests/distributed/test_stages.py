@@ -4,9 +4,6 @@ Compared are the logged losses of all steps, relative to their size, and the ave
 each stage leaves. Batches of two clips are put together in one process, and shared by two.
 """
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -168,23 +165,14 @@ SYSTEMS = {
 }
 
 
-def torchrun(name, config, data, out, stages=()):
-    """Train on two processes."""
-    save_json(config, out.with_suffix(".json"))
-    script = out.with_suffix(".py")
-    script.write_text(SCRIPT)
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", script, name, out.with_suffix(".json"), data, out),
-            *stages,
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1200,
-    )
+@pytest.fixture
+def trained_by_two(python):
+    def call(name, config, data, out, stages=()):
+        save_json(config, out.with_suffix(".json"))
+        words = (name, out.with_suffix(".json"), data, out, *stages)
+        return python("-c", SCRIPT, *words, processes=2)
+
+    return call
 
 
 def losses(out, folder):
@@ -210,58 +198,63 @@ def left(out, folder, stage):
     return load_file((component if folder else out / "model" / stage) / "model.safetensors")
 
 
-def compare(name, train, data, tmp_path, stages=(), *, sharding=False):
-    """Return by stage the largest difference of losses, and of averaged weights."""
-    make, folders = SYSTEMS[name]
-    assert system(name).train(make(train), data, tmp_path / "one", stages=stages)
-    config = make(replace(train, sharding=sharding))
-    done = torchrun(name, config, data, tmp_path / "two", stages)
-    assert done.returncode == 0, done.stderr
-    found = {}
-    for stage, folder in folders.items():
-        if stages and stage not in stages:
-            continue
-        one, two = tmp_path / "one" / folder, tmp_path / "two" / folder
-        shards = list((two / f"checkpoints/{train.total_samples:09d}").glob("shard-*"))
-        assert len(shards) == 2 * (sharding and stage != "first_stage")
-        first, second = (left(tmp_path / run, folder, stage) for run in ("one", "two"))
-        assert first.keys() == second.keys()
-        weights = max(float((first[key] - second[key]).abs().max()) for key in first)
-        found[stage] = (largest_difference(losses(one, ""), losses(two, "")), weights)
-    return found
+@pytest.fixture
+def compare(trained_by_two, data, tmp_path):
+    """By stage the largest difference of losses, and of averaged weights."""
+
+    def call(name, train, stages=(), *, sharding=False):
+        make, folders = SYSTEMS[name]
+        assert system(name).train(make(train), data, tmp_path / "one", stages=stages)
+        config = make(replace(train, sharding=sharding))
+        done = trained_by_two(name, config, data, tmp_path / "two", stages)
+        assert done.returncode == 0, done.stderr
+        found = {}
+        for stage, folder in folders.items():
+            if stages and stage not in stages:
+                continue
+            one, two = tmp_path / "one" / folder, tmp_path / "two" / folder
+            shards = list((two / f"checkpoints/{train.total_samples:09d}").glob("shard-*"))
+            assert len(shards) == 2 * (sharding and stage != "first_stage")
+            first, second = (left(tmp_path / run, folder, stage) for run in ("one", "two"))
+            assert first.keys() == second.keys()
+            weights = max(float((first[key] - second[key]).abs().max()) for key in first)
+            found[stage] = (largest_difference(losses(one, ""), losses(two, "")), weights)
+        return found
+
+    return call
 
 
 @pytest.mark.parametrize("name", ["mm-diffusion", "mm-diffusion-sr", "joint-flow"])
-def test_two_processes_lose_what_one_loses(name, data, tmp_path):
-    for stage, (loss, weights) in compare(name, TRAIN, data, tmp_path).items():
+def test_two_processes_lose_what_one_loses(name, compare):
+    for stage, (loss, weights) in compare(name, TRAIN).items():
         assert loss <= 1e-5, stage
         assert weights <= 2e-4, stage
 
 
-def test_two_processes_compare_the_clips_of_the_whole_batch(data, tmp_path):
+def test_two_processes_compare_the_clips_of_the_whole_batch(compare):
     """MM-LDM's first two stages: an adversary weighed by gradients, and the contrastive loss."""
     stages = ("first_stage", "autoencoder")
-    for stage, (loss, _) in compare("mm-ldm", TRAIN, data, tmp_path, stages).items():
+    for stage, (loss, _) in compare("mm-ldm", TRAIN, stages).items():
         assert loss <= 1e-5, stage
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_twenty_steps_of_every_stage(name, data, tmp_path):
+def test_twenty_steps_of_every_stage(name, compare):
     """Prints the table of the documentation with `-s`.
 
     At a rate of 1e-3 single-precision rounding grows to 1e-2 of the contrastive loss, whose
     features are compared at a temperature of 0.07.
     """
     train = replace(TRAIN, total_samples=80, learning_rate=1e-4)
-    for stage, (loss, weights) in compare(name, train, data, tmp_path).items():
+    for stage, (loss, weights) in compare(name, train).items():
         print(f"| {name} | {stage} | {loss:.1e} | {weights:.1e} |")
         assert loss <= 1e-5, stage
 
 
-def test_what_does_not_divide_is_refused_before_anything_is_written(data, tmp_path):
+def test_what_does_not_divide_is_refused_before_anything_is_written(trained_by_two, data, tmp_path):
     train = replace(TRAIN, micro_batch_size=4)
-    done = torchrun("mm-diffusion", mm_diffusion(train), data, tmp_path / "run")
+    done = trained_by_two("mm-diffusion", mm_diffusion(train), data, tmp_path / "run")
     assert done.returncode != 0
     assert "times 2 processes" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -277,10 +270,10 @@ def test_a_divided_first_stage_has_no_adversary(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_stage_divided_among_two(name, data, tmp_path):
+def test_every_stage_divided_among_two(name, compare):
     """With `train.sharding`: what a stage leaves is an ordinary network."""
     train = replace(TRAIN, learning_rate=1e-4)
-    for stage, (loss, weights) in compare(name, train, data, tmp_path, sharding=True).items():
+    for stage, (loss, weights) in compare(name, train, sharding=True).items():
         print(f"| {name} | {stage} | {loss:.1e} | {weights:.1e} |")
         assert loss <= 1e-5, stage
         assert weights <= 1e-3, stage

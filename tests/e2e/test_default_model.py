@@ -1,4 +1,7 @@
-"""The model that comes with the package: small enough, complete, and worth looking at."""
+"""The model that comes with the package: small enough, complete, and worth looking at.
+
+Its page of six clips is one of the README's commands: tests/e2e/test_readme.py.
+"""
 
 from fractions import Fraction
 from itertools import islice
@@ -7,7 +10,6 @@ import numpy as np
 import pytest
 
 import soundreel
-from soundreel.cli.main import run
 from soundreel.clip import Clip
 from soundreel.data.scenes.render import KINDS
 from soundreel.film import join_clips
@@ -143,17 +145,3 @@ def test_a_stream_goes_on_in_pieces_with_pictures_and_sound(pipe):
     assert film.num_samples == film.num_frames * SAMPLES_PER_FRAME
     assert is_alive(film)
     assert is_alive(film.cut(film.duration - 1, 1)), "the last second too"
-
-
-def test_the_demo_is_a_page_of_six_clips(tmp_path, capsys):
-    assert run(["demo", "--out", str(tmp_path / "page")]) == 0
-    names = sorted(path.name for path in (tmp_path / "page").iterdir())
-    assert [name for name in names if name.endswith(".mp4")] == [
-        "01-hammer.mp4",
-        "02-fire.mp4",
-        "03-bells.mp4",
-        "04-waves.mp4",
-        "05-sound-for-a-video.mp4",
-        "06-pictures-for-a-sound.mp4",
-    ]
-    assert "index.html" in capsys.readouterr().out

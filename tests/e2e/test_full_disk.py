@@ -1,7 +1,5 @@
 """A disk that fills up while weights are written: one line, and everything as it was before."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from torch import nn
@@ -39,16 +37,11 @@ except OSError as error:
 """
 
 
-def run(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_pack_ends_with_one_line_and_leaves_what_was_there(tmp_path):
+def test_pack_ends_with_one_line_and_leaves_what_was_there(python, tmp_path):
     with writing_folder(tmp_path / "model") as temporary:
         save_component(temporary, "net", nn.Linear(300, 300), ClipSpec())
         save_model_index(temporary, ModelIndex(system="mm-ldm", components={"net": "linear"}))
@@ -56,7 +49,7 @@ def test_pack_ends_with_one_line_and_leaves_what_was_there(tmp_path):
         save_component(temporary, "net", nn.Linear(2, 2), ClipSpec())
         save_model_index(temporary, ModelIndex(system="mm-ldm", components={"net": "linear"}))
     before = names(tmp_path)
-    ended = run(PACK, tmp_path / "model", tmp_path / "packed")
+    ended = python("-c", PACK, tmp_path / "model", tmp_path / "packed")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "model.safetensors: cannot be written" in ended.stderr
@@ -64,8 +57,8 @@ def test_pack_ends_with_one_line_and_leaves_what_was_there(tmp_path):
     assert read_model(tmp_path / "packed").components["net"].state()["weight"].shape == (2, 2)
 
 
-def test_training_that_cannot_save_keeps_its_last_checkpoint(tmp_path):
-    ended = run(SAVE, tmp_path / "checkpoints")
+def test_training_that_cannot_save_keeps_its_last_checkpoint(python, tmp_path):
+    ended = python("-c", SAVE, tmp_path / "checkpoints")
     assert ended.returncode == 0, ended.stderr
     assert "net.safetensors: cannot be written" in ended.stdout
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000008"]

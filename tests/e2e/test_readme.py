@@ -74,8 +74,17 @@ def test_the_quickstart_leaves_clips_and_a_contact_sheet(outputs, checkout):
 
 
 def test_the_demo_leaves_a_page_of_six_clips(outputs, checkout):
-    made = [path.suffix for path in (checkout / "out" / "demo").iterdir()]
-    assert sorted(made) == [".html", *6 * [".mp4"], *6 * [".png"]]
+    names = (
+        "01-hammer",
+        "02-fire",
+        "03-bells",
+        "04-waves",
+        "05-sound-for-a-video",
+        "06-pictures-for-a-sound",
+    )
+    wanted = {f"{name}{end}" for name in names for end in (".mp4", ".png")} | {"index.html"}
+    assert {path.name for path in (checkout / "out" / "demo").iterdir()} == wanted
+    assert "index.html" in "".join(outputs)
 
 
 def test_the_commands_print_what_the_readme_says(outputs):

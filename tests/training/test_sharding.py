@@ -1,9 +1,6 @@
 """Two processes that divide a network between them, against one that has it whole."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,18 +14,10 @@ SCRIPT = Path(__file__).with_name("sharded_script.py")
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen(python, tmp_path_factory):
     """What the script's processes found, the first one's first."""
     out = tmp_path_factory.mktemp("sharded")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(SCRIPT), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = python(SCRIPT, out, processes=2)
     assert done.returncode == 0, done.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 

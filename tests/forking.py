@@ -15,7 +15,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-PRELOADED = ("soundreel.systems.mm_diffusion.training", "soundreel.cli.train", "tyro")
+PRELOADED = ("torch._dynamo", "soundreel.cli.train", "soundreel.cli.generate", "tyro")
+"""The first is what PyTorch's optimizers import at their first step."""
+
 PATIENCE_S = 600
 
 
@@ -91,6 +93,9 @@ def main() -> None:
     del sys.path[0]  # this folder
     for name in PRELOADED:
         import_module(name)
+    systems = import_module("soundreel.systems")
+    for name in systems.preset_names():
+        systems.preset(name)
     for line in sys.stdin:
         asked = json.loads(line)
         variables = ranks(asked.pop("processes"))

@@ -6,15 +6,20 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import damage
+import forking
+import hostile_media as media_files
 import jaxtyping
 import numpy as np
 import pytest
+import shape_checks
 import torch
+
+jaxtyping.jaxtyped = shape_checks.checked  # before anything of soundreel is imported
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM_FLAGS = (
@@ -108,29 +113,16 @@ def weights_folder() -> Path:
     return folder
 
 
-def _module(path: str) -> ModuleType:
-    """Return a module of the tests, which are no package."""
-    spec = spec_from_file_location(Path(path).stem, ROOT / "tests" / path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-jaxtyping.jaxtyped = _module("shape_checks.py").checked
-
-
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+def python() -> Callable[..., Any]:
     """`python("-m", "soundreel", ...)`: what a process of its own ended with and wrote."""
-    forks = _module("forking.py").Python(tmp_path_factory.mktemp("processes"))
-    yield forks
-    forks.close()
+    return forking.python
 
 
 @pytest.fixture(scope="session")
 def damaged() -> Callable[[bytes, random.Random], bytes]:
     """`damaged(content, random)`: what disks, networks and editors do to a file."""
-    return _module("attacks/damage.py").damage
+    return damage.damage
 
 
 @pytest.fixture(scope="session")
@@ -147,8 +139,8 @@ def edit_json() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def hostile_media() -> ModuleType:
-    """The module `tests/hostile_media.py`, which builds broken and odd media files."""
-    return _module("hostile_media.py")
+    """The module `tests/tools/hostile_media.py`, which builds broken and odd media files."""
+    return media_files
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
-"""Two processes against one: the same clips, gradients and weights."""
+"""Two processes under torchrun against one: the same clips, gradients and weights."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,14 +75,25 @@ assert seen == (24 if len(sys.argv) > 2 else 32), seen  # all agree within the n
 """
 
 
-def test_two_processes_learn_what_one_learns_and_stop_together(python, tmp_path):
-    def run(folder, processes, *flags):
-        out = folder / f"checkpoints-{processes}"
-        done = python("-c", SCRIPT, out, *flags, processes=processes)
-        assert done.returncode == 0, done.stderr
-        newest = list_checkpoints(out)[-1]
-        return {p.name: load_file(p) for p in Path(newest).glob("*.safetensors")}
+def run(folder, processes, *flags):
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, str(script)]
+    if processes > 1:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher = [*torchrun, f"--nproc-per-node={processes}", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = folder / f"checkpoints-{processes}"
+    command = [*launcher, str(out), *flags]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    newest = list_checkpoints(out)[-1]
+    return {p.name: load_file(p) for p in Path(newest).glob("*.safetensors")}
 
+
+def test_two_processes_learn_what_one_learns_and_stop_together(tmp_path):
     one = run(tmp_path, 1)
     two = run(tmp_path, 2)
     assert one.keys() == two.keys()

@@ -12,15 +12,18 @@ from soundreel.media.video_track import timed_frames
 
 RATE = 30
 COUNT = 90
-B_FRAMES = {"bf": "3", "threads": "1", "preset": "veryfast"}
+ONE, TWO = {"threads": "1"}, {"threads": "2"}  # else an encoder has a thread for each processor
+B_FRAMES = {"bf": "3", "preset": "veryfast"} | ONE
 KINDS = {
     "h264.mp4": ("libx264", B_FRAMES | {"x264-params": "b-pyramid=normal:keyint=40"}),
     "h264-open.mkv": ("libx264", B_FRAMES | {"x264-params": "open-gop=1:keyint=20"}),
     "h264.ts": ("libx264", B_FRAMES),
     "h264-interlaced.mp4": ("libx264", B_FRAMES | {"x264-params": "interlaced=1"}),
-    "mjpeg.avi": ("mjpeg", {}),
-    "mpeg4.avi": ("mpeg4", {"bf": "2"}),
-    "mpeg2.mpg": ("mpeg2video", {"bf": "2"}),
+    "mjpeg.avi": ("mjpeg", TWO),
+    "mpeg4.avi": ("mpeg4", {"bf": "2"} | TWO),
+    "mpeg2.mpg": ("mpeg2video", {"bf": "2"} | ONE),
+    "mpeg2-halves.mpg": ("mpeg2video", {"bf": "2"} | TWO),
+    "mpeg1.mpg": ("mpeg1video", {"bf": "2"} | ONE),
 }
 SKIPPING = ("h264.mp4", "h264-open.mkv", "h264.ts", "mjpeg.avi")
 

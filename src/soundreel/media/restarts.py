@@ -73,9 +73,16 @@ def steady_packets(
 
 
 def is_seekable(container: InputContainer) -> bool:
-    """Return whether a time lies at one place of the file; of joined files all packets are read."""
+    """Return whether a time lies at one place of the file, which is found without what is before.
+
+    Of transport streams all packets are read, in search of a part with times of its own. Program
+    streams (.mpg, .vob) time only some of their pictures; the others' times are counted from those
+    before them, and are wrong by up to four pictures after a seek.
+    """
     if container.format.name not in JOINABLE:
         return True
+    if container.format.name == "mpeg":
+        return False
     timeline = _Timeline()
     for packet in container.demux([*video_streams(container), *audio_streams(container)]):
         if packet.size:

@@ -2,8 +2,8 @@
 
     python examples/video_to_audio.py MODEL VIDEO OUT [TAKES]
 
-MODEL is any model folder or owner/name on the Hub; the first seconds of VIDEO are used, as many as
-the model makes. Each take has the pictures of VIDEO and a sound of its own.
+MODEL is any model folder, owner/name on the Hub, or "default". A joint_flow sounds all of VIDEO, other
+systems as many of its first seconds as a clip of theirs has. Each take has a sound of its own.
 """
 
 import sys

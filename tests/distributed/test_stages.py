@@ -36,6 +36,7 @@ NUM_FRAMES = 16
 SCRIPT = """
 import sys
 from pathlib import Path
+import torch.distributed
 from soundreel.config_io import load_json
 from soundreel.systems import system
 
@@ -43,6 +44,7 @@ own = system(sys.argv[1])
 config, data, out, *stages = map(Path, sys.argv[2:])
 settings = load_json(own.config_type, config)
 assert own.train(settings, data, out, stages=[str(stage) for stage in stages])
+assert not torch.distributed.is_initialized(), "the process may abort as it ends"
 """
 TRAIN = TrainConfig(
     total_samples=8,

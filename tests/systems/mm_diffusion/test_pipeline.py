@@ -54,12 +54,12 @@ def close(first, second):
 
 # The published adaptive solver shares one step size over the batch, so it alone cannot pass this.
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS.keys() - {"dpm-solver++-official"}))
-def test_a_seed_gives_the_same_clip_in_a_batch_of_1_and_of_8(sampler):
+def test_a_seed_gives_the_same_clip_in_a_batch_of_1_and_of_4(sampler):
     pipe = pipeline()
-    together = pipe.generate(count=8, seed=5, batch_size=8, sampler=sampler)
-    alone = pipe.generate(count=8, seed=5, batch_size=1, sampler=sampler)
+    together = pipe.generate(count=4, seed=5, batch_size=4, sampler=sampler)
+    alone = pipe.generate(count=4, seed=5, batch_size=1, sampler=sampler)
     assert all(close(a, b) for a, b in zip(together, alone, strict=True))
-    assert close(pipe.generate(count=1, seed=9, sampler=sampler)[0], together[4])
+    assert close(pipe.generate(count=1, seed=8, sampler=sampler)[0], together[3])
     assert not close(together[0], together[1])
 
 

@@ -2,8 +2,8 @@
 
     python examples/video_to_audio.py MODEL VIDEO OUT [TAKES]
 
-MODEL is any model folder, owner/name on the Hub, or "default". A joint_flow sounds all of VIDEO, other
-systems as many of its first seconds as a clip of theirs has. Each take has a sound of its own.
+MODEL is any model folder, owner/name on the Hub, or "default". A joint_flow sounds all of VIDEO,
+other systems as many of its first seconds as they make. Each take has a sound of its own.
 """
 
 import sys

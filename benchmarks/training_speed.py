@@ -5,6 +5,7 @@ that are compared come from one run of this script, in turns. Prints Markdown.
 
     python benchmarks/training_speed.py overhead
     python benchmarks/training_speed.py processes
+    python benchmarks/training_speed.py processes --preset mm-ldm-small --stage generator --batch 4
     python benchmarks/training_speed.py before ../older-checkout
 """
 
@@ -48,6 +49,10 @@ def main() -> None:
     parser.add_argument("--preset", action="append")
     parser.add_argument("--steps", type=int, default=8, help="of which the first two do not count")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--batch", type=int, default=1, help="clips of a step, as times the preset's"
+    )
+    parser.add_argument("--stage", help="to which --batch applies, and which is shown")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.preset or PRESETS[arguments.what]:
@@ -79,10 +84,12 @@ def training_data(folder: Path, name: str, checkout: Path = HERE) -> Path:
     return data
 
 
-def shortened(config: Any, steps: int, processes: int = 1, factor: int = 1) -> dict[str, Any]:
+def shortened(
+    config: Any, steps: int, processes: int = 1, factor: int = 1, stage: str | None = None
+) -> dict[str, Any]:
     """Return what makes every stage last so many steps, divisible among so many processes.
 
-    The batches are `factor` times the preset's.
+    The batches are `factor` times the preset's. With a stage, only its own are.
     """
     if isinstance(config, TrainConfig):
         batch = factor * config.global_batch_size
@@ -103,7 +110,8 @@ def shortened(config: Any, steps: int, processes: int = 1, factor: int = 1) -> d
     for entry in fields(config) if is_dataclass(config) else ():
         part = getattr(config, entry.name)
         is_run = getattr(part, "enabled", True)  # an older checkout may not know the others
-        inner = shortened(part, steps, processes, factor) if is_run else {}
+        own = factor if stage in (None, entry.name) else 1
+        inner = shortened(part, steps, processes, own) if is_run else {}
         if inner:
             changes[entry.name] = inner
     return changes
@@ -190,20 +198,17 @@ def merged(config: Any, changes: dict[str, Any]) -> Any:
 def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> None:
     """Print clips per second by stage of both sides, and their ratio.
 
-    Two processes share the batch of one, or take one each (`doubled`). They also get the ratio of
-    two trainings that know nothing of each other: what the machine itself allows, whose cores share
-    caches and memory.
+    Two processes share the batch of one. They also get the ratio of two trainings that know nothing
+    of each other: what the machine itself allows, whose cores share caches and memory.
     """
     before = arguments.what == "before"
-    other = {"before": 1} if before else {"two": 2, "doubled": 2, "beside": 1}
+    other = {"before": 1} if before else {"two": 2, "beside": 1}
     rates: dict[str, dict[str, list[float]]] = {}
     for turn in range(arguments.turns):
         for side, processes in {"after": 1, **other}.items():
-            factor = 2 if side == "doubled" else 1
-            most = 1 if before else 2
-            changes = out.with_suffix(f".{factor}.yaml")
-            settings = shortened(preset(name), arguments.steps, most, factor)
-            changes.write_text(json.dumps(settings))
+            changes = out.with_suffix(".yaml")
+            how = (arguments.steps, 1 if before else 2, arguments.batch, arguments.stage)
+            changes.write_text(json.dumps(shortened(preset(name), *how)))
             checkout = arguments.checkout.resolve() if side == "before" else HERE
             folders = [out / f"{side}{turn}-{run}" for run in range(1 + (side == "beside"))]
             started = [train(name, data, at, changes, checkout, processes) for at in folders]
@@ -213,6 +218,8 @@ def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> 
             for log in sorted(folders[0].rglob("log.jsonl")):
                 found = [line["samples_per_s"] for line in read_log(log)][2:]
                 stage = str(log.parent.relative_to(folders[0]))
+                if arguments.stage not in (None, stage):
+                    continue
                 rates.setdefault(stage, {}).setdefault(side, []).extend(found)
     for stage, found in rates.items():
         medians = {side: statistics.median(values) for side, values in found.items()}
@@ -221,8 +228,7 @@ def compare(name: str, data: Path, out: Path, arguments: argparse.Namespace) -> 
             shown = [f"{medians['before']:.2f}/s", f"{first / medians['before']:.2f}"]
         else:
             limit = 2 * medians["beside"] / first
-            shown = [f"{medians[side] / first:.2f}" for side in ("two", "doubled")]
-            shown.append(f"{limit:.2f}")
+            shown = [f"{medians['two'] / first:.2f}", f"{limit:.2f}"]
         print(f"| {name} | {stage} | {first:.2f}/s | {' | '.join(shown)} |", flush=True)
 
 

@@ -40,7 +40,11 @@ class Parallel:
             return network
         known = signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
+        options: dict[str, Any] = {
+            "find_unused_parameters": True,
+            "gradient_as_bucket_view": True,  # gradients are added up where they lie
+            buffers: False,
+        }
         return DistributedDataParallel(network, **options)
 
     def accumulating(self, network: nn.Module) -> AbstractContextManager[None]:

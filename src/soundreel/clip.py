@@ -215,6 +215,7 @@ class Clip:
                 num_frames=None if is_limit else num_frames,
                 framing=framing,
                 tracks=tracks,
+                zero=info.zero,
             )
             frames = stack_frames(islice(pictures, num_frames), source)
             num_samples = max(1, frame_to_sample(len(frames), frame_rate, sample_rate))
@@ -227,6 +228,7 @@ class Clip:
                 num_channels=rates[2],
                 tracks=tracks,
                 is_limit=is_limit and not info.has_video,
+                zero=info.zero,
             )
             early = -float(info.audio_start or 0)
             if info.has_video and start == 0 and early > MAX_EARLY_SOUND_S:

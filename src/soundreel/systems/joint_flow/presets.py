@@ -48,12 +48,12 @@ def scenes() -> JointFlowConfig:
         audio=AudioStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=44_000,
+                total_samples=124_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
                 warmup_samples=800,
-                decay_samples=28_000,
+                decay_samples=80_000,
             )
         ),
         transformer=TransformerStage(

@@ -147,13 +147,9 @@ class Clip:
         wanted = None if duration is None else Fraction(duration)
         if wanted is not None and wanted <= 0:
             raise SoundreelError(f"duration must be positive, got {duration} s")
+        rates, numbers = (frame_rate, sample_rate, num_channels), (video_track, audio_track)
         return cls._read(
-            source,
-            Fraction(start),
-            wanted,
-            rates=(frame_rate, sample_rate, num_channels),
-            framing=framing,
-            numbers=(video_track, audio_track),
+            source, Fraction(start), wanted, rates=rates, framing=framing, numbers=numbers
         )
 
     @classmethod

@@ -15,6 +15,8 @@ import tempfile
 from multiprocessing import connection, get_context
 from pathlib import Path
 
+import torch
+
 PATIENCE_S = 600
 
 context = get_context("forkserver")
@@ -74,6 +76,8 @@ def become(words: list[str], folder: Path, variables: dict[str, str], files: lis
     os.environ.clear()
     os.environ.update(variables)
     signal.alarm(PATIENCE_S)
+    if "OMP_NUM_THREADS" in variables:  # OpenMP has read that of the process forked from
+        torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     sys.path.insert(0, "")
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
@@ -96,6 +100,6 @@ def ranks(count: int) -> list[dict[str, str]]:
     group = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     return [
         {k: str(v) for k, v in {**group, "RANK": n, "LOCAL_RANK": n}.items()}
-        | {"MASTER_ADDR": "127.0.0.1"}
+        | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
         for n in range(count)
     ]

@@ -22,6 +22,12 @@ def test_directory_environment_words_and_input_are_its_own(python, tmp_path):
     assert json.loads(again.stdout)[0] == [str(tmp_path), ["-c"], "", [None, None, None]]
 
 
+def test_threads_are_as_many_as_its_environment_says(python):
+    code = "import torch; print(torch.get_num_threads())"
+    assert python("-c", code, env={"OMP_NUM_THREADS": "3"}).stdout == "3\n"
+    assert python("-c", code, processes=2).stdout == "1\n1\n", "as under torchrun"
+
+
 def test_it_ends_as_a_process_does(python, tmp_path):
     (tmp_path / "script.py").write_text("import sys; sys.exit(sys.argv[1])")
     told = python(tmp_path / "script.py", "in words")

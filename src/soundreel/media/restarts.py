@@ -77,7 +77,7 @@ def is_seekable(container: InputContainer) -> bool:
 
     Of transport streams all packets are read, in search of a part with times of its own. Program
     streams (.mpg, .vob) time only some of their pictures; the others' times are counted from those
-    before them, and are wrong by up to four pictures after a seek.
+    before them, and are wrong by up to three pictures after a seek.
     """
     if container.format.name not in JOINABLE:
         return True

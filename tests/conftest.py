@@ -1,5 +1,7 @@
 """Where the reference tensors and the real clips lie; tests that need an absent one are skipped."""
 
+import soundreel  # noqa: F401  # isort: skip  # before torch: it says how threads wait
+
 import json
 import os
 import random

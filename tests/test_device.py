@@ -1,5 +1,8 @@
 """Where and how exactly to compute: one rule, and a clear line where it cannot be."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -74,6 +77,23 @@ def test_a_precision_takes_effect_and_another_word_is_refused():
             assert (matrix @ matrix).dtype == dtype
     with pytest.raises(SoundreelError, match="one of auto, float32, bfloat16, got 'half'"):
         autocast(CPU, "half")
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_attention_takes_bfloat16_whatever_instructions_pytorch_may_use(capability):
+    """PyTorch's own attention ends with an error there on a processor with AMX."""
+    code = """
+import torch
+from soundreel.device import autocast
+x = torch.randn(1, 2, 200, 32, requires_grad=True)
+with autocast(torch.device("cpu"), "bfloat16"):
+    y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+y.float().square().sum().backward()
+assert y.dtype == torch.bfloat16 and x.grad.isfinite().all()
+"""
+    given = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def precisions(config: Any, name: str = "") -> Iterator[tuple[str, str]]:

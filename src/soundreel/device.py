@@ -6,6 +6,7 @@ import time
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from soundreel.errors import SoundreelError
 
@@ -68,10 +69,12 @@ def resolve_precision(device: torch.device, precision: str) -> str:
     """
     if precision not in PRECISIONS:
         raise SoundreelError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision != "auto":
-        return precision
-    chosen, speedup = faster_precision(device)
-    _announce(str(device), chosen, speedup)
+    chosen = precision
+    if precision == "auto":
+        chosen, speedup = faster_precision(device)
+        _announce(str(device), chosen, speedup)
+    if chosen == "bfloat16" and device.type == "cpu":
+        _make_attention_work()
     return chosen
 
 
@@ -80,6 +83,20 @@ def faster_precision(device: torch.device) -> tuple[str, float]:
     seconds = [_product_s(str(device), dtype) for dtype in (torch.float32, torch.bfloat16)]
     chosen = "bfloat16" if seconds[0] > _MARGIN * seconds[1] else "float32"
     return chosen, seconds[0] / seconds[1]
+
+
+@functools.cache
+def _make_attention_work() -> None:
+    """Do without PyTorch's fused attention in this process if it refuses bfloat16.
+
+    On processors with AMX it does where `ATEN_CPU_CAPABILITY` is below "avx512".
+    """
+    x = torch.ones(1, 1, 64, 16, dtype=torch.bfloat16)
+    try:
+        functional.scaled_dot_product_attention(x, x, x)
+    except RuntimeError:
+        torch.backends.cuda.enable_flash_sdp(False)  # that of the CPU obeys it, too
+        logger.info("bfloat16: without fused attention, which ATEN_CPU_CAPABILITY rules out here")
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from soundreel.data.latent_axes import (
     latent_moments,
     leading_axes,
 )
+from soundreel.device import autocast
 from soundreel.nn.waves import cosine_waves
 from soundreel.types import AV, LatentSpec
 
@@ -76,7 +77,7 @@ def test_restoring_undoes_standardising_within_the_kept_axes():
 def test_mixed_precision_does_not_reach_the_axes():
     latents = steep_latents()
     axes = measured(latents)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         scaled = axes.standardize(latents)["video"]
     assert torch.equal(scaled, axes.standardize(latents)["video"])
 

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
+from soundreel.device import autocast
 from soundreel.nn import linear as module
 from soundreel.nn.linear import Linear, linear
 
@@ -54,6 +55,6 @@ def test_the_sizes_decide_the_kernel(rows, by_convolution):
 
 def test_bfloat16_and_mixed_precision_stay_with_the_matrix_product(by_convolution):
     x, layer = torch.randn(1024, 64), Linear(64, 64)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         assert layer(x).dtype == torch.bfloat16
     assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from soundreel.audio.stft import stft
+from soundreel.device import autocast
 from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.systems.joint_flow.audio_codec import (
     AudioCodecConfig,
@@ -129,7 +130,7 @@ def test_the_distance_is_small_for_the_same_sound_and_larger_the_louder_the_chan
 def test_mixed_precision_leaves_spectra_exact():
     config, mel = AudioLossConfig(windows=(256,)), AudioCodecConfig().mel
     exact = scaled_log_mel(sound(), mel), spectral_features(sound(), config, 16_000)[0]
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         assert torch.equal(scaled_log_mel(sound(), mel), exact[0])
         assert torch.equal(spectral_features(sound(), config, 16_000)[0], exact[1])
 

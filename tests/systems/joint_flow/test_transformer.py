@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from soundreel.device import autocast
 from soundreel.systems.joint_flow.transformer import (
     Clock,
     HeadNorm,
@@ -127,7 +128,7 @@ def test_norms_of_heads_are_rms_norm_and_keep_the_precision():
     norm.load_state_dict({"weight": weight})
     other.load_state_dict({"weight": weight})
     torch.testing.assert_close(norm(x), other(x))
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         assert norm(x.bfloat16()).dtype == torch.bfloat16
 
 

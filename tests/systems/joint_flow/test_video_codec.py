@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from soundreel.device import autocast
 from soundreel.systems.joint_flow.lapped import lapped
 from soundreel.systems.joint_flow.streaming import VideoStream
 from soundreel.systems.joint_flow.video_decoder import VideoDecoder, VideoDecoderConfig
@@ -127,7 +128,7 @@ def test_an_untrained_decoder_is_the_linear_codec(small_encoder, smooth_frames):
 def test_mixed_precision_leaves_the_linear_codec_exact(small_encoder, smooth_frames):
     latents = small_encoder.encode(smooth_frames(2, 24, 32, seed=5))
     decoder, linear = VideoDecoder(SMALL, small_encoder), small_encoder.decode(latents)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         torch.testing.assert_close(decoder(latents), linear, atol=1e-6, rtol=1e-5)
 
 

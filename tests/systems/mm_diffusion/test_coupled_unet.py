@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from soundreel.device import autocast
 from soundreel.systems.mm_diffusion.blocks import AudioConv, cyclic_windows
 from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNet,
@@ -208,7 +209,7 @@ def test_bfloat16_autocast_stays_close_to_float32():
     network = awake(tiny()).eval()
     with torch.no_grad():
         exact = network(clip(), torch.tensor([3, 900]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), "bfloat16"):
             rough = network(clip(), torch.tensor([3, 900]))
     for modality in ("video", "audio"):
         assert rough[modality].dtype == torch.float32

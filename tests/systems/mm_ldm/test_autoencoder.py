@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from soundreel.device import autocast
 from soundreel.systems.mm_ldm.autoencoder import MultiModalAutoencoder
 from soundreel.systems.mm_ldm.perceptual_encoders import VideoEncoder
 from soundreel.types import AV
@@ -42,7 +43,8 @@ def test_a_clip_does_not_depend_on_its_batch(make_config, make_model, make_input
     )
     together, single = outputs_of(model, inputs).prediction, outputs_of(model, alone).prediction
     for modality in ("video", "audio"):
-        torch.testing.assert_close(together[modality][:1], single[modality], atol=2e-5, rtol=1e-4)
+        # Numbers of size 1, of which rounding leaves up to 4e-5; another clip changes all of it.
+        torch.testing.assert_close(together[modality][:1], single[modality], atol=5e-4, rtol=0)
 
 
 def test_semantics_send_no_gradient_to_the_latents(make_config, make_model):
@@ -257,7 +259,7 @@ def test_bfloat16_autocast_stays_close_to_float32(make_config, make_model, make_
     config = make_config()
     model, inputs = make_model(config), make_inputs(config)
     exact = outputs_of(model, inputs).prediction
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bfloat16"):
         rough = outputs_of(model, inputs).prediction
     for modality in ("video", "audio"):
         error = (exact[modality] - rough[modality].float()).std() / exact[modality].std()

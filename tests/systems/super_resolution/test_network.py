@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from soundreel.device import autocast
 from soundreel.systems.super_resolution.network import (
     SuperResolutionConfig,
     SuperResolutionUNet,
@@ -77,7 +78,7 @@ def test_the_head_answers_in_float32_under_autocast():
     model = network()
     with torch.no_grad():
         exact = model(*inputs())
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), "bfloat16"):
             rounded = model(*inputs())
     assert rounded.dtype == torch.float32
     assert 0 < float((rounded - exact).abs().max() / exact.abs().max()) < 0.1

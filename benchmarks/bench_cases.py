@@ -20,16 +20,18 @@ from bench_networks import NETWORKS, clip_parts
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from training_speed import PRESETS, stage_times, training_data
 
 import soundreel
 from soundreel.clip import Clip
 from soundreel.media.framing import Framing
+from soundreel.metrics.extractors import METRICS, PACKAGED_WEIGHTS, build_extractors
 from soundreel.nn.layout import recompute_activations
 from soundreel.systems.mm_diffusion.blocks import CrossModalAttention
 from soundreel.types import AV
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MANY_STEPS = 200
+MANY_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,10 +345,46 @@ def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def training_cases(quick: bool) -> Iterator[Case]:
+    for name in PRESETS["overhead"][: 1 if quick else None]:
+        yield Case(table="training", name=name)
+
+
+def measure_training(case: Case) -> list[list]:
+    with TemporaryDirectory() as folder:
+        data = training_data(Path(folder), case.name)
+        return stage_times(case.name, data, Path(folder) / "run", steps=6)
+
+
+def metrics_cases(_quick: bool) -> Iterator[Case]:
+    for metric in METRICS.values():
+        if metric.extractor in PACKAGED_WEIGHTS:
+            yield Case(table="metrics", name=metric.name)
+
+
+@torch.inference_mode()
+def measure_metrics(case: Case) -> list[list]:
+    (extractor,) = build_extractors([case.name], {})
+    torch.manual_seed(0)
+    if extractor.modality == "video":
+        clips = torch.randint(256, (16, 16, 3, 64, 64), dtype=torch.uint8)
+    else:
+        clips = 0.1 * torch.randn(16, round(1.6 * extractor.sample_rate))
+    before, _ = rates(torch.float32)
+    spent = seconds(lambda: extractor(clips), 5)
+    after, _ = rates(torch.float32)
+    flop = flop_of(lambda: extractor(clips))
+    rate = flop / spent / 1e9
+    share = rate / ((before + after) / 2)
+    return [[case.name, f"{16 / spent:.1f}", f"{flop / 16e9:.2f}", f"{rate:.0f}", f"{share:.0%}"]]
+
+
 CASES = {
     "networks": Table(network_cases, measure_network),
     "attention": Table(attention_cases, measure_attention),
     "clip": Table(clip_cases, measure_clip),
     "samplers": Table(sampler_cases, measure_sampler),
+    "training": Table(training_cases, measure_training),
     "media": Table(media_cases, measure_media),
+    "metrics": Table(metrics_cases, measure_metrics),
 }

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
-from film_windows import clock_of, made_windows, seeds_of
+from film_windows import clock_of, is_joined, made_windows, seeds_of, streamed_films
 
 from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
@@ -18,8 +18,6 @@ from soundreel.film_clock import FilmClock
 from soundreel.films import Films
 from soundreel.media.seam import FADE_S, best_place
 from soundreel.systems.joint_flow.lapped import HOP
-from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
-from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 
 RENDER_SEED = 97
 NUM_RESAMPLES = 2000
@@ -87,7 +85,6 @@ def streamed_film_sets(
     pipeline: Films, options: argparse.Namespace
 ) -> dict[str, Iterator[tuple[Clip, Borders]]]:
     """Films of joint_flow, whose windows are sampled around half of the one before and lap."""
-    names = () if options.no_classes else getattr(pipeline, "class_names", ())
     first, window = pipeline.clip.num_frames, pipeline.clip.num_frames // HOP + 1
     further = HOP * (window - window // 2)
 
@@ -97,13 +94,8 @@ def streamed_film_sets(
             joins = [film.num_samples * start // film.num_frames for start in starts]
             yield film, Borders(starts, HOP, joins)
 
-    def made() -> Iterator[Clip]:
-        for seed in seeds_of(options):
-            request = {"label": names[seed % len(names)]} if names else {}
-            yield join_clips(pipeline.stream(seed=seed, duration_s=options.duration, **request))
-
     real = real_films(FilmClock(pipeline.clip), options)
-    return {"own": with_borders(made()), "real": with_borders(real)}
+    return {"own": with_borders(streamed_films(pipeline, options)), "real": with_borders(real)}
 
 
 def real_films(clock: FilmClock, options: argparse.Namespace) -> Iterator[Clip]:
@@ -134,8 +126,8 @@ def whole_clips(data: Path, clock: FilmClock) -> Iterator[Clip]:
 def seams(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
     """Return how borders differ from places within windows."""
     found: dict[str, object] = {"films": options.films, "duration_s": options.duration}
-    is_joined = isinstance(pipeline, MMLDMPipeline | MMDiffusionPipeline)
-    sets = (joined_film_sets if is_joined else streamed_film_sets)(pipeline, options)
+    film_sets = joined_film_sets if is_joined(pipeline) else streamed_film_sets
+    sets = film_sets(pipeline, options)
     for name, films in sets.items():
         rows = np.array([row for film in films if (row := border_row(*film)) is not None])
         for column, measure in enumerate(("click_db", "loudest_db", "frame_change_ratio")):

@@ -12,12 +12,29 @@ from soundreel.diffusion.noise import PerSampleNoise
 from soundreel.film import Join, join_clips, join_windows, window_seed
 from soundreel.film_clock import FilmClock
 from soundreel.films import Films
+from soundreel.systems.mm_diffusion.pipeline import MMDiffusionPipeline
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 
+def is_joined(pipeline: Films) -> bool:
+    """Tell whether films are joined from windows; those of joint_flow come as a stream."""
+    return isinstance(pipeline, MMLDMPipeline | MMDiffusionPipeline)
+
+
+def streamed_films(pipeline: Films, options: argparse.Namespace) -> Iterator[Clip]:
+    """Yield films of joint_flow from nothing, the classes in turn."""
+    names = () if options.no_classes else getattr(pipeline, "class_names", ())
+    for seed in seeds_of(options):
+        request = {"label": names[seed % len(names)]} if names else {}
+        yield join_clips(pipeline.stream(seed=seed, duration_s=options.duration, **request))
+
+
 def made_films(pipeline: Films, options: argparse.Namespace, join: Join) -> Iterator[Clip]:
-    """Films from nothing, the classes in turn."""
+    """Yield films from nothing, the classes in turn, of either kind."""
+    if not is_joined(pipeline):
+        yield from streamed_films(pipeline, options)
+        return
     clock = clock_of(pipeline)
     num_frames = clock.num_frames(options.duration)
     for windows in made_windows(pipeline, options):

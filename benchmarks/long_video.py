@@ -2,14 +2,14 @@
 
     python benchmarks/long_video.py past MODEL --data PREPARED [--clips 110]
     python benchmarks/long_video.py seams MODEL --out OUT [--films 10 --seed 0 --duration 20]
-    python benchmarks/long_video.py drift MODEL --out OUT [--films 11 --duration 60]
+    python benchmarks/long_video.py drift MODEL --out OUT [--films 11 --duration 60 --plot FILE]
 
 `past` (of an MM-LDM) compares the loss of a window given the latents of the window before it with
 that given another clip's of the same class; `seams` compares borders with the middle of windows,
 for faded and for butt-joined windows and for real film: whole test clips of `--data`, else rendered
 films; `drift` follows films window by window, with `--classifiers FOLDER` their class too. OUT
 keeps the windows of each seed's film, the same for every measurement; what is there is not made
-again.
+again. Films of joint_flow, which come as a stream, are made anew and need no OUT.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from film_borders import resampled_mean, seams
@@ -29,13 +30,14 @@ from soundreel.clip import Clip
 from soundreel.data.dataset import PreparedDataset
 from soundreel.device import autocast
 from soundreel.diffusion.noise import PerSampleNoise
+from soundreel.films import Films
 from soundreel.systems.mm_ldm.generator_loss import conditional_loss, draw
 from soundreel.systems.mm_ldm.long_loss import TASKS, known_history
 from soundreel.systems.mm_ldm.pipeline import MMLDMPipeline
 from soundreel.types import AV
 
 NUM_RESAMPLES = 2000
-NUM_PARTS = 6
+COLUMNS = ("brightness", "sharpness", "loudness_db", "seen", "heard")
 
 
 def past(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, object]:
@@ -144,7 +146,7 @@ def relative_gap(own: torch.Tensor, other: torch.Tensor, names: list[str]) -> li
     return [float(gap), float((resampled[1] / resampled[0] - 1).std())]
 
 
-def drift(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, object]:
+def drift(pipeline: Films, options: argparse.Namespace) -> dict[str, object]:
     """Brightness, sharpness, loudness and the classifiers' agreement: of parts of the films, their
     trend over a whole film by a straight line, and of held-out clips of `--data`."""
     names, judges = pipeline.class_names, None
@@ -169,7 +171,7 @@ def drift(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, obj
     found: dict[str, object] = {"films": len(films), "windows": length}
     parts = {
         f"windows {part[0]} to {part[-1]}": films[:, part].mean(axis=1)
-        for part in np.array_split(np.arange(length), NUM_PARTS)
+        for part in np.array_split(np.arange(length), options.parts)
     }
     for name, rows in {**parts, "trend over a film": trend}.items():
         found[name] = by_column(rows)
@@ -182,7 +184,22 @@ def drift(pipeline: MMLDMPipeline, options: argparse.Namespace) -> dict[str, obj
             (clip,) = Clip.from_av(sample.av.map(lambda x: x[None]), *rates)
             held_out.append(window_row(clip, names[sample.label], judges))
         found["held-out clips"] = by_column(np.array(held_out))
+    if options.plot is not None:
+        plot_drift(list(parts.values()), options)
     return found
+
+
+def plot_drift(parts: list[np.ndarray], options: argparse.Namespace) -> None:
+    """Draw each measure over the time of the films: a thin line a film, a thick one their mean."""
+    minutes = (np.arange(len(parts)) + 0.5) * options.duration / len(parts) / 60
+    films = np.stack(parts, axis=1)
+    figure, all_axes = plt.subplots(1, films.shape[2], figsize=(3 * films.shape[2], 2.6))
+    for axes, name, rows in zip(all_axes, COLUMNS, films.transpose(2, 0, 1), strict=False):
+        axes.plot(minutes, rows.T, color="0.7", linewidth=1)
+        axes.plot(minutes, rows.mean(axis=0), color="black")
+        axes.set(title=name, xlabel="minutes")
+    figure.tight_layout()
+    figure.savefig(options.plot, dpi=80)
 
 
 def windows_of(film: Clip, duration: Fraction) -> Iterator[Clip]:
@@ -192,8 +209,7 @@ def windows_of(film: Clip, duration: Fraction) -> Iterator[Clip]:
 
 
 def by_column(rows: np.ndarray) -> dict[str, list[float]]:
-    columns = ("brightness", "sharpness", "loudness_db", "seen", "heard")
-    return {x: resampled_mean(row) for x, row in zip(columns, rows.T, strict=False)}
+    return {x: resampled_mean(row) for x, row in zip(COLUMNS, rows.T, strict=False)}
 
 
 def window_row(window: Clip, kind: str, judges: SceneClassifiers | None) -> list[float]:
@@ -231,6 +247,8 @@ def main() -> None:
     parser.add_argument("--sampler", default="", help="other than the model's own")
     parser.add_argument("--no-classes", action="store_true", help="films of no class")
     parser.add_argument("--classifiers", type=Path)
+    parser.add_argument("--parts", type=int, default=6, help="of a film, to follow its drift by")
+    parser.add_argument("--plot", type=Path, help="picture of the drift")
     options = parser.parse_args()
     pipeline = soundreel.load(options.model)
     measure = {"past": past, "seams": seams, "drift": drift}[options.what]

@@ -58,7 +58,8 @@ def main() -> None:
         for name in arguments.preset or PRESETS[arguments.what]:
             data = training_data(Path(folder), name, arguments.checkout or HERE)
             if arguments.what == "overhead":
-                print_overhead(name, data, Path(folder) / name, arguments.steps)
+                for row in stage_times(name, data, Path(folder) / name, arguments.steps):
+                    print("|", " | ".join(row), "|", flush=True)
             else:
                 compare(name, data, Path(folder) / name, arguments)
 
@@ -117,8 +118,8 @@ def shortened(
     return changes
 
 
-def print_overhead(name: str, data: Path, out: Path, steps: int) -> None:
-    """Print seconds of a step and shares of it: the update, the next batch, and all the rest.
+def stage_times(name: str, data: Path, out: Path, steps: int) -> list[list[str]]:
+    """Return by stage the seconds of a step, and shares: the update, the next batch, all the rest.
 
     The update is that of weights, their average and the clipping of gradients; clips are decoded
     once and then kept. What is left over is neither of these nor a forward or backward pass.
@@ -174,16 +175,16 @@ def print_overhead(name: str, data: Path, out: Path, steps: int) -> None:
         run.make_trainee, torch.Tensor.backward = original, backward
         norms.get_total_norm, norms.clip_grads_with_norm_ = measure, clip
         run.Run._batches = read_batches
+    rows = []
     for stage, found in totals.items():
         seconds = statistics.median(whole for whole, *_ in found[1:])
         shares = [
             [part / whole for part in (update, data, whole - sum((net, update, data)))]
             for whole, net, update, data in found[1:]
         ]
-        update, data, rest = (
-            f"{statistics.median(part):.1%}" for part in zip(*shares, strict=True)
-        )
-        print(f"| {name} | {stage} | {seconds:.2f} s | {update} | {data} | {rest} |", flush=True)
+        medians = [f"{statistics.median(part):.1%}" for part in zip(*shares, strict=True)]
+        rows.append([name, stage, f"{seconds:.2f} s", *medians])
+    return rows
 
 
 def merged(config: Any, changes: dict[str, Any]) -> Any:

@@ -33,10 +33,11 @@ HEADS = {
     "metrics": "| metric | clips a second | GFLOP a clip | GFLOP/s | of matmul |",
 }
 NOTES = {
-    "networks": "One clip (or one frame, for super-resolution) at a time; *step* is forward and"
-    " backward, its TFLOP without what *recomputed* activations take again. *Of matmul* is the"
-    " share of a matrix product's rate in the same precision and process, *of convolution* that of"
-    " a 3x3 convolution: where MKL leaves AVX-512 idle the first can exceed 100 %.",
+    "networks": "One clip (or one frame, for super-resolution) at a time, the median of three after"
+    " a first (*recomputed*: one). *Step* is forward and backward, its TFLOP without what"
+    " *recomputed* activations take again. *Of matmul* is the share of a matrix product's rate in"
+    " the same precision and process, *of convolution* that of a 3x3 convolution: where MKL leaves"
+    " AVX-512 idle the first can exceed 100 %.",
     "attention": "The loop is the reference's way, written anew: frame by frame, window gathered by"
     " index, softmax spelled out.",
     "clip": "*published* is counted from shapes alone.",

@@ -85,7 +85,7 @@ def main() -> None:
             name = f"bench-{table}.png"
             PLOTS[table](found[table], arguments.out / name)
             lines += [f"![{table}]({name})", ""]
-    (arguments.out / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+        (arguments.out / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def machine(threads: int) -> str:

@@ -93,7 +93,8 @@ def network_cases(quick: bool) -> Iterator[Case]:
         works = ("forward", "step") if network.is_small else ("forward", "step, recomputed")
         for work in works if network.trains else works[:1]:
             for precision in PRECISIONS:
-                for compiled in (False, True) if network.is_small else (False,):
+                may_compile = network.is_small and network.compiles
+                for compiled in (False, True) if may_compile else (False,):
                     yield Case(
                         table="networks",
                         name=name,

@@ -36,11 +36,13 @@ class Network:
 
     Attributes:
         trains: whether its training step is measured, too.
+        compiles: whether a compiled one is measured, too, where it is small.
     """
 
     build: Callable[[str], tuple[nn.Module, Call]]
     is_small: bool
     trains: bool = True
+    compiles: bool = True
 
 
 def _coupled_unet(preset: Callable) -> Callable[[str], tuple[nn.Module, Call]]:
@@ -107,7 +109,9 @@ def _joint_transformer(preset: Callable) -> Callable[[str], tuple[nn.Module, Cal
 
 NETWORKS = {
     "Coupled U-Net, published": Network(_coupled_unet(mm_diffusion.landscape), is_small=False),
-    "Coupled U-Net, small": Network(_coupled_unet(mm_diffusion.small), is_small=True),
+    "Coupled U-Net, small": Network(
+        _coupled_unet(mm_diffusion.small), is_small=True, compiles=False
+    ),
     "super-resolution, published": Network(
         _super_resolution(super_resolution.super_resolution), is_small=False
     ),

@@ -12,7 +12,7 @@ from soundreel.nn.linear import Linear, linear
 
 @pytest.fixture(params=[False, True], ids=["matmul", "convolution"])
 def by_convolution(request, monkeypatch):
-    monkeypatch.setattr(module, "_mkl_is_slow", lambda: request.param)
+    monkeypatch.setattr(module, "_MKL_IS_SLOW", request.param)
     return request.param
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-PATIENCE_S = 600
+PATIENCE_S = 3600
 
 context = get_context("forkserver")
 context.set_forkserver_preload(

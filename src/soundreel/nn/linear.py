@@ -1,6 +1,5 @@
 """Linear maps of many tokens by the faster of two kernels."""
 
-import functools
 import math
 from pathlib import Path
 
@@ -51,11 +50,10 @@ def _by_convolution(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and _mkl_is_slow()
+        and _MKL_IS_SLOW
     )
 
 
-@functools.cache
 def _mkl_is_slow() -> bool:
     """Return whether this processor has AVX-512 units that MKL leaves idle."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
@@ -66,3 +64,6 @@ def _mkl_is_slow() -> bool:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
+
+
+_MKL_IS_SLOW = _mkl_is_slow()  # asked once: the question would break `torch.compile`'s graphs

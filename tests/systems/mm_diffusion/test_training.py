@@ -20,6 +20,7 @@ from soundreel.config import DataConfig, PreviewConfig
 from soundreel.config_io import ConfigError
 from soundreel.data.options import PrepareOptions
 from soundreel.data.prepare import prepare_dataset
+from soundreel.errors import SoundreelError
 from soundreel.systems import load
 from soundreel.systems.mm_diffusion.config import MMDiffusionConfig
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNetConfig
@@ -205,6 +206,11 @@ def test_bfloat16_and_recomputation_train(data, tmp_path):
     assert all(
         np.isfinite(v) for line in read_log(tmp_path / "run" / "log.jsonl") for v in line.values()
     )
+
+
+def test_the_coupled_unet_is_not_compiled():
+    with pytest.raises(SoundreelError, match=r"train\.compile: .* set it to False"):
+        micro_config(compile=True)
 
 
 def test_an_adapter_on_its_model_equals_the_merged_model_and_resumes_exactly(data, tmp_path):

@@ -34,3 +34,8 @@ class MMDiffusionConfig:
                 f"unet.audio_channels {self.unet.audio_channels} must equal clip.num_channels"
                 f" {self.clip.num_channels}"
             )
+        if self.train.compile:  # and new shifts are new code, step after step
+            raise SoundreelError(
+                "train.compile: the Coupled U-Net, whose windows are shifted anew at every step, is"
+                " not compiled; set it to False"
+            )

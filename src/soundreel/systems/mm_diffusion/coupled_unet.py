@@ -259,9 +259,9 @@ class CoupledUNet(nn.Module):
     def shift_ranges(self) -> list[int]:
         """Return largest shift of each shifted cross-modal block, in call order (not the
         middle's)."""
-        entries = [*self.input_blocks, *self.output_blocks]
         return [
             self.config.num_frames - block.window if self.config.shift_windows else 0
+            for entries in (self.input_blocks, self.output_blocks)
             for entry in entries
             for block in entry.children()
             if isinstance(block, CrossModalAttention)

@@ -163,7 +163,9 @@ def overfit(network, objective, batch, num_steps=80):
     return losses
 
 
-@pytest.mark.parametrize(("prediction_type", "rest"), [("epsilon", 0.4), ("v", 0.75)])
+@pytest.mark.parametrize(
+    ("prediction_type", "rest"), [pytest.param("epsilon", 0.4, marks=pytest.mark.slow), ("v", 0.75)]
+)
 def test_a_few_steps_learn_to_use_the_small_image(prediction_type, rest):
     batch = overfit_batch()
     torch.manual_seed(0)

@@ -67,7 +67,9 @@ def main() -> None:
         case = Case(**json.loads(arguments.case))
         print(json.dumps(CASES[case.table].measure(case)))
         return
-    lines = [f"# Speed\n\n{machine(arguments.threads)} Made by `make bench`.\n"]
+    which = "".join(f" --only {table}" for table in arguments.only or ())
+    command = f"python benchmarks/bench.py{which}" if which else "make bench"
+    lines = [f"# Speed\n\n{machine(arguments.threads)} Made by `{command}`.\n"]
     found: dict[str, list[tuple[Case, list]]] = {}
     for table in arguments.only or HEADS:
         columns = HEADS[table].count("|") - 1

@@ -242,7 +242,7 @@ def test_two_processes_compare_the_clips_of_the_whole_batch(compare):
     it: at a rate of 1e-3 that is up to 3e-3 of the adversary's next loss.
     """
     stages = ("first_stage", "autoencoder")
-    train = replace(TRAIN, learning_rate=1e-6)
+    train = replace(TRAIN, learning_rate=1e-5)
     for stage, (loss, _) in compare("mm-ldm", train, stages).items():
         assert loss <= 1e-5, stage
 

@@ -3,6 +3,8 @@
 Its page of six clips is one of the README's commands: tests/e2e/test_readme.py.
 """
 
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import islice
 
@@ -145,3 +147,12 @@ def test_a_stream_goes_on_in_pieces_with_pictures_and_sound(pipe):
     assert film.num_samples == film.num_frames * SAMPLES_PER_FRAME
     assert is_alive(film)
     assert is_alive(film.cut(film.duration - 1, 1)), "the last second too"
+
+
+def test_loading_it_does_not_import_the_compiler_of_pytorch():
+    """That takes longer than to read the weights and to make a clip."""
+    code = (
+        "import sys, soundreel; soundreel.load(device='cpu'); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

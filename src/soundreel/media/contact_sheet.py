@@ -110,7 +110,7 @@ def write_contact_sheet(
         clips, titles=titles, caption=caption, num_columns=num_columns, width=width
     )
     with complete_file(path) as target:
-        sheet.save(target, format="PNG", optimize=True)
+        sheet.save(target, format="PNG")
 
 
 def _block(clip: Shown, title: str, width: int) -> Image.Image:

@@ -11,7 +11,7 @@ from PIL import Image
 def image_uri(image: Image.Image, kind: str = "PNG") -> str:
     """Return an image as a `data:` address; `kind` is PNG or JPEG."""
     buffer = BytesIO()
-    image.save(buffer, format=kind, optimize=True)
+    image.save(buffer, format=kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

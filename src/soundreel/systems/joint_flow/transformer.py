@@ -98,7 +98,10 @@ class JointTransformer(nn.Module):
         self.tokens_in = _each(lambda m: Linear(_dims(config)[m], width, bias=False))
         self.tokens_out = _each(lambda m: GatedOutput(width, _dims(config)[m]))
         self.places = nn.ParameterDict(
-            {m: nn.Parameter(0.02 * torch.randn(n, width)) for m, n in _tokens(config).items()}
+            {
+                m: nn.Parameter(torch.empty(n, width).normal_(std=0.02))
+                for m, n in _tokens(config).items()
+            }
         )
         self.level_in = _each(lambda m: TwoLayerMLP(2 * LEVEL_DIM, width, width))
         self.classes = nn.Embedding(config.num_classes + 1, width)

@@ -196,8 +196,8 @@ class MultiModalAutoencoder(nn.Module):
         self.audio_projector = Projector(config.audio_projector, config.latents.audio_channels)
         self.class_head = ClassHead(dim, num_classes) if num_classes else None
         self.contrastive_head = ContrastiveHead(dim, config.contrastive_dim)
-        self.video_prompt = nn.Parameter(0.1 * torch.randn(tokens, dim))
-        self.audio_prompt = nn.Parameter(0.1 * torch.randn(tokens, dim))
+        self.video_prompt = nn.Parameter(torch.empty(tokens, dim).normal_(std=0.1))
+        self.audio_prompt = nn.Parameter(torch.empty(tokens, dim).normal_(std=0.1))
         self.decoder = SignalDecoder(config.decoder, config.latents)
 
     def forward(self, inputs: AutoencoderInputs) -> AutoencoderOutputs:

@@ -60,7 +60,9 @@ class Discriminator(nn.Module):
             gradient_checkpointing=config.gradient_checkpointing,
         )
         size = config.image_size
-        self.slot_embed = nn.Parameter(torch.randn(1, config.image_channels, SLOTS, size, size))
+        self.slot_embed = nn.Parameter(
+            torch.empty(1, config.image_channels, SLOTS, size, size).normal_()
+        )
         self.trunk = Trunk(trunk)
         self.block = ConvBlock(trunk.out_channels, config.width, 1, mix_frames=True)
         self.norm = group_norm(config.width)

@@ -115,11 +115,11 @@ class LatentEmbedding(nn.Module):
         self.register_buffer("position_table", table)
         self.position_table: Tensor
         self.modality_embedding = (
-            nn.Parameter(0.01 * torch.randn(1, rows * columns, config.width))
+            nn.Parameter(torch.empty(1, rows * columns, config.width).normal_(std=0.01))
             if config.modality_embedding
             else None
         )
-        self.start = nn.Parameter(torch.randn(1, config.width))
+        self.start = nn.Parameter(torch.empty(1, config.width).normal_())
 
     def forward(
         self,
@@ -182,7 +182,7 @@ class FrameEmbedding(nn.Module):
         self.register_buffer("position_table", table)
         self.position_table: Tensor
         self.frame_embedding = (
-            nn.Parameter(0.01 * torch.randn(1, self.count, config.width))
+            nn.Parameter(torch.empty(1, self.count, config.width).normal_(std=0.01))
             if config.modality_embedding
             else None
         )

@@ -161,7 +161,7 @@ class VideoEncoder(nn.Module):
         self.config = config
         trunk = config.trunk(in_channels=config.image_channels, temporal=True)
         size = config.image_size
-        self.content = nn.Parameter(torch.randn(config.image_channels, size, size))
+        self.content = nn.Parameter(torch.empty(config.image_channels, size, size).normal_())
         self.trunk = Trunk(trunk)
         self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)
@@ -237,7 +237,9 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.config = config
         trunk = config.trunk(in_channels=2 * config.image_channels, temporal=False)
-        self.content = nn.Parameter(torch.randn(config.image_channels, *config.image_shape))
+        self.content = nn.Parameter(
+            torch.empty(config.image_channels, *config.image_shape).normal_()
+        )
         self.trunk = Trunk(trunk)
         self.mean_head = MomentHead(trunk.out_channels, config.latent_channels)
         self.logvar_head = MomentHead(trunk.out_channels, config.latent_channels)

@@ -130,14 +130,16 @@ def test_previews_at_a_rate_that_mp4_lacks_are_matroska(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"000000008-0.mkv", "000000008.png"}
 
 
-@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 2)])
-def test_a_signal_to_all_its_processes_saves_and_goes_on(data, tmp_path, number, num_workers):
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
+def test_a_signal_to_all_its_processes_saves_and_goes_on(data, tmp_path, number):
     """Ctrl-C and a batch system signal the whole group: the workers must not end first."""
     out = tmp_path / "run"
     code = (
         "from tests_run import micro_config; from pathlib import Path;"
         "from soundreel.systems.mm_diffusion.training import train_mm_diffusion;"
-        f"train_mm_diffusion(micro_config(total_samples=100000, num_workers={num_workers}),"
+        f"train_mm_diffusion(micro_config(total_samples=100000, num_workers=2),"
         f" Path({str(data)!r}), Path({str(out)!r}))"
     )
     shutil.copy(__file__, tmp_path / "tests_run.py")

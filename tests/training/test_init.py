@@ -1,6 +1,7 @@
 """Networks start from those of an earlier model, strictly by name and shape."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from soundreel.checkpoints.errors import CheckpointError
 from soundreel.checkpoints.store import ModelIndex, save_component, save_model_index
 from soundreel.config_io import ConfigError
-from soundreel.training.init import InitialModel
+from soundreel.training.init import InitialModel, initial_model
 from soundreel.types import ClipSpec
 
 
@@ -38,6 +39,22 @@ def test_what_does_not_fit_stays_as_initialised_and_is_named(model, caplog):
         InitialModel(model).load_into(ours, "other")
     assert f"net starts from {model}" in caplog.text
     assert "has no other" in caplog.text
+
+
+def test_a_run_finds_its_model_again_from_another_folder(model, tmp_path, monkeypatch):
+    for init, out in (("default", "default"), ("model", "run")):
+        monkeypatch.chdir(tmp_path)
+        initial = initial_model(Path(out), init)
+        (tmp_path / out).mkdir()
+        initial.remember(Path(out))
+        (tmp_path / out / "config.json").touch()
+        for again in ("", init):
+            assert initial_model(Path(out), again).path == initial.path
+        monkeypatch.chdir(tmp_path / out)
+        assert initial_model(tmp_path / out, "").path == initial.path
+        with pytest.raises(ConfigError, match=r"was begun from .*, not from other; leave out"):
+            initial_model(tmp_path / out, "other")
+    assert initial.path == model
 
 
 def test_damaged_weights_are_taken_neither_into_a_network_nor_as_they_are(model, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from soundreel.checkpoints.errors import listed
-from soundreel.checkpoints.hub import resolve_model
+from soundreel.checkpoints.hub import DEFAULT_MODEL, DEFAULT_NAME, resolve_model
 from soundreel.checkpoints.store import (
     ModelIndex,
     read_model,
@@ -47,23 +47,35 @@ def initial_model(out: Path, init: str) -> "InitialModel | None":
     begun = (out / "config.json").exists()
     path = out / INIT_FILE
     before = load_json(Origin, path).model if path.exists() else ""
-    if begun and init and init != before:
+    if begun and init not in ("", before) and _lasting_name(init) != before:
         raise ConfigError(
             f"{out}: was begun from {before or 'nothing'}, not from {init}; leave out --init"
         )
-    return InitialModel(init or before) if init or before else None
+    if before:
+        return InitialModel(before, DEFAULT_MODEL if before == DEFAULT_NAME else None)
+    return InitialModel(_lasting_name(init)) if init else None
+
+
+def _lasting_name(init: str) -> str:
+    """Return the name by which a run that goes on elsewhere, or later, finds its model again."""
+    folder = Path(init).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else init
 
 
 class InitialModel:
     """A model folder, or one of the Hub, whose networks a run starts from.
 
+    Args:
+        source: name of the model.
+        path: its folder, where the name alone does not tell.
+
     Raises:
         CheckpointError: there is no such model.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, path: Path | None = None) -> None:
         self.source = str(source)
-        self.path = resolve_model(source)
+        self.path = path or resolve_model(source)
         self._model = read_model(self.path)
 
     def has(self, component: str) -> bool:

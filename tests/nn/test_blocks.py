@@ -76,6 +76,37 @@ def test_norm_of_tokens_has_the_values_and_gradients_of_the_plain_one_in_double(
         torch.testing.assert_close(gradient.double() / scale, truth / scale, atol=limit, rtol=0)
 
 
+@pytest.mark.parametrize("is_activated", [False, True])
+def test_norms_in_bfloat16_have_the_values_and_gradients_of_double(is_activated):
+    generator = torch.Generator().manual_seed(0)
+    x = (1 + torch.randn(2, 12, 20, 15, generator=generator)).bfloat16()
+    weight, bias = torch.randn(2, 12, generator=generator)
+    of_y = torch.randn(x.shape, generator=generator)
+    image = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm = group_norm(12)
+    norm.weight.data, norm.bias.data = weight, bias
+    tokens = x.flatten(2).transpose(1, 2).contiguous().requires_grad_()
+    exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+
+    def activated(y):
+        return nn.functional.silu(y) if is_activated else y
+
+    wanted = activated(nn.functional.group_norm(exact[0], 12, *exact[1:]))
+    truth = torch.autograd.grad(wanted, exact, of_y.double())
+    learned = [t.clone().requires_grad_() for t in (weight, bias)]
+    rows = [t[None] for t in learned]
+    of_tokens = token_group_norm(tokens, 12, *rows, is_activated=is_activated)
+    of_tokens = of_tokens.transpose(1, 2).unflatten(2, (20, 15))
+    of_image = activated(norm(image))
+    for got, *inputs in [(of_tokens, tokens, *learned), (of_image, image, norm.weight, norm.bias)]:
+        of_x, *others = torch.autograd.grad(got, inputs, of_y.bfloat16())
+        assert got.dtype == of_x.dtype == torch.bfloat16
+        of_x = of_x if of_x.dim() == 4 else of_x.transpose(1, 2).unflatten(2, (20, 15))
+        for rough, true in zip((got.detach(), of_x, *others), (wanted, *truth), strict=True):
+            error = (rough.double() - true.detach()).norm() / true.detach().norm()
+            assert float(error) < 0.01
+
+
 def test_attention_equals_its_written_out_form():
     """Per head: query, key and value of the joint projection in turn."""
     torch.manual_seed(0)
@@ -97,14 +128,17 @@ def test_attention_equals_its_written_out_form():
         SelfAttention(10, 4)
 
 
-def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32():
-    """Training in bfloat16 on a CPU takes another way through the formula."""
+@pytest.mark.parametrize("length", [9, 300])
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32(length, is_biased):
+    """Training in bfloat16 on a CPU takes another way through the formula where it is short."""
     generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(4, 2, 9, 8, generator=generator) for _ in range(3)]
+    tensors = [torch.randn(4, 2, length, 8, generator=generator) for _ in range(3)]
+    bias = torch.randn(1, 2, length, length, generator=generator)
     results = []
     for kind in (torch.float32, torch.bfloat16):
         inputs = [x.clone().to(kind).requires_grad_() for x in tensors]
-        out = dot_product_attention(*inputs)
+        out = dot_product_attention(*inputs, bias.to(kind) if is_biased else None)
         out.float().square().sum().backward()
         results.append([out.detach().float(), *(x.grad.float() for x in inputs)])
     for exact, rough in zip(*results, strict=True):

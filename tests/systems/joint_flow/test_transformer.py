@@ -9,7 +9,6 @@ from soundreel.systems.joint_flow.transformer import (
     JointTransformer,
     JointTransformerConfig,
     TransformerSizes,
-    attention,
     clock_of,
     rotated,
 )
@@ -130,13 +129,3 @@ def test_norms_of_heads_are_rms_norm_and_keep_the_precision():
     torch.testing.assert_close(norm(x), other(x))
     with autocast(torch.device("cpu"), "bfloat16"):
         assert norm(x.bfloat16()).dtype == torch.bfloat16
-
-
-def test_attention_of_training_is_that_of_sampling():
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, 4, 9, 8, generator=generator) for _ in range(3))
-    bias = torch.randn(1, 4, 9, 9, generator=generator)
-    learned = attention(query, key, value, bias)
-    with torch.no_grad():
-        sampled = attention(query, key, value, bias)
-    assert torch.allclose(learned, sampled, atol=1e-6)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from soundreel.errors import SoundreelError
+from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.linear import Linear, linear
 from soundreel.nn.norms import token_group_norm
 from soundreel.types import AV
@@ -143,7 +144,7 @@ def resample_audio(x: Float[Tensor, "b s c"], direction: str | None) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     """Attend with `b q (head d)` over `b k (head d)`; a head is a range of channels."""
     q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=num_heads) for x in (query, key, value))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
+    return rearrange(dot_product_attention(q, k, v), "b h t d -> b t (h d)")
 
 
 def added(h: Tensor, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from soundreel.diffusion.denoiser import Prediction
 from soundreel.errors import SoundreelError
+from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
 from soundreel.nn.layout import run
 from soundreel.systems.mm_ldm.generator_config import GeneratorConfig
@@ -61,7 +62,7 @@ class Attention(nn.Module):
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
         mask = None if bias is None else bias.to(q.dtype)[None]
-        x = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = dot_product_attention(q, k, v, mask)
         return self.output(rearrange(x, "b h n d -> b n (h d)"))
 
 

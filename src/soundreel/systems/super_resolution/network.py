@@ -20,9 +20,11 @@ from torch.nn import functional
 from soundreel.diffusion.denoiser import Denoiser, Prediction
 from soundreel.diffusion.process import PredictionType
 from soundreel.errors import SoundreelError
+from soundreel.nn.attention import dot_product_attention
 from soundreel.nn.embeddings import sinusoidal_embedding, zero_parameters
 from soundreel.nn.layout import channels_last, run, to_channels_last
 from soundreel.nn.linear import linear
+from soundreel.nn.norms import GroupNorm
 from soundreel.types import AV
 
 
@@ -120,7 +122,7 @@ class ResidualBlock(nn.Module):
         self.resample = resample
         self.scale_shift_norm = config.scale_shift_norm
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(config.num_groups, in_channels),
+            GroupNorm(config.num_groups, in_channels),
             nn.SiLU(),
             nn.Conv2d(in_channels, out_channels, 3, padding=1),
         )
@@ -128,7 +130,7 @@ class ResidualBlock(nn.Module):
             nn.SiLU(), nn.Linear(4 * config.width, out_channels * (1 + config.scale_shift_norm))
         )
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(config.num_groups, out_channels),
+            GroupNorm(config.num_groups, out_channels),
             nn.SiLU(),
             nn.Dropout(config.dropout),
             zero_parameters(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -165,7 +167,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, num_groups: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.GroupNorm(num_groups, channels)
+        self.norm = GroupNorm(num_groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zero_parameters(nn.Conv1d(channels, channels, 1))
 
@@ -176,7 +178,7 @@ class SelfAttention(nn.Module):
         query, key, value = rearrange(
             qkv, "b t (head three d) -> three b head t d", head=self.num_heads, three=3
         )
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = dot_product_attention(query, key, value)
         mixed = rearrange(mixed, "b head t d -> b t (head d)")
         out = linear(mixed, self.proj_out.weight[..., 0], self.proj_out.bias)
         return x + rearrange(out, "b (h w) c -> b c h w", h=x.shape[2])
@@ -232,7 +234,7 @@ class SuperResolutionUNet(nn.Module):
                     stage.append(ResidualBlock(channels, channels, config, _doubled))
                 self.output_blocks.append(stage)
         self.out = nn.Sequential(
-            nn.GroupNorm(config.num_groups, channels),
+            GroupNorm(config.num_groups, channels),
             nn.SiLU(),
             zero_parameters(nn.Conv2d(channels, config.out_channels, 3, padding=1)),
         )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from soundreel.device import resolve_precision
 from soundreel.nn.attention import SelfAttention, dot_product_attention
 from soundreel.nn.embeddings import TwoLayerMLP, sinusoidal_embedding
 from soundreel.nn.gaussian import DiagonalGaussian
@@ -132,6 +133,7 @@ def test_attention_equals_its_written_out_form():
 @pytest.mark.parametrize("is_biased", [False, True])
 def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32(length, is_biased):
     """Training in bfloat16 on a CPU takes another way through the formula where it is short."""
+    resolve_precision(torch.device("cpu"), "bfloat16")  # as before any use: what works here
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(4, 2, length, 8, generator=generator) for _ in range(3)]
     bias = torch.randn(1, 2, length, length, generator=generator)

@@ -17,6 +17,7 @@ from soundreel.data.scenes.render import (
     render_clip,
     render_clips,
 )
+from soundreel.data.scenes.scene import DiscreteScene, Event
 from soundreel.data.scenes.sound import Sound
 
 SMALL = RenderOptions(height=32, width=32)
@@ -276,3 +277,10 @@ def test_rendering_needs_numpy_alone():
         "bad = {'torch', 'av', 'PIL', 'scipy'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_activity_before_an_event_is_0_however_long_it_takes():
+    times = np.arange(0, 120, 0.1, dtype=np.float32)
+    level = DiscreteScene(events=[Event(kind="bounce", time_s=100.0, strength=0.5)]).activity(times)
+    assert level[:1000].max() == 0
+    assert level.max() == pytest.approx(0.5, rel=1e-3)

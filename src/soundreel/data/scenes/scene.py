@@ -88,7 +88,8 @@ class DiscreteScene:
         level = np.zeros_like(time_s)
         for event in self.events:
             age = time_s - event.time_s
-            level = np.maximum(level, event.strength * np.exp(-age / 0.08) * (age >= 0))
+            decay = np.exp(-np.maximum(age, 0) / 0.08)  # of a minute before it would overflow
+            level = np.maximum(level, event.strength * decay * (age >= 0))
         return level
 
 

@@ -280,7 +280,7 @@ def test_rendering_needs_numpy_alone():
 
 
 def test_activity_before_an_event_is_0_however_long_it_takes():
-    times = np.arange(0, 120, 0.1, dtype=np.float32)
+    times = np.arange(0, 120, 0.1)
     level = DiscreteScene(events=[Event(kind="bounce", time_s=100.0, strength=0.5)]).activity(times)
     assert level[:1000].max() == 0
     assert level.max() == pytest.approx(0.5, rel=1e-3)

@@ -47,6 +47,10 @@ def test_a_run_finds_its_model_again_from_another_folder(model, tmp_path, monkey
         initial = initial_model(Path(out), init)
         (tmp_path / out).mkdir()
         initial.remember(Path(out))
+        (tmp_path / "other").mkdir()
+        with pytest.raises(CheckpointError, match="other: no model folder here"):
+            initial_model(Path(out), "other")  # nothing is trained yet: another may be named
+        (tmp_path / "other").rmdir()
         (tmp_path / out / "config.json").touch()
         for again in ("", init):
             assert initial_model(Path(out), again).path == initial.path

@@ -51,9 +51,11 @@ def initial_model(out: Path, init: str) -> "InitialModel | None":
         raise ConfigError(
             f"{out}: was begun from {before or 'nothing'}, not from {init}; leave out --init"
         )
+    if init and not begun:
+        return InitialModel(_lasting_name(init))
     if before:
         return InitialModel(before, DEFAULT_MODEL if before == DEFAULT_NAME else None)
-    return InitialModel(_lasting_name(init)) if init else None
+    return None
 
 
 def _lasting_name(init: str) -> str:

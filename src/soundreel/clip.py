@@ -349,7 +349,8 @@ class Clip:
 
         The clip must have the rates, size and channels of `spec` (`resample` gives them) and at
         least its length. Video becomes `1 frame channel height width`, audio `1 channel sample`,
-        float32 in [-1, 1]; samples beyond full scale are clipped and counted in the log.
+        float32 in [-1, 1]; samples beyond full scale are clipped, and counted in the log
+        where it may be heard.
 
         Raises:
             SoundreelError: if a rate, size or length does not fit.

@@ -1,6 +1,7 @@
 """Convert between the bytes and samples of clips and the floats of models."""
 
 import logging
+import math
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+AUDIBLE_DB = -40.0  # power of what clipping takes away, against the sound's
 
 
 def frames_to_video(
@@ -47,8 +50,14 @@ def rounded_to_bytes(
 
 
 def clip_full_scale(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
-    """Limit samples to [-1, 1]; how many were beyond is logged."""
-    beyond = int((audio.abs() > 1).sum())
-    if beyond:
-        logger.warning("%d of %d samples exceed full scale, clipped", beyond, audio.numel())
-    return audio.clamp(-1, 1)
+    """Limit samples to [-1, 1]; what is lost is logged from `AUDIBLE_DB` on."""
+    limited = audio.clamp(-1, 1)
+    lost, whole = (float(x.double().square().sum()) for x in (audio - limited, audio))
+    if lost and not lost < whole * 10 ** (AUDIBLE_DB / 10):  # infinite ones, too
+        logger.warning(
+            "%d of %d samples exceed full scale, clipped; what is lost is %.0f dB of the sound",
+            int((audio.abs() > 1).sum()),
+            audio.numel(),
+            10 * math.log10(lost / whole),
+        )
+    return limited

@@ -336,9 +336,10 @@ def rotated(
 ) -> Float[Tensor, "batch head token dim"]:
     """Turn pairs of the first half of the numbers by the token's angles; leave the rest."""
     count = clock.cosine.shape[-1]
-    first, second, rest = x.split([count, count, x.shape[-1] - 2 * count], dim=-1)
+    first, second = x[..., : 2 * count].to(clock.cosine).chunk(2, dim=-1)  # converted once
     cosine, sine = clock.cosine, clock.sine
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine, rest], -1)
+    turned = [first * cosine - second * sine, first * sine + second * cosine]
+    return torch.cat([*(part.to(x) for part in turned), x[..., 2 * count :]], -1)
 
 
 def level_embedding(level: Float[Tensor, "batch group"]) -> Float[Tensor, "batch group dim"]:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from soundreel.errors import SoundreelError
 from soundreel.json_yaml import read_json
@@ -46,6 +47,8 @@ def main() -> None:
         place.set_xscale("log" if axis == "seconds" else "linear")
         place.grid(alpha=0.3)
         for ruler in (place.xaxis, place.yaxis):
+            if ruler.get_scale() == "log":
+                ruler.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ruler.set_major_formatter("{x:g}")
             ruler.set_minor_formatter("")
     axes[0][0].legend(fontsize=8)

@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from typing import Any
 
 import torch
 from bench_cases import cpu_seconds, flop_of, peak_gb
@@ -46,10 +47,11 @@ def measured(model: str, steps: list[int]) -> list[str]:
     torch.set_num_threads(1)
     pipeline = soundreel.load(model)
     spec = pipeline.clip
-    how = {"progress": None, "seed": 0, **({"num_steps": steps[0]} if steps[0] else {})}
+    how: dict[str, Any] = {"label": 0} if pipeline.class_names else {}
+    how |= {"num_steps": steps[0]} if steps[0] else {}
 
     def make(count: int) -> None:
-        pipeline.generate(count=count, batch_size=count, **how)
+        pipeline.generate(count=count, batch_size=count, seed=0, progress=None, **how)
 
     alone, together = cpu_seconds(lambda: make(1), 3), cpu_seconds(lambda: make(8), 3) / 8
     peak = peak_gb()

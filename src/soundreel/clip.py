@@ -20,7 +20,8 @@ from jaxtyping import Float32, UInt8
 from soundreel.errors import SoundreelError
 from soundreel.media.errors import Source
 from soundreel.media.framing import Framing
-from soundreel.media.pixels import clip_full_scale, frames_to_video, video_to_frames
+from soundreel.media.full_scale import clipped
+from soundreel.media.pixels import frames_to_video, video_to_frames
 from soundreel.types import AV, ClipSpec, frame_to_sample
 
 logger = logging.getLogger(__name__)
@@ -365,8 +366,7 @@ class Clip:
             _require("sample_rate", self.sample_rate, spec.sample_rate)
             _require("channels", self.waveform.shape[0], spec.num_channels)
             _require("samples", min(self.num_samples, spec.num_samples), spec.num_samples)
-            audio = torch.from_numpy(self.waveform[:, : spec.num_samples].copy())
-            audio = clip_full_scale(audio)[None]
+            audio = torch.from_numpy(clipped(self.waveform[:, : spec.num_samples]))[None]
         return AV(video, audio)
 
     @classmethod
@@ -379,7 +379,7 @@ class Clip:
         for index in range(av.batch_size):
             frames = None if av.video is None else cls.frames_of(av.video[index])
             sound = None if av.audio is None else av.audio[index].detach().to("cpu", torch.float32)
-            waveform = None if sound is None else clip_full_scale(sound).numpy()
+            waveform = None if sound is None else clipped(sound.numpy())
             clips.append(cls(frames, waveform, Fraction(frame_rate), sample_rate))
         return clips
 

@@ -119,7 +119,7 @@ def test_sound_beyond_full_scale_is_clipped_in_mp4_with_a_count(tmp_path, caplog
     waveform[0, 4_000:4_160] = 3.0
     with caplog.at_level(logging.WARNING):
         write_mp4(tmp_path / "loud.mp4", None, waveform, 10, 16_000)
-    assert "1.000 % of the samples exceed full scale" in caplog.text
+    assert "loud.mp4: 160 of 16000 samples exceed full scale, clipped" in caplog.text
     write_mkv(tmp_path / "loud.mkv", None, waveform, 10, 16_000)
     assert read_audio(tmp_path / "loud.mkv", sample_rate=16_000).max() == 3.0
 

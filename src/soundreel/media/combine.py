@@ -23,6 +23,7 @@ from soundreel.media.container import (
 from soundreel.media.decode import iter_audio, read_frames
 from soundreel.media.encode import complete_file
 from soundreel.media.errors import MediaError
+from soundreel.media.full_scale import clipped
 from soundreel.media.probe import MediaInfo, probe
 from soundreel.media.tracks import (
     AAC_RATES,
@@ -32,7 +33,6 @@ from soundreel.media.tracks import (
     AudioTrack,
     Format,
     VideoTrack,
-    clipped,
     mux_options,
     playable,
 )

@@ -18,6 +18,7 @@ from soundreel.errors import SoundreelError
 from soundreel.files import writing_file
 from soundreel.media.container import local
 from soundreel.media.errors import MediaError
+from soundreel.media.full_scale import clipped
 from soundreel.media.tracks import (
     AAC_RATES,
     AUDIO_BLOCK,
@@ -28,7 +29,6 @@ from soundreel.media.tracks import (
     Format,
     VideoTrack,
     check_rates,
-    clipped,
     mux_options,
     playable,
 )
@@ -53,7 +53,7 @@ def write_mp4(
     """Write H.264 (yuv420p) and AAC: plays everywhere.
 
     Sides that are odd get one more row or column, a copy of the last. Sound beyond full scale is
-    clipped and the share logged.
+    clipped, and that is logged where it may be heard.
 
     Args:
         frames: RGB, all of one size, one after the other (so an iterator need not fit in memory),

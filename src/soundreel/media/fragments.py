@@ -13,12 +13,12 @@ import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float32, UInt8
 
+from soundreel.media.full_scale import clipped
 from soundreel.media.tracks import (
     MP4,
     AudioTrack,
     Format,
     VideoTrack,
-    clipped,
     playable,
 )
 

@@ -1,16 +1,9 @@
 """Convert between the bytes and samples of clips and the floats of models."""
 
-import logging
-import math
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
-
-logger = logging.getLogger(__name__)
-
-AUDIBLE_DB = -40.0  # power of what clipping takes away, against the sound's
 
 
 def frames_to_video(
@@ -47,17 +40,3 @@ def rounded_to_bytes(
 ) -> UInt8[np.ndarray, "frame height width 3"]:
     """Round floats on the scale of bytes, and limit them to it."""
     return np.rint(frames).clip(0, 255).astype(np.uint8)
-
-
-def clip_full_scale(audio: Float[Tensor, "channel sample"]) -> Float[Tensor, "channel sample"]:
-    """Limit samples to [-1, 1]; what is lost is logged from `AUDIBLE_DB` on."""
-    limited = audio.clamp(-1, 1)
-    lost, whole = (float(x.double().square().sum()) for x in (audio - limited, audio))
-    if lost and not lost < whole * 10 ** (AUDIBLE_DB / 10):  # infinite ones, too
-        logger.warning(
-            "%d of %d samples exceed full scale, clipped; what is lost is %.0f dB of the sound",
-            int((audio.abs() > 1).sum()),
-            audio.numel(),
-            10 * math.log10(lost / whole),
-        )
-    return limited

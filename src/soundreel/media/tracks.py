@@ -1,9 +1,7 @@
 """Encode pictures and sound into the tracks of an output: H.264 and AAC, FFV1 and PCM."""
 
-import logging
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import cast
 
 import av
@@ -18,8 +16,6 @@ from soundreel.errors import SoundreelError
 from soundreel.media.picture import filter_chain
 from soundreel.media.probe import FRAME_RATE_TAG
 from soundreel.media.sound_converter import LAYOUTS
-
-logger = logging.getLogger(__name__)
 
 Picture = UInt8[np.ndarray, "height width 3"]
 Waveform = Float32[np.ndarray, "channel sample"]
@@ -197,11 +193,3 @@ def playable(
         picture = picture.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
     odd_rows, odd_columns = picture.shape[0] % 2, picture.shape[1] % 2
     return np.pad(picture, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-
-
-def clipped(waveform: Waveform, path: str | Path) -> Waveform:
-    """Return the sound limited to full scale, as integer and lossy codecs need it."""
-    beyond = float((np.abs(waveform) > 1).mean())
-    if beyond > 0:
-        logger.warning("%s: %.3f %% of the samples exceed full scale, clipped", path, 100 * beyond)
-    return np.clip(waveform, -1, 1)

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 logger = logging.getLogger(__name__)
 
 AUDIBLE_DB = -40.0
-"""What clipping takes away is logged from this level on, against that of the sound."""
+"""Level, against the whole sound, from which the part that clipping takes away is logged."""
 
 
 def clipped(

@@ -46,8 +46,13 @@ def recompute_activations(network: nn.Module) -> bool:
 def return_free_memory() -> None:
     """Give the system the freed memory that the C library keeps, where that is glibc.
 
-    It keeps blocks of up to 32 MB, which blocks of other sizes cannot use: 0.3 GB within a pass of
-    the published Coupled U-Net. The call takes milliseconds.
+    By itself it keeps blocks of up to 32 MB, which blocks of other sizes cannot use: 0.3 GB within
+    a pass of the published Coupled U-Net. From the first call on, blocks from 16 MB go back as soon
+    as they are freed. A call takes milliseconds.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.mallopt(_MMAP_THRESHOLD, 16 << 20)
         library.malloc_trim(0)
+
+
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h

@@ -299,13 +299,17 @@ class CoupledUNet(nn.Module):
         )  # b f h w c; b s c
         skips: list[AV] = []
         for entry in self.input_blocks:
+            _return_free_memory(h)
             h = self._run(entry, h, embedding, shifts)
             skips.append(h)
         h = self._run(self.middle_blocks, h, embedding, None)
         for entry in self.output_blocks:
-            if h.device.type == "cpu" and not torch.is_grad_enabled():
-                return_free_memory()
-            h = h.map(lambda own, skip: torch.cat([own, skip], dim=-1), skips.pop())
+            _return_free_memory(h)
+            skip = skips.pop()
+            for modality in skip.present:  # the memory of one is free before the other's is taken
+                both = [h[modality], skip[modality]]
+                h = h.replace(modality, torch.cat(both, dim=-1))
+            del skip, both
             h = self._run(entry, h, embedding, shifts)
         video = self.video_head(self.video_head_norm(h["video"], is_activated=True))
         audio = self.audio_head(self.audio_head_norm(h["audio"], is_activated=True))
@@ -349,6 +353,11 @@ class CoupledUNet(nn.Module):
                 f"frames of {height}x{width} and {samples} samples: sizes must be multiples of"
                 f" {2**levels} pixels and {4**levels} samples for {levels + 1} levels"
             )
+
+
+def _return_free_memory(h: AV) -> None:
+    if h.device.type == "cpu" and not torch.is_grad_enabled():
+        return_free_memory()
 
 
 def _run_entry(entry: nn.Module, h: AV, embedding: Tensor, shifts: Sequence[int]) -> AV:

@@ -102,7 +102,7 @@ def network_cases(quick: bool) -> Iterator[Case]:
                         work=work,
                         precision=precision,
                         compiled=compiled,
-                        repeats=1 if quick or "recomputed" in work else 3,
+                        repeats=1 if quick else 3,
                     )
 
 

@@ -1,19 +1,15 @@
 """The folder that a data set is made in: held by one process, cleared, and finished."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from soundreel.data.journal import (
-    JOURNAL_FILE,
-    Journal,
-    SourceEntry,
-    save_skipped,
-    save_source_captions,
-)
+from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry, save_lists
 from soundreel.data.manifest import (
     CAPTIONS_FILE,
     DATASET_FILE,
@@ -77,23 +73,25 @@ def finish(
     Raises:
         DataError: no source is usable; of a part, none need be.
     """
-    entries = [journal.entries[name] for name in sorted(journal.entries)]
-    save_skipped(root, entries)
-    save_source_captions(root, entries)
-    if not any(entry.clips for entry in entries) and PART not in header:
-        reasons = "; ".join(f"{e.source}: {s.reason}" for e in entries[:3] for s in e.skipped[:1])
+    names = sorted(journal.entries)
+
+    def entries() -> Iterator[SourceEntry]:  # from disk each time: any number takes little memory
+        return (journal.entries[name] for name in names)
+
+    save_lists(root, entries())
+    labels = {entry.label for entry in entries() if entry.clips}
+    if not labels and PART not in header:
+        some = list(islice(entries(), 3))
+        reasons = "; ".join(f"{e.source}: {s.reason}" for e in some for s in e.skipped[:1])
         raise DataError(
-            f"nothing usable in {header['origin']}: all {len(entries)} sources were left out "
-            f"({reasons}{'; ...' if len(entries) > 3 else ''}); see {root / SKIPPED_FILE}"
+            f"nothing usable in {header['origin']}: all {len(names)} sources were left out "
+            f"({reasons}{'; ...' if len(names) > 3 else ''}); see {root / SKIPPED_FILE}"
         )
     before = DatasetInfo.load(root).classes if (root / DATASET_FILE).exists() else ()
-    names = {entry.label for entry in entries if entry.clips and entry.label}
-    classes = before + tuple(sorted(names - set(before)))
-    records = [
-        replace(record, label=classes.index(entry.label) if entry.label else -1)
-        for entry in entries
-        for record in entry.clips
-    ]
+    classes = before + tuple(sorted(labels - {"", *before}))
+    counts = Counter(scanned=0, clips=0, sources=0, skipped=0, frames=0, clipped_samples=0)
+    manifest_checksum = save_manifest(root, _records(entries(), classes, counts))
+    seconds = float(counts.pop("frames") / options.rate)
     of_part = {name: header[name] for name in (PART, LISTING) if name in header}
     DatasetInfo(
         height=options.height,
@@ -104,22 +102,24 @@ def finish(
         classes=classes,
         origin=header["origin"],
         options=asdict(options) | of_part,
-        counts=_counts(entries, records, options),
-        manifest_checksum=save_manifest(root, records),
+        counts=dict(sorted(counts.items())) | {"seconds": seconds},
+        manifest_checksum=manifest_checksum,
     ).save(root)
 
 
-def _counts(
-    entries: Sequence[SourceEntry], records: Sequence[ClipRecord], options: PrepareOptions
-) -> dict[str, int | float]:
-    counts = {
-        "scanned": len(entries),
-        "clips": len(records),
-        "sources": sum(bool(entry.clips) for entry in entries),
-        "skipped": sum(len(entry.skipped) for entry in entries),
-        "seconds": float(sum(record.num_frames for record in records) / options.rate),
-        "clipped_samples": sum(record.num_clipped for record in records),
-    }
-    for split in sorted({record.split for record in records}):
-        counts[f"split/{split}"] = sum(record.split == split for record in records)
-    return counts
+def _records(
+    entries: Iterable[SourceEntry], classes: Sequence[str], counts: Counter[str]
+) -> Iterator[ClipRecord]:
+    """Yield the clips of all entries with the numbers of their classes, and count both."""
+    for entry in entries:
+        counts.update(scanned=1, sources=bool(entry.clips), skipped=len(entry.skipped))
+        for record in entry.clips:
+            counts.update(
+                {
+                    "clips": 1,
+                    "frames": record.num_frames,
+                    "clipped_samples": record.num_clipped,
+                    f"split/{record.split}": 1,
+                }
+            )
+            yield replace(record, label=classes.index(entry.label) if entry.label else -1)

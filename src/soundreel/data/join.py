@@ -9,7 +9,7 @@ from typing import Any
 
 from soundreel.config_io import config_from_json
 from soundreel.data.destination import claimed, clear, finish, is_complete
-from soundreel.data.journal import JOURNAL_FILE, Journal, SourceEntry, read_journal
+from soundreel.data.journal import JOURNAL_FILE, Entries, Journal, SourceEntry, read_journal
 from soundreel.data.manifest import DataError, DatasetInfo
 from soundreel.data.options import PrepareOptions
 from soundreel.data.parts import LISTING, PART, Part
@@ -25,7 +25,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 class _MadePart:
     root: Path
     header: dict[str, Any]
-    entries: dict[str, SourceEntry]
+    entries: Entries
 
 
 def join_parts(
@@ -73,23 +73,24 @@ def _copy(
     progress: Progress | None,
 ) -> int:
     """Append every source that the journal lacks, and return how many there were."""
-    entries = {name: entry for part in made for name, entry in part.entries.items()}
-    todo = [entries[name] for name in sorted(entries) if name not in journal.entries]
     with ExitStack() as stack:
-        readers: dict[str, ShardReader] = {}
+        origins: dict[str, tuple[Entries, ShardReader]] = {}
         for part in made:
             reader = stack.enter_context(closing(ShardReader(part.root)))
-            readers |= dict.fromkeys(part.entries, reader)
+            origins |= dict.fromkeys(part.entries, (part.entries, reader))
+        todo = [name for name in sorted(origins) if name not in journal.entries]
         writers = stack.enter_context(
             ShardWriters(
                 root,
-                {entry.split for entry in todo},
+                {origins[name][0][name].split for name in todo},
                 max_bytes=options.shard_size_mb * 2**20,
                 written=journal.clips(),
             )
         )
-        for number, entry in enumerate(todo, 1):
-            journal.append(_copied(entry, readers[entry.source], writers[entry.split]))
+        for number, name in enumerate(todo, 1):
+            entries, reader = origins[name]
+            entry = entries[name]
+            journal.append(_copied(entry, reader, writers[entry.split]))
             if progress is not None:
                 progress(number, len(todo))
     return len(todo)

@@ -6,10 +6,10 @@ is cut off and made again.
 """
 
 import csv
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from soundreel.data.manifest import (
     parse_record,
 )
 from soundreel.data.options import PrepareOptions
-from soundreel.files import checksum, write_text, writing_errors
+from soundreel.files import checksum, writing_errors, writing_file
 from soundreel.json_yaml import parse_json
 
 JOURNAL_FILE = "journal.jsonl"
@@ -55,6 +55,38 @@ class SourceEntry:
     caption: str = ""
 
 
+class Entries(Mapping[str, SourceEntry]):
+    """Outcomes by source, read from a journal as they are asked for: memory holds their places.
+
+    They come in the order in which they were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, int] = {}
+
+    def place(self, source: str, start: int) -> None:
+        """Note that the line of a source begins at a byte."""
+        self._places[source] = start
+
+    def __getitem__(self, source: str) -> SourceEntry:
+        start = self._places[source]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            line = file.readline()
+        where = f"{self._path}, byte {start}"
+        return _entry(_parsed(line, where), where)
+
+    def __contains__(self, source: object) -> bool:
+        return source in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class Journal:
     """Opens the journal of a destination, or begins it.
 
@@ -68,7 +100,7 @@ class Journal:
 
     def __init__(self, root: Path, header: Mapping[str, Any]) -> None:
         self._path = root / JOURNAL_FILE
-        self.entries: dict[str, SourceEntry] = {}
+        self.entries = Entries(self._path)
         header = {"format_version": FORMAT_VERSION, **json.loads(json.dumps(header))}
         begun = self._load(header)
         self._file = self._path.open("ab" if begun else "wb")
@@ -99,8 +131,9 @@ class Journal:
 
     def append(self, entry: SourceEntry) -> None:
         """Record a source whose clips are on disk."""
-        self.entries[entry.source] = entry
+        start = self._file.tell()
         self._write(asdict(entry))
+        self.entries.place(entry.source, start)
 
     def _write(self, content: Mapping[str, Any]) -> None:
         whole = {**content, CHECKSUM: _checksum(content)}
@@ -113,7 +146,7 @@ class Journal:
         self._file.close()
 
 
-def read_journal(root: Path) -> tuple[dict[str, Any], dict[str, SourceEntry]]:
+def read_journal(root: Path) -> tuple[dict[str, Any], Entries]:
     """Return the header of a destination's journal, and what became of each source.
 
     Raises:
@@ -128,9 +161,9 @@ def read_journal(root: Path) -> tuple[dict[str, Any], dict[str, SourceEntry]]:
     return header, entries
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, SourceEntry], int]:
+def _read(path: Path) -> tuple[dict[str, Any] | None, Entries, int]:
     """Return header and entries of the lines that were written whole, and where these end."""
-    header, entries, end = None, {}, 0
+    header, entries, end = None, Entries(path), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -140,8 +173,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, SourceEntry], in
             if header is None:
                 header = content
             else:
-                entry = _entry(content, where)
-                entries[entry.source] = entry
+                entries.place(_entry(content, where).source, end)
             end += len(line)
     return header, entries, end
 
@@ -190,25 +222,34 @@ def _options(header: dict[str, Any]) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def save_skipped(root: Path, entries: Sequence[SourceEntry]) -> None:
-    """Write the list of what was left out, and why."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "start_s", "end_s", "reason"])
-    for entry in entries:
-        for skip in entry.skipped:
-            times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
-            writer.writerow([entry.source, *times, skip.reason])
-    write_text(root / SKIPPED_FILE, table.getvalue())
+def save_lists(root: Path, entries: Iterable[SourceEntry]) -> None:
+    """Write what was left out and why, and the captions of sources that gave clips, if any has."""
+    with ExitStack() as stack:
+        skipped = stack.enter_context(
+            _table(root / SKIPPED_FILE, "path", "start_s", "end_s", "reason")
+        )
+        captions = None
+        for entry in entries:
+            for skip in entry.skipped:
+                times = ["" if value is None else value for value in (skip.start_s, skip.end_s)]
+                skipped.writerow([entry.source, *times, skip.reason])
+            if entry.clips and entry.caption:
+                captions = captions or stack.enter_context(
+                    _table(root / CAPTIONS_FILE, "source", "caption")
+                )
+                captions.writerow([entry.source, entry.caption])
 
 
-def save_source_captions(root: Path, entries: Sequence[SourceEntry]) -> None:
-    """Write the captions of the sources that gave clips, if there are any."""
-    rows = [(entry.source, entry.caption) for entry in entries if entry.clips and entry.caption]
-    if rows:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("source", "caption"), *rows])
-        write_text(root / CAPTIONS_FILE, table.getvalue())
+@contextmanager
+def _table(path: Path, *columns: str) -> Iterator[Any]:
+    """Yield the writer of a new table; it takes its name when the block ends well."""
+    with (
+        writing_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        yield writer
 
 
 def size_of(path: Path) -> int:

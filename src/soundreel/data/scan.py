@@ -28,6 +28,7 @@ class Source:
     """Names a video, or a piece of one, to be prepared.
 
     Attributes:
+        file: where it lies.
         name: unique and independent of where the folder lies.
         group: clips of equal group stay in the same split.
         label: name of its class; empty for none.
@@ -36,7 +37,7 @@ class Source:
         problem: why it cannot be used, if that is known without opening it.
     """
 
-    path: Path
+    file: str  # a fourth of the memory of a Path, and there may be a million
     name: str
     group: str
     label: str = ""
@@ -44,6 +45,10 @@ class Source:
     start_s: Fraction | None = None
     end_s: Fraction | None = None
     problem: str = ""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file)
 
 
 def scan(origin: Path, options: PrepareOptions, exclude: Path) -> list[Source]:
@@ -83,7 +88,9 @@ def _scan_folder(origin: Path, options: PrepareOptions, exclude: Path) -> list[S
         if not is_media_name(path):
             problem = "is no video by its name"
         sources.append(
-            Source(path=path, name=name, group=_group(name, options), label=label, problem=problem)
+            Source(
+                file=str(path), name=name, group=_group(name, options), label=label, problem=problem
+            )
         )
     return sources
 
@@ -117,7 +124,7 @@ def _scan_list(origin: Path, options: PrepareOptions, exclude: Path) -> list[Sou
         if start_s is not None and end_s is not None and end_s <= start_s:
             problem = f"end_s {row['end_s']} is not after start_s {row['start_s']}"
         source = Source(
-            path=origin.parent / given,
+            file=str(origin.parent / given),
             name=name + piece,
             group=_text(row, "source") or _group(name, options),
             label=label,

@@ -307,9 +307,8 @@ class CoupledUNet(nn.Module):
             _return_free_memory(h)
             skip = skips.pop()
             for modality in skip.present:  # the memory of one is free before the other's is taken
-                both = [h[modality], skip[modality]]
-                h = h.replace(modality, torch.cat(both, dim=-1))
-            del skip, both
+                h = h.replace(modality, torch.cat([h[modality], skip[modality]], dim=-1))
+            del skip
             h = self._run(entry, h, embedding, shifts)
         video = self.video_head(self.video_head_norm(h["video"], is_activated=True))
         audio = self.audio_head(self.audio_head_norm(h["audio"], is_activated=True))

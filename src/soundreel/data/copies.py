@@ -13,11 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
+from soundreel.data.journal import size_of
 from soundreel.data.pool import worker_pool
 from soundreel.data.scan import Source
 from soundreel.errors import SoundreelError
@@ -53,20 +56,21 @@ def group_copies(
         num_workers: processes that decode; 0 decodes in this one.
     """
     sources = [replace(s, group=known.get(s.name, s.group)) for s in sources]
-    paths: dict[Path, set[str]] = defaultdict(set)
+    groups: dict[str, list[str]] = defaultdict(list)  # of each file
     for source in sources:
         if not source.problem:
-            paths[source.path].add(source.group)
+            groups[source.file].append(source.group)
+    files = sorted(groups)
     found = {
-        "a copy of": _equal_files(paths),
-        "part of the playlist": _playlists(paths),
-        "nearly a copy of": _near_copies(paths, near_copies, num_workers) if near_copies else [],
+        "a copy of": _equal_files(files),
+        "part of the playlist": _playlists(files),
+        "nearly a copy of": _near_copies(files, near_copies, num_workers) if near_copies else [],
     }
     union = _Union()
     for words, pairs in found.items():
-        pairs = [(one, other) for one, other in pairs if paths[one] != paths[other]]
+        pairs = [(one, other) for one, other in pairs if set(groups[one]) != set(groups[other])]
         for one, other in pairs:
-            union.join(paths[one] | paths[other])
+            union.join({*groups[one], *groups[other]})
         if pairs:
             log.warning(
                 "%d files stay in one split with another; the first: %s is %s %s",
@@ -115,34 +119,29 @@ class _Union:
         return chosen
 
 
-def _equal_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+def _equal_files(files: Iterable[str]) -> list[tuple[str, str]]:
     """Return pairs of files with equal content; only files of equal size are read."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in sorted(paths):
-        try:
-            by_size[path.stat().st_size].append(path)
-        except OSError:
-            continue  # the conversion will say what is wrong with it
+    sizes = sorted((size, file) for file in files if (size := size_of(Path(file))) >= 0)
     pairs = []
-    for alike in by_size.values():
-        by_hash: dict[str, list[Path]] = defaultdict(list)
-        for path in alike if len(alike) > 1 else ():
+    for _, of_size in groupby(sizes, key=itemgetter(0)):
+        alike = [file for _, file in of_size]
+        by_hash: dict[str, list[str]] = defaultdict(list)
+        for file in alike if len(alike) > 1 else ():
             try:
-                with path.open("rb") as file:
-                    by_hash[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+                with Path(file).open("rb") as content:
+                    by_hash[hashlib.file_digest(content, "sha256").hexdigest()].append(file)
             except OSError:
                 continue
         pairs += [(equal[0], copy) for equal in by_hash.values() for copy in equal[1:]]
     return pairs
 
 
-def _playlists(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+def _playlists(files: Sequence[str]) -> list[tuple[str, str]]:
     """Return pairs of a playlist and a file it names that is a source as well."""
-    by_place = {path.resolve(): path for path in paths}
+    playlists = [Path(file) for file in files if file.lower().endswith((".m3u8", ".m3u"))]
+    by_place = {Path(file).resolve(): file for file in files} if playlists else {}
     pairs = []
-    for path in sorted(paths):
-        if path.suffix.lower() not in (".m3u8", ".m3u"):
-            continue
+    for path in playlists:
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 text = file.read(MAX_PLAYLIST_BYTES)
@@ -155,16 +154,14 @@ def _playlists(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
                 part = by_place.get((path.parent / name).resolve())
             except (OSError, ValueError):
                 continue
-            if part is not None and part != path:
-                pairs.append((path, part))
+            if part is not None and part != str(path):
+                pairs.append((str(path), part))
     return pairs
 
 
-def _near_copies(
-    paths: Iterable[Path], max_share: float, num_workers: int
-) -> list[tuple[Path, Path]]:
+def _near_copies(files: Sequence[str], max_share: float, num_workers: int) -> list[tuple[str, str]]:
     """Return pairs of videos of equal length whose hashes differ in few bits."""
-    hashes = perceptual_hashes(sorted(paths), num_workers)
+    hashes = perceptual_hashes([Path(file) for file in files], num_workers)
     found = sorted((length_s, str(path)) for path, (length_s, _) in hashes.items())
     pairs = []
     for index, (length_s, name) in enumerate(found):
@@ -173,8 +170,7 @@ def _near_copies(
             if other_s - length_s > LENGTH_TOLERANCE_S:
                 break
             if float((own != hashes[Path(other_name)][1]).mean()) <= max_share:
-                one, other = sorted((Path(name), Path(other_name)))
-                pairs.append((one, other))
+                pairs.append((min(name, other_name), max(name, other_name)))
     return sorted(pairs)
 
 

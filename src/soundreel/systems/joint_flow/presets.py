@@ -1,4 +1,4 @@
-"""Presets of joint_flow: for rendered scenes, one's own clips, large machines, and tests."""
+"""Presets of joint_flow: for rendered scenes, one's own clips, GPUs, and tests."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -78,7 +78,27 @@ def scenes() -> JointFlowConfig:
 
 
 def small() -> JointFlowConfig:
-    """Return settings for a folder of one's own clips, on one GPU or a patient CPU: 128 px."""
+    """Return settings for a folder of one's own clips, on two CPU cores: 64 px.
+
+    What they give is measured in docs/training.md ("Two hours, codecs and all").
+    """
+
+    def shortened(stage: TrainConfig, total: int, decay: int) -> TrainConfig:
+        return replace(stage, total_samples=total, decay_samples=decay)
+
+    base = scenes()
+    video, audio, transformer = base.video, base.audio, base.transformer
+    quick = replace(transformer.train, warmup_samples=960, ema_decay=0.995)
+    return replace(
+        base,
+        video=replace(video, train=shortened(video.train, 24_000, 14_000)),
+        audio=replace(audio, train=shortened(audio.train, 40_000, 24_000)),
+        transformer=replace(transformer, train=shortened(quick, 64_000, 32_000)),
+    )
+
+
+def medium() -> JointFlowConfig:
+    """Return settings for a folder of one's own clips, on one GPU: 128 px."""
     base, own = scenes(), JointFlowConfig()
     sizes = TransformerSizes(width=320, depth=8, hidden=832)
     return replace(

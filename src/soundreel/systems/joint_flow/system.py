@@ -21,6 +21,7 @@ SYSTEM = System(
     presets={
         "joint-flow-scenes": presets.scenes,
         "joint-flow-small": presets.small,
+        "joint-flow-medium": presets.medium,
         "joint-flow-large": presets.large,
         "joint-flow-tiny": presets.tiny,
     },

@@ -34,7 +34,7 @@ HEADS = {
 }
 NOTES = {
     "networks": "One clip (or one frame, for super-resolution) at a time, the median of three after"
-    " a first (*recomputed*: one). *Step* is forward and backward, its TFLOP without what"
+    " a first. *Step* is forward and backward, its TFLOP without what"
     " *recomputed* activations take again. *Of matmul* is the share of a matrix product's rate in"
     " the same precision and process, *of convolution* that of a 3x3 convolution: where MKL leaves"
     " AVX-512 idle the first can exceed 100 %.",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from soundreel.audio.griffin_lim import log_mel_to_waveform
 from soundreel.nn.layout import to_channels_last
 from soundreel.systems.joint_flow import presets as joint_flow
-from soundreel.systems.joint_flow.transformer import JointTransformer, JointTransformerConfig
+from soundreel.systems.joint_flow.transformer import JointTransformer
 from soundreel.systems.mm_diffusion import presets as mm_diffusion
 from soundreel.systems.mm_diffusion.coupled_unet import CoupledUNet
 from soundreel.systems.mm_ldm import presets as mm_ldm
@@ -26,8 +26,6 @@ from soundreel.systems.super_resolution.network import SuperResolutionUNet
 from soundreel.types import AV
 
 Call = Callable[[], list[Tensor]]
-GENERATED_S = 2.0
-"""Seconds that joint_flow's transformer is given."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,7 @@ def _signal_decoder(preset: Callable) -> Callable[[str], tuple[nn.Module, Call]]
 
 def _joint_transformer(preset: Callable) -> Callable[[str], tuple[nn.Module, Call]]:
     def build(device: str) -> tuple[nn.Module, Call]:
-        config = JointTransformerConfig(sizes=preset().transformer.sizes)
-        groups = round(GENERATED_S / config.group_s)
+        config, groups = preset().transformer_config(num_classes=11), preset().num_groups
         with torch.device(device):
             network = JointTransformer(config)
             video = torch.randn(1, groups, config.video_tokens, config.video_dim)

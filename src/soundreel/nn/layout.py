@@ -43,15 +43,18 @@ def recompute_activations(network: nn.Module) -> bool:
     return bool(parts)
 
 
+LARGE_BYTES = 16 << 20
+
+
 def return_free_memory() -> None:
     """Give the system the freed memory that the C library keeps, where that is glibc.
 
     By itself it keeps blocks of up to 32 MB, which blocks of other sizes cannot use: 0.3 GB within
-    a pass of the published Coupled U-Net. From the first call on, blocks from 16 MB go back as soon
-    as they are freed. A call takes milliseconds.
+    a pass of the published Coupled U-Net. From the first call on, blocks from `LARGE_BYTES` on go
+    back as soon as they are freed. A call takes milliseconds.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.mallopt(_MMAP_THRESHOLD, 16 << 20)
+        library.mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
         library.malloc_trim(0)
 
 

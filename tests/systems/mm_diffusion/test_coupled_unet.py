@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundreel.device import autocast
+from soundreel.systems.mm_diffusion import coupled_unet
 from soundreel.systems.mm_diffusion.blocks import AudioConv, cyclic_windows
 from soundreel.systems.mm_diffusion.coupled_unet import (
     CoupledUNet,
@@ -196,6 +197,18 @@ def test_learned_variance_doubles_the_channels():
 def test_impossible_settings_are_refused_by_name(changes, words):
     with pytest.raises(ValueError, match=words):
         tiny(**changes)
+
+
+def test_small_networks_do_not_wait_for_memory_to_be_returned(monkeypatch):
+    returned = []
+    monkeypatch.setattr(coupled_unet, "return_free_memory", lambda: returned.append(1))
+    network = CoupledUNet(tiny()).eval()
+    with torch.inference_mode():
+        network(clip(), torch.tensor([3, 900]))
+        assert not returned
+        monkeypatch.setattr(coupled_unet, "LARGE_BYTES", 1)
+        network(clip(), torch.tensor([3, 900]))
+    assert len(returned) == len(network.input_blocks) + len(network.output_blocks)
 
 
 def test_sizes_the_network_cannot_halve_are_refused():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from soundreel.errors import SoundreelError
-from soundreel.nn.layout import return_free_memory
+from soundreel.nn.layout import LARGE_BYTES, return_free_memory
 from soundreel.systems.mm_diffusion.blocks import (
     AudioConv,
     CrossModalAttention,
@@ -355,7 +355,9 @@ class CoupledUNet(nn.Module):
 
 
 def _return_free_memory(h: AV) -> None:
-    if h.device.type == "cpu" and not torch.is_grad_enabled():
+    """Return free memory where tensors are so large that it is worth the milliseconds."""
+    is_large = max(x.nbytes for x in h.tensors) >= LARGE_BYTES
+    if is_large and h.device.type == "cpu" and not torch.is_grad_enabled():
         return_free_memory()
 
 

@@ -4,9 +4,12 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Threads that wait without spinning, said before torch is loaded: beside another busy process,
-# spinning ones make two threads a hundred times slower than one.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that hardly spin when they wait, said before torch is loaded: beside another busy process,
+# spinning ones make two threads a hundred times slower than one; without any, small networks take
+# up to twice as long on free cores, whose threads fall asleep between operations.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Large tensors lie in pages of 2 MiB where Linux has them: asking for each of 4 KiB anew took a
 # tenth to a quarter of a forward pass of the Coupled U-Net.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

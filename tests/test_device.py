@@ -115,3 +115,22 @@ def test_every_preset_and_every_pipeline_takes_the_faster_precision():
         for entry in fields(system.options):
             assert entry.name != "precision" or entry.default == "auto", system.name
     assert num_stages > 40
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "PASSIVE 1000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7"),
+    ],
+)
+def test_waiting_threads_spin_for_a_moment_unless_told_otherwise(given, expected):
+    kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    asked = (
+        "import os, soundreel; print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=kept | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected

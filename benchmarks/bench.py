@@ -1,6 +1,6 @@
 """Speed and memory of everything, in one run and as shares of this machine's own rates.
 
-    make bench                                          # all of it, which takes about an hour
+    make bench                                          # all of it, which takes forty minutes
     python benchmarks/bench.py --only networks --quick  # small sizes alone, one repeat
 
 Every case runs in a process of its own, so that its peak memory is its own, and times matrix

@@ -124,11 +124,11 @@ def _grouped(
     Args:
         entries: what was prepared before, which keeps its groups and splits.
     """
-    known = {entry.source: entry.group for entry in entries.values()}
-    sources = group_copies(sources, known, options.near_copies, num_workers)
+    known = [(entry.source, entry.group, entry.split) for entry in entries.values()]
+    groups = {source: group for source, group, _ in known}
+    sources = group_copies(sources, groups, options.near_copies, num_workers)
     fresh = [source for source in sources if source.name not in entries]
-    known = {entry.group: entry.split for entry in entries.values()}
-    return sources, splits_of(fresh, options, known)
+    return sources, splits_of(fresh, options, {group: split for _, group, split in known})
 
 
 def _verify(root: Path, journal: Journal) -> None:

@@ -129,7 +129,7 @@ def test_gaussian_data_is_sampled_exactly_in_a_single_step():
         torch.tensor([[0.0, 0.1]]).expand(2, 2).double(), torch.zeros(2, 2, dtype=torch.float64)
     )
     path = level_path(start, end, 1)
-    x0 = flow_sampler(lambda y, level: y.map(torch.zeros_like), noise, path, deviation)
+    x0 = flow_sampler(lambda y, level, step: y.map(torch.zeros_like), noise, path, deviation)
     assert torch.allclose(x0.video[:, 0], 3.0 * noise.video[:, 0])
     assert torch.allclose(x0.video[:, 1], noise.video[:, 1])  # its level stays
     assert torch.allclose(x0.audio, 0.3 * noise.audio)
@@ -139,7 +139,7 @@ def test_the_sampler_is_of_second_order_on_data_of_two_values():
     """Data of +1 and -1 alike: E[x_0 | x_t] = tanh(x_t (1 - t) / t^2)."""
     deviation = AV(*(torch.ones(1, 1, dtype=torch.float64) for _ in range(2)))
 
-    def answer(y, level):
+    def answer(y, level, step):
         linear = linear_velocity(level, deviation)
 
         def velocity(y, t, scale):

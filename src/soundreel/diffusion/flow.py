@@ -15,8 +15,11 @@ from torch import Tensor
 from soundreel.errors import SoundreelError
 from soundreel.types import AV
 
-Answer = Callable[[AV, AV], AV]
-"""`answer(scaled, level)`: a network's answer to x_t at unit variance, `batch group token dim`."""
+Answer = Callable[[AV, AV, int], AV]
+"""`answer(scaled, level, step)`: a network's answer to x_t at unit variance.
+
+It is `batch group token dim`; steps are counted from 0.
+"""
 
 
 def per_group(level: Float[Tensor, "batch group"], like: Tensor) -> Tensor:
@@ -130,11 +133,10 @@ def logit_normal(
     return torch.where(chance < uniform_share, uniform, torch.sigmoid(mean + deviation * normal))
 
 
-def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
-    """Return the levels of a sampler's steps; where `start` equals `end` they stay.
+def step_levels(num_steps: int, shift: float = 1.0) -> list[float]:
+    """Return the noise levels from 1 to 0 between which a sampler steps, `num_steps + 1` of them.
 
     Args:
-        start, end: levels to begin and to end with, `batch group` each.
         shift: above 1, more of the steps are spent at high levels.
 
     Source:
@@ -143,8 +145,17 @@ def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> lis
     if num_steps < 1 or shift <= 0:
         raise SoundreelError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
     even = torch.linspace(1.0, 0.0, num_steps + 1).tolist()
-    warped = [shift * u / (1 + (shift - 1) * u) for u in even]
-    return [start.map(torch.lerp, end, 1 - u) for u in warped]
+    return [shift * u / (1 + (shift - 1) * u) for u in even]
+
+
+def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
+    """Return the levels of a sampler's steps (see `step_levels`) of all groups.
+
+    Args:
+        start, end: levels to begin and to end with, `batch group` each; where they are the same the
+            level stays.
+    """
+    return [start.map(torch.lerp, end, 1 - u) for u in step_levels(num_steps, shift)]
 
 
 def flow_sampler(
@@ -185,7 +196,7 @@ def flow_sampler(
     y = xt * linear_velocity(levels[0], deviation).input_scale
     before, last = None, angles[0] - angles[0]
     for step in range(num_steps):
-        now, turn = answer(y, levels[step]), angles[step + 1] - angles[step]
+        now, turn = answer(y, levels[step], step), angles[step + 1] - angles[step]
         y = y.map(moved, now, now if before is None else before, turn, last)
         before, last = now, turn
         if callback is not None:

@@ -18,7 +18,7 @@ from soundreel.systems.joint_flow.transformer import (
 )
 from soundreel.types import AV
 
-OPTIONS = JointFlowOptions(num_steps=3, guidance_scale=1.0)
+OPTIONS = JointFlowOptions(num_steps=3, guidance_scale=1.0, sync_scale=1.0)
 SMALL = JointTransformerConfig(
     video_tokens=5,
     video_dim=16,
@@ -72,7 +72,7 @@ def test_an_untrained_model_makes_clips_of_the_classes_means_and_deviations(guid
     network.get_buffer("video_class_mean")[-1] = 1.0
     noise = groups(4)
     level = noise.map(lambda x: torch.ones(x.shape[:2]))
-    options = JointFlowOptions(num_steps=1 if guidance else 100, guidance_scale=guidance)
+    options = replace(OPTIONS, num_steps=1 if guidance else 100, guidance_scale=guidance)
     label = torch.zeros(len(noise.video), dtype=torch.long)
     made = sample_groups(network, noise, level, noise, label, options)
     wanted = 2.0 * noise.video + 5.0 if guidance else 4.0 * noise.video + 1.0
@@ -84,7 +84,7 @@ def test_calmer_noise_is_for_the_detail_of_new_pictures_alone():
     network, noise = JointTransformer(SMALL), groups(4)
     level = noise.map(lambda x: torch.ones(x.shape[:2]))
     level.video[:, :2] = 0.05
-    options = JointFlowOptions(num_steps=2, guidance_scale=1.0, detail_noise=0.5)
+    options = replace(OPTIONS, num_steps=2, detail_noise=0.5)
     made = sample_groups(network, noise.map(torch.zeros_like), level, noise, ANY.expand(4), options)
     assert torch.allclose(made.video[:, 2:, :-1], 0.5 * noise.video[:, 2:, :-1], atol=1e-5)
     assert torch.allclose(made.video[:, 2:, -1], noise.video[:, 2:, -1], atol=1e-5)
@@ -176,3 +176,66 @@ def test_guidance_moves_away_from_any_class(transformer):
     first, second = (made(scale, 0) for scale in (1.0, 2.0))
     assert (first - second).abs().max() > 1e-3
     assert torch.allclose(made(0.0, 0), made(1.0, 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["video", "audio"])
+def test_sync_moves_what_is_made_away_from_what_noise_in_place_of_the_other_gives(
+    transformer, given
+):
+    """Linear in the scale in the one step that it takes part in; 1 is no guidance at all."""
+    noise, known = groups(4), groups(4, seed=1)
+    level = AV(*(torch.ones(1, 4) for _ in range(2))).replace(given, torch.full((1, 4), 0.03))
+    other = "audio" if given == "video" else "video"
+
+    def made(scale):
+        # Levels 1, 0.6 and 0: only the second step begins within `SYNC_LEVELS`.
+        options = replace(OPTIONS, num_steps=2, shift=1.5, sync_scale=scale)
+        return sample_groups(transformer, known, level, noise, ANY, options)
+
+    told, more, most = (made(scale) for scale in (1.0, 2.0, 3.0))
+    assert torch.equal(more[given], known[given])
+    assert (more[other] - told[other]).abs().max() > 1e-3
+    twice = told[other] + 2 * (more[other] - told[other])
+    assert torch.allclose(most[other], twice, atol=1e-4)
+
+
+def test_sync_changes_nothing_where_neither_modality_hears_of_the_other(transformer):
+    """Then what noise in place of the other gives is the answer itself."""
+    for block in transformer.blocks:
+        for project in block.out.values():
+            torch.nn.init.zeros_(project.weight)
+    for embed in transformer.level_in.values():
+        torch.nn.init.zeros_(embed.last.weight)
+    noise = groups(4)
+    level = noise.map(lambda x: torch.ones(x.shape[:2]))
+
+    def made(scale):
+        options = replace(OPTIONS, num_steps=4, sync_scale=scale)
+        return sample_groups(transformer, noise, level, noise, ANY, options)
+
+    for one, other in zip(made(1.0), made(3.0), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_between_two_kinds_of_guidance_a_step_takes_few_answers(transformer):
+    """Levels 1, 0.75, 0.5, 0.25: by class, twice towards each other, alone."""
+    rows, forward = [], transformer.forward
+
+    def counted(xt, level, label):
+        rows.append(len(label))
+        return forward(xt, level, label)
+
+    transformer.forward = counted
+    noise = groups(4)
+    level = noise.map(lambda x: torch.ones(x.shape[:2]))
+    options = replace(OPTIONS, num_steps=4, shift=1.0, guidance_scale=1.5, sync_scale=2.0)
+    sample_groups(transformer, noise, level, noise, torch.tensor([0]), options)
+    assert rows == [2, 3, 3, 1]
+    rows.clear()
+    level = level.replace("audio", torch.full((1, 4), 0.03))
+    sample_groups(transformer, noise, level, noise, torch.tensor([0]), options)
+    assert rows == [2, 2, 2, 1]
+    rows.clear()
+    alone = replace(options, sync_scale=1.0)
+    sample_groups(transformer, noise, level, noise, torch.tensor([0]), alone)
+    assert rows == [2, 2, 2, 2]

@@ -195,6 +195,26 @@ def test_another_transformer_starts_from_a_model_and_keeps_its_codecs(run, data,
     assert (first - old).abs().max() < 0.05  # a few steps away
 
 
+def test_an_audio_decoder_is_trained_on_behind_an_encoder_that_stays(run, data, tmp_path):
+    config, out = micro(), tmp_path / "run"
+    config = replace(config, audio=replace(config.audio, train_encoder=False))
+    model = str(run / "model")
+    assert train_joint_flow(config, data, out, stages=["audio_codec"], init=model)
+    before, after = (
+        load_file(folder / "audio_codec/component/network/model.safetensors")
+        for folder in (run, out)
+    )
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == name.startswith("encoder."), name
+
+
+def test_an_encoder_that_stays_must_come_from_somewhere(data, tmp_path):
+    config = micro()
+    config = replace(config, audio=replace(config.audio, train_encoder=False))
+    with pytest.raises(ConfigError, match=r"audio\.train_encoder: set it to True, or name a model"):
+        train_joint_flow(config, data, tmp_path / "run")
+
+
 def adapted_by(data, out, model):
     """Train an adapter of the model's transformer on a data set; return its folder."""
     config = micro()

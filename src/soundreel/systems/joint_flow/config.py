@@ -55,12 +55,15 @@ class AudioStage:
     Attributes:
         codec: its sizes; one latent must cover one video frame.
         num_frames: video frames in a training window.
+        train_encoder: False leaves the encoder as it is in the model that training starts from, so
+            that its transformer still fits.
     """
 
     codec: AudioCodecConfig = field(default_factory=AudioCodecConfig)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     num_frames: int = 16
+    train_encoder: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +89,12 @@ class JointFlowOptions:
     )
     guidance_scale: float = option(
         1.5, "How strongly the class is followed; 1 is as trained.", low=0, high=8
+    )
+    sync_scale: float = option(
+        2.0,
+        "How strongly pictures and sound follow each other; 1 is as trained.",
+        low=0,
+        high=8,
     )
     shift: float = option(
         1.5, "Above 1, more of the steps are spent where there is much noise.", low=0.1, high=10

@@ -16,12 +16,9 @@ from soundreel.diffusion.flow import (
     flow_sampler,
     interpolate,
     level_path,
-    linear_velocity,
-    remainder,
 )
-from soundreel.diffusion.guidance import guided_output
 from soundreel.systems.joint_flow.config import JointFlowOptions
-from soundreel.systems.joint_flow.flow_objective import EDGE
+from soundreel.systems.joint_flow.guidance import Guidance
 from soundreel.systems.joint_flow.transformer import MODALITIES, JointTransformer
 from soundreel.types import AV
 
@@ -75,36 +72,18 @@ def sample_groups(
         noise: coloured, shaped as `known`.
         label: class numbers; `num_classes` stands for any and is not guided.
     """
-    none = torch.full_like(label, transformer.config.num_classes)
-    guided = options.guidance_scale != 1 and not torch.equal(label, none)
-    # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
-    mean, deviation = transformer.prior(label)
-    any_mean, any_deviation = transformer.prior(none)
-
-    def answer(scaled: AV, at: AV) -> AV:
-        at = at.map(lambda t: t.clamp(EDGE, 1 - EDGE))
-        if not guided:
-            return transformer(scaled, at, label)
-        own, other = linear_velocity(at, deviation), linear_velocity(at, any_deviation)
-        xt, apart = scaled / own.input_scale, mean - any_mean
-        shifted = interpolate(apart, xt.map(torch.zeros_like), at) + xt
-        both = scaled.map(lambda *x: torch.cat(x), shifted * other.input_scale)
-        answers = transformer(both, at.map(lambda t: t.repeat(2, 1)), torch.cat([label, none]))
-        asked, unasked = (answers.map(lambda x, k=k: x.chunk(2)[k]) for k in (0, 1))
-        velocity = other.slope * shifted + other.error * unasked + apart
-        return guided_output(
-            asked,
-            remainder(velocity, xt, own),
-            video_scale=options.guidance_scale,
-            audio_scale=options.guidance_scale,
-        )
-
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)
+    made = [m for m in MODALITIES if bool((level[m] == 1).any())]
+    guidance = Guidance(transformer, label, noise, made, options)
+    # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
+    mean, deviation = transformer.prior(label)
     start = interpolate(known - mean, calmed(noise, level, options.detail_noise), level)
     with autocast(label.device, options.precision):  # around all steps: weights are cast once
-        made = flow_sampler(answer, start, path, deviation, callback=callback) + mean
-    return made.map(lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level)
+        result = flow_sampler(guidance, start, path, deviation, callback=callback) + mean
+    return result.map(
+        lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level
+    )
 
 
 def calmed(noise: AV, level: AV, detail_noise: float) -> AV:

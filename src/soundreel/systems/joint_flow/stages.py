@@ -25,6 +25,7 @@ from soundreel.checkpoints.store import (
     save_model_index,
     writing_folder,
 )
+from soundreel.config_io import ConfigError
 from soundreel.data.dataset import PreparedDataset, training_windows
 from soundreel.protocols import Stage, TrainWords
 from soundreel.systems.joint_flow.audio_codec import AudioCodec, AudioCodecConfig
@@ -130,6 +131,10 @@ class JointFlowRecipe(Recipe):
         self._config = config
         self._run = run
         self._windows = windows
+        if not config.audio.train_encoder and (run.init is None or not run.init.has(AUDIO)):
+            raise ConfigError(
+                "audio.train_encoder: set it to True, or name a model with an audio codec by --init"
+            )
         names = tuple(self._windows[TRANSFORMER].info.classes)
         self._classes = Classes.of(names, run.init, stays=config.transformer.train.lora.rank > 0)
 
@@ -181,6 +186,7 @@ class JointFlowRecipe(Recipe):
             return AudioCodec(stage.codec)
 
         network = self._run.seeded(build, stage.train, component=AUDIO)
+        network.encoder.requires_grad_(stage.train_encoder)
         objective = audio_codec_objective(stage.loss)
         return StageWork(
             trainees=[self._run.trainee(AUDIO, network, objective, stage.train)],

@@ -94,7 +94,6 @@ def small() -> JointFlowConfig:
         video=replace(video, train=shortened(video.train, 24_000, 14_000)),
         audio=replace(audio, train=shortened(audio.train, 40_000, 24_000)),
         transformer=replace(transformer, train=shortened(quick, 64_000, 32_000)),
-        sampling=replace(base.sampling, detail_noise=0.75),
     )
 
 

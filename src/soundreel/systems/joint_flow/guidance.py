@@ -13,6 +13,8 @@ from soundreel.types import AV
 
 SYNC_LEVELS = (0.5, 0.95)
 """Noise levels between which pictures and sound are led towards each other, see `Guidance`."""
+OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
+"""The other modality."""
 
 
 class Guidance:
@@ -28,8 +30,8 @@ class Guidance:
         made: the modalities of which something is made.
 
     Source:
-        Ho and Salimans 2022, equation 6, for the class; Bao et al. 2023 (UniDiffuser), section 3.4,
-        for noise as the answer without the other modality; Kynkaanniemi et al. 2024 for an
+        Ho and Salimans 2022, equation 6, for the class; Bao et al. 2023 (UniDiffuser), for
+        noise as the answer without the other modality; Kynkaanniemi et al. 2024 for an
         interval of noise levels.
     """
 
@@ -61,7 +63,7 @@ class Guidance:
 
     def _towards_each_other(self, scaled: AV, at: AV) -> AV:
         inputs, levels = [scaled], [at]
-        for other in (MODALITIES[MODALITIES[0] == modality] for modality in self._made):
+        for other in (OTHER[modality] for modality in self._made):
             inputs.append(scaled.replace(other, self._noise[other].to(scaled[other])))
             levels.append(at.replace(other, torch.full_like(at[other], 1 - EDGE)))
         label = self._label.repeat(len(inputs))

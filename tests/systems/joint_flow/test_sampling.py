@@ -239,3 +239,23 @@ def test_between_two_kinds_of_guidance_a_step_takes_few_answers(transformer):
     alone = replace(options, sync_scale=1.0)
     sample_groups(transformer, noise, level, noise, torch.tensor([0]), alone)
     assert rows == [2, 2, 2, 2]
+
+
+def test_what_is_led_away_from_sees_noise_in_place_of_the_other_and_its_own_as_it_is(transformer):
+    seen, forward = [], transformer.forward
+
+    def noted(xt, level, label):
+        seen.append((xt, level))
+        return forward(xt, level, label)
+
+    transformer.forward = noted
+    noise, known = groups(4), groups(4, seed=1)
+    level = AV(torch.ones(1, 4), torch.full((1, 4), 0.03))
+    options = replace(OPTIONS, num_steps=2, shift=1.5, sync_scale=2.0)
+    sample_groups(transformer, known, level, noise, ANY, options)
+    xt, at = seen[1]
+    assert torch.equal(xt.video[1], xt.video[0])
+    assert torch.equal(at.video[1], at.video[0])
+    assert torch.equal(xt.audio[1], noise.audio[0])
+    assert not torch.allclose(xt.audio[0], noise.audio[0], atol=0.1)
+    assert torch.allclose(at.audio, torch.tensor([[0.03], [0.999]]).expand(2, 4))

@@ -215,6 +215,13 @@ def test_an_encoder_that_stays_must_come_from_somewhere(data, tmp_path):
         train_joint_flow(config, data, tmp_path / "run")
 
 
+def test_an_encoder_that_stays_has_no_adapters():
+    stage = micro().audio
+    adapted = replace(stage.train, lora=LoRAConfig(rank=2))
+    with pytest.raises(SoundreelError, match=r"audio\.train_encoder must be True where"):
+        replace(stage, train=adapted, train_encoder=False)
+
+
 def adapted_by(data, out, model):
     """Train an adapter of the model's transformer on a data set; return its folder."""
     config = micro()

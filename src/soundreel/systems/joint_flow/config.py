@@ -65,6 +65,13 @@ class AudioStage:
     num_frames: int = 16
     train_encoder: bool = True
 
+    def __post_init__(self) -> None:
+        if self.train.lora.rank and not self.train_encoder:
+            raise SoundreelError(
+                "audio.train_encoder must be True where audio.train.lora.rank is not 0: adapters"
+                " change the encoder too"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerStage:

@@ -61,21 +61,23 @@ class Guidance:
     def _plain(self, scaled: AV, at: AV) -> AV:
         return self._transformer(scaled, at, self._label)
 
+    def _answers(self, inputs: list[AV], levels: list[AV], labels: list[Tensor]) -> list[AV]:
+        """Return the answers to several inputs, taken as one batch."""
+        answers = self._transformer(AV.cat(inputs), AV.cat(levels), torch.cat(labels))
+        count = len(self._label)
+        return [answers.rows(slice(k * count, (k + 1) * count)) for k in range(len(inputs))]
+
     def _towards_each_other(self, scaled: AV, at: AV) -> AV:
         inputs, levels = [scaled], [at]
         for other in (OTHER[modality] for modality in self._made):
             inputs.append(scaled.replace(other, self._noise[other].to(scaled[other])))
             levels.append(at.replace(other, torch.full_like(at[other], 1 - EDGE)))
-        label = self._label.repeat(len(inputs))
-        answers = self._transformer(AV.cat(inputs), AV.cat(levels), label)
-        told, *alone = (
-            answers.map(lambda x, k=k: x.chunk(len(inputs))[k]) for k in range(len(inputs))
-        )
-        led = told
+        told, *alone = self._answers(inputs, levels, [self._label] * len(inputs))
+        untold = told
         for modality, answer in zip(self._made, alone, strict=True):
-            away = answer[modality]
-            led = led.replace(modality, away + self._options.sync_scale * (told[modality] - away))
-        return led
+            untold = untold.replace(modality, answer[modality])
+        scale = self._options.sync_scale
+        return guided_output(told, untold, video_scale=scale, audio_scale=scale)
 
     def _towards_class(self, scaled: AV, at: AV) -> AV:
         # The answers are to errors of two linear estimates: both are brought to that of the class.
@@ -84,9 +86,8 @@ class Guidance:
         )
         xt, apart = scaled / own.input_scale, self._prior.mean - self._any_prior.mean
         shifted = interpolate(apart, xt.map(torch.zeros_like), at) + xt
-        both = AV.cat([scaled, shifted * other.input_scale])
-        answers = self._transformer(both, AV.cat([at, at]), torch.cat([self._label, self._any]))
-        asked, unasked = (answers.map(lambda x, k=k: x.chunk(2)[k]) for k in (0, 1))
+        inputs = [scaled, shifted * other.input_scale]
+        asked, unasked = self._answers(inputs, [at, at], [self._label, self._any])
         velocity = other.slope * shifted + other.error * unasked + apart
         scale = self._options.guidance_scale
         return guided_output(

@@ -70,7 +70,7 @@ def sample_groups(
         known: scaled latents, `batch group token dim` each; without effect at level 1.
         level: noise level that each group is given at, `batch group` each.
         noise: coloured, shaped as `known`.
-        label: class numbers; `num_classes` stands for any and is not guided.
+        label: class numbers; `num_classes` stands for any, which nothing is guided towards.
     """
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
     path = level_path(level, end, options.num_steps, shift=options.shift)

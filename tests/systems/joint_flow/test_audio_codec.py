@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional
 
 from soundreel.audio.stft import stft
 from soundreel.device import autocast
@@ -81,6 +82,20 @@ def test_noise_is_white_within_the_bands_whatever_the_columns_rate(small_codec):
     assert float(power.std() / power.mean()) < 0.08  # its standard error is 0.03
 
 
+def test_the_envelope_falls_silent_within_less_than_a_hop(small_codec):
+    """Though a window of the spectra is four hops long."""
+    decoder = copy.deepcopy(small_codec.decoder)
+    noise = torch.randn(1, 250, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decoder.gains.bias.fill_(0.0)
+        decoder.envelope.bias[5:] = -9.0  # 78 dB down in the second half of each hop
+        sound = decoder(torch.zeros(1, 16, 6), noise)
+    power = sound.reshape(-1, 250).square().mean(0)
+    loud, quiet = power[15:110], power[140:235]
+    assert 10 * (loud.mean() / quiet.mean()).log10() == pytest.approx(78.2, abs=1.0)
+    assert 10 * (loud.min() / quiet.max()).log10() > 70
+
+
 def test_the_decoders_noise_is_heard(small_codec):
     latents = small_codec.encode(sound())
     first, second = (torch.randn(2, *small_codec.noise_shape(16)) for _ in range(2))
@@ -124,7 +139,44 @@ def test_the_distance_is_small_for_the_same_sound_and_larger_the_louder_the_chan
     wave, config = sound(), AudioLossConfig()
     features = [spectral_features(scale * wave, config, 16_000) for scale in (1.0, 1.1, 2.0)]
     same, near, far = (float(spectral_distance(features[0], f)) for f in features)
-    assert same < 0.002 < near < far
+    assert same < 0.003 < near < far
+
+
+def test_a_steady_tone_is_nearer_to_steady_ones_than_one_that_flickers():
+    """In energy distance, though in every column both are equally loud on average."""
+    config = AudioLossConfig(windows=(512,))
+    random = torch.Generator().manual_seed(0)
+    tone = 0.02 * torch.sin(2 * torch.pi * 880 * torch.arange(4000) / 16_000)
+
+    def steady():
+        return tone * torch.randn(1000, 1, generator=random).exp()
+
+    def flickering():
+        steps = torch.randn(1000, 1, 9, generator=random)
+        smooth = functional.interpolate(steps, 4000, mode="linear")[:, 0]
+        return tone * (smooth / smooth.std(0)).exp()
+
+    def features(waves):
+        return spectral_features(waves, config, 16_000)
+
+    real, steady_ones, flickering_ones = (
+        (features(make()), features(make())) for make in (steady, steady, flickering)
+    )
+
+    def energy(made):
+        return 2 * spectral_distance(real[0], made[0]) - spectral_distance(made[0], made[1])
+
+    of_itself = spectral_distance(real[0], real[1])
+    near, far = float(energy(steady_ones) - of_itself), float(energy(flickering_ones) - of_itself)
+    assert abs(near) < 0.05 < 0.15 < far
+
+
+def test_bands_in_incomplete_groups_count():
+    config = AudioLossConfig(windows=(256,), num_mels=41)
+    loud, quiet = (spectral_features(k * sound(), config, 16_000) for k in (1.0, 0.1))
+    changed = [quiet[0].clone()]
+    changed[0][:, 40] = loud[0][:, 40]
+    assert spectral_distance(quiet, changed) > 0.01
 
 
 def test_mixed_precision_leaves_spectra_exact():

@@ -15,11 +15,11 @@ from soundreel.systems.joint_flow.video_encoder import VideoEncoder
 from soundreel.training.init import InitialModel
 
 COUNTS = {
-    presets.tiny: (18_804, 93_906, 69_408),
-    presets.scenes: (4_009_440, 6_022_782, 9_207_808),
-    presets.small: (4_009_440, 6_022_782, 9_207_808),
-    presets.medium: (4_009_440, 6_022_782, 21_679_680),
-    presets.large: (27_068_864, 46_271_490, 515_921_920),
+    presets.tiny: (18_804, 94_236, 69_408),
+    presets.scenes: (4_009_440, 6_025_992, 9_207_808),
+    presets.small: (4_009_440, 6_025_992, 9_207_808),
+    presets.medium: (4_009_440, 6_025_992, 21_679_680),
+    presets.large: (27_068_864, 46_277_900, 515_921_920),
 }
 """Parameters of video decoder, audio codec and transformer (for eleven classes)."""
 

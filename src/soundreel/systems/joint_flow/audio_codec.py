@@ -1,8 +1,8 @@
 """Audio codec: a log-mel encoder, and a decoder that draws noise and ends in an inverse STFT.
 
 One latent covers one video frame. In a single pass the decoder turns latents into magnitudes and
-phases and into the gains of white noise: rain or fire is answered with noise of the right colour,
-not with an average.
+phases, into the gains of white noise, and into an envelope: rain or fire is answered with noise of
+the right colour, not with an average, and a stroke begins at once, not with the window around it.
 """
 
 import math
@@ -20,6 +20,9 @@ from soundreel.nn.linear import Linear
 
 GATE = 0.01
 """Magnitude below which a bin is exactly silent: about -88 dB below full scale."""
+
+ENVELOPE_STEPS = 10
+"""Loudnesses a column; the window of a spectrum blurs what is shorter than it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +154,8 @@ class AudioDecoder(nn.Module):
 
     Source:
         Siuzdak 2023 (Vocos): the inverse-STFT head. Gritsenko et al. 2020: the noise input. Engel
-        et al. 2020 (DDSP): filtered noise, which has no trace of the columns' rate.
+        et al. 2020 (DDSP): filtered noise, which has no trace of the columns' rate. Herre and
+        Johnston 1996 (temporal noise shaping): a fine envelope over a coarse transform.
     """
 
     def __init__(self, config: AudioCodecConfig) -> None:
@@ -169,6 +173,9 @@ class AudioDecoder(nn.Module):
         self.gains = Linear(width, config.num_mels)
         nn.init.zeros_(self.gains.weight)
         nn.init.constant_(self.gains.bias, math.log(2 * GATE))
+        self.envelope = Linear(width, ENVELOPE_STEPS)
+        nn.init.zeros_(self.envelope.weight)
+        nn.init.zeros_(self.envelope.bias)
 
     def forward(
         self,
@@ -181,7 +188,8 @@ class AudioDecoder(nn.Module):
         log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
         gains = _gated(self.gains(x).float()) @ band_shares(self.config.mel).to(x.device)
         spectrum = torch.polar(_gated(log_magnitude), phase) + gains * self._white(noise)
-        return overlap_add(spectrum, self.config.hop_length)
+        sound = overlap_add(spectrum, self.config.hop_length)
+        return sound * _interpolated(self.envelope(x).float().flatten(1), sound.shape[-1])
 
     def _white(self, noise: Float[Tensor, "batch hop column"]) -> Tensor:
         """Return the noise's spectrum, `batch column frequency`, of variance 1."""
@@ -195,6 +203,14 @@ class AudioDecoder(nn.Module):
 def _gated(log_magnitude: Tensor) -> Tensor:
     """Return magnitudes, of which those below `GATE` are exactly 0."""
     return functional.relu(log_magnitude.clamp(max=6).exp() - GATE)
+
+
+def _interpolated(
+    log_gain: Float[Tensor, "batch step"], num_samples: int
+) -> Float[Tensor, "batch sample"]:
+    """Return gains from 0.00005 to 20, whose logarithm is linear between steps."""
+    log_gain = log_gain.clamp(-10, 3)[:, None]
+    return functional.interpolate(log_gain, num_samples, mode="linear")[:, 0].exp()
 
 
 @cache

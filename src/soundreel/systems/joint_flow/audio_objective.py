@@ -17,6 +17,13 @@ from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.training.objectives import Objective, TrainingBatch, TrainingLoss
 from soundreel.training.parallel import unwrapped
 
+JOINT_BANDS = 4
+"""Bands whose log magnitudes are compared jointly.
+
+One norm over all bands sees little but their means and the sum of their variances: noise where a
+tone should be makes up for a tone where noise should be.
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioLossConfig:
@@ -130,15 +137,25 @@ def spectral_features(
 def spectral_distance(a: list[Tensor], b: list[Tensor]) -> Float[Tensor, ""]:
     """Return the distance of magnitudes and of log magnitudes, averaged over the window lengths.
 
+    Log magnitudes are compared as they are and in how they change from column to column, without
+    which a partial that flickers is as good as a steady one whose loudness the latents leave open.
+
     Source:
         Gritsenko et al. 2020, equation 8.
     """
     total = a[0].new_zeros(())
     for one, other in zip(a, b, strict=True):
         difference = (one + 1e-3).log() - (other + 1e-3).log()
-        logs = (difference.square().mean(1) + 1e-6).sqrt().mean()
+        logs = _mean_norm(difference) + _mean_norm(difference.diff(dim=2))
         total = total + 2 * (one - other).abs().mean() + logs
     return total / len(a)
+
+
+def _mean_norm(difference: Float[Tensor, "batch band column"]) -> Float[Tensor, ""]:
+    """Return the mean over columns and over groups of bands of the root mean square in a group."""
+    padded = functional.pad(difference, (0, 0, 0, -difference.shape[1] % JOINT_BANDS))
+    square = padded.unflatten(1, (-1, JOINT_BANDS)).square().mean(2)
+    return (square + 1e-6).sqrt().mean()
 
 
 def _draws(

@@ -48,12 +48,12 @@ def scenes() -> JointFlowConfig:
         audio=AudioStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=180_000,
+                total_samples=226_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
                 warmup_samples=800,
-                decay_samples=100_000,
+                decay_samples=120_000,
             )
         ),
         transformer=TransformerStage(

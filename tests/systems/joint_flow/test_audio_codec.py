@@ -168,7 +168,8 @@ def test_a_steady_tone_is_nearer_to_steady_ones_than_one_that_flickers():
 
     of_itself = spectral_distance(real[0], real[1])
     near, far = float(energy(steady_ones) - of_itself), float(energy(flickering_ones) - of_itself)
-    assert abs(near) < 0.05 < 0.15 < far
+    assert abs(near) < 0.05
+    assert far > 0.19  # 0.15 without the changes from column to column
 
 
 def test_bands_in_incomplete_groups_count():

@@ -2,7 +2,7 @@
 
 One latent covers one video frame. In a single pass the decoder turns latents into magnitudes and
 phases, into the gains of white noise, and into an envelope: rain or fire is answered with noise of
-the right colour, not with an average, and a stroke begins at once, not with the window around it.
+the right colour, not with an average, and a stroke rises faster than the window around it.
 """
 
 import math

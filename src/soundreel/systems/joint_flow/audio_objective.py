@@ -137,8 +137,8 @@ def spectral_features(
 def spectral_distance(a: list[Tensor], b: list[Tensor]) -> Float[Tensor, ""]:
     """Return the distance of magnitudes and of log magnitudes, averaged over the window lengths.
 
-    Log magnitudes are compared as they are and in how they change from column to column, without
-    which a partial that flickers is as good as a steady one whose loudness the latents leave open.
+    Log magnitudes are compared as they are and in how they change from column to column: the latter
+    tells a partial that flickers from a steady one whose loudness the latents leave open.
 
     Source:
         Gritsenko et al. 2020, equation 8.

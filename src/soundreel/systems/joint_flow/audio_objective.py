@@ -152,7 +152,10 @@ def spectral_distance(a: list[Tensor], b: list[Tensor]) -> Float[Tensor, ""]:
 
 
 def _mean_norm(difference: Float[Tensor, "batch band column"]) -> Float[Tensor, ""]:
-    """Return the mean over columns and over groups of bands of the root mean square in a group."""
+    """Return the mean over columns and over groups of bands of the root mean square in a group.
+
+    An incomplete group is filled up with zeros.
+    """
     padded = functional.pad(difference, (0, 0, 0, -difference.shape[1] % JOINT_BANDS))
     square = padded.unflatten(1, (-1, JOINT_BANDS)).square().mean(2)
     return (square + 1e-6).sqrt().mean()

@@ -112,6 +112,13 @@ class JointFlowOptions:
         low=0.1,
         high=1,
     )
+    layout_noise: float = option(
+        1.0,
+        "Deviation of the noise that the light and colour of whole pictures start from; less is"
+        " calmer.",
+        low=0.1,
+        high=1,
+    )
     precision: str = option(
         "auto",
         "Precision of the networks; auto measures which one is faster.",

@@ -27,6 +27,8 @@ CODEC_TRAIN = TrainConfig(
     save_every=2_000,
     preview_every=0,
 )
+CALM_DETAIL = JointFlowOptions(detail_noise=0.5)
+"""Calmer layouts are measured on rendered scenes alone."""
 
 
 def scenes() -> JointFlowConfig:
@@ -48,12 +50,12 @@ def scenes() -> JointFlowConfig:
         audio=AudioStage(
             train=replace(
                 CODEC_TRAIN,
-                total_samples=226_000,
+                total_samples=298_000,
                 global_batch_size=8,
                 micro_batch_size=8,
                 learning_rate=8e-4,
                 warmup_samples=800,
-                decay_samples=120_000,
+                decay_samples=160_000,
             )
         ),
         transformer=TransformerStage(
@@ -73,7 +75,7 @@ def scenes() -> JointFlowConfig:
                 preview_every=16_000,
             )
         ),
-        sampling=JointFlowOptions(detail_noise=0.5),
+        sampling=JointFlowOptions(detail_noise=0.6, layout_noise=0.7),
     )
 
 
@@ -94,6 +96,7 @@ def small() -> JointFlowConfig:
         video=replace(video, train=shortened(video.train, 24_000, 14_000)),
         audio=replace(audio, train=shortened(audio.train, 40_000, 24_000)),
         transformer=replace(transformer, train=shortened(quick, 64_000, 32_000)),
+        sampling=CALM_DETAIL,
     )
 
 
@@ -106,6 +109,7 @@ def medium() -> JointFlowConfig:
         clip=own.clip,
         video=replace(own.video, train=base.video.train),
         transformer=replace(base.transformer, sizes=sizes),
+        sampling=CALM_DETAIL,
     )
 
 
@@ -148,6 +152,7 @@ def large() -> JointFlowConfig:
                 decay_samples=5_000_000,
             ),
         ),
+        sampling=CALM_DETAIL,
     )
 
 

@@ -78,7 +78,7 @@ def sample_groups(
     guidance = Guidance(transformer, label, noise, made, options)
     # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
     mean, deviation = transformer.prior(label)
-    start = interpolate(known - mean, calmed(noise, level, options.detail_noise), level)
+    start = interpolate(known - mean, calmed(noise, level, options), level)
     with autocast(label.device, options.precision):  # around all steps: weights are cast once
         result = flow_sampler(guidance, start, path, deviation, callback=callback) + mean
     return result.map(
@@ -86,11 +86,12 @@ def sample_groups(
     )
 
 
-def calmed(noise: AV, level: AV, detail_noise: float) -> AV:
-    """Return the noise with that of the detail of new pictures times `detail_noise`."""
+def calmed(noise: AV, level: AV, options: JointFlowOptions) -> AV:
+    """Return the noise with that of new pictures times `detail_noise` and `layout_noise`."""
     video = noise["video"].clone()
     new = (level["video"] == 1)[:, :, None, None]
-    video[:, :, :-1] *= torch.where(new, detail_noise, 1.0)
+    video[:, :, :-1] *= torch.where(new, options.detail_noise, 1.0)
+    video[:, :, -1:] *= torch.where(new, options.layout_noise, 1.0)
     return noise.replace("video", video)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from soundreel.checkpoints.hub import DEFAULT_MODEL
 from soundreel.config_io import config_from_json, config_to_json
+from soundreel.systems import load
 from soundreel.systems.joint_flow import presets
 from soundreel.systems.joint_flow.audio_codec import AudioCodec
 from soundreel.systems.joint_flow.config import JointFlowConfig
@@ -69,6 +70,7 @@ def test_a_clip_that_the_codecs_do_not_fit_is_refused(change, message):
 
 def test_the_model_that_comes_with_soundreel_is_of_the_preset():
     model, config = InitialModel(DEFAULT_MODEL), presets.scenes()
+    assert load(DEFAULT_MODEL).options == config.sampling
     video = VideoDecoder(config.video.decoder, VideoEncoder(config.video.encoder))
     networks = {
         "video_codec": video,

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import hypothesis.strategies as st
 import pytest
@@ -13,6 +14,7 @@ from soundreel.diffusion.flow import (
     linear_velocity,
     logit_normal,
     remainder,
+    step_levels,
 )
 from soundreel.types import AV
 
@@ -27,6 +29,11 @@ def pair(batch=2, groups=3, seed=0, dtype=torch.float64):
 
 def levels(value, batch=2, groups=3):
     return AV(*(torch.full((batch, groups), value, dtype=torch.float64) for _ in range(2)))
+
+
+def both(steps):
+    """The same levels for pictures and sound."""
+    return {"video": steps, "audio": steps}
 
 
 def test_each_group_is_interpolated_at_its_own_level():
@@ -107,7 +114,7 @@ def test_logit_normal_levels_have_the_asked_median_and_share_of_uniform_ones():
 def test_level_path_falls_where_start_and_end_differ_and_stays_elsewhere():
     start = AV(torch.tensor([[1.0, 0.03]]), torch.tensor([[0.08, 1.0]]))
     end = AV(torch.tensor([[0.0, 0.03]]), torch.tensor([[0.08, 0.0]]))
-    path = level_path(start, end, 4, shift=3.0)
+    path = level_path(start, end, both(step_levels(4, 3.0)))
     assert len(path) == 5
     assert torch.equal(path[0].video, start.video)
     assert float(path[2].video[0, 0]) == pytest.approx(3 * 0.5 / (1 + 2 * 0.5))
@@ -115,7 +122,38 @@ def test_level_path_falls_where_start_and_end_differ_and_stays_elsewhere():
     assert all(torch.equal(level.audio[:, 0], start.audio[:, 0]) for level in path)
     assert torch.equal(path[-1].audio, end.audio)
     with pytest.raises(ValueError, match="num_steps"):
-        level_path(start, end, 0)
+        step_levels(0)
+
+
+@given(
+    st.integers(1, 30),
+    st.floats(0.1, 10),
+    st.floats(0, 0.9),
+    st.floats(0.05, 1),
+)
+def test_levels_fall_within_their_span_alone(num_steps, shift, first, length):
+    last = min(1.0, first + length)
+    levels = step_levels(num_steps, shift, span=(first, last))
+    assert len(levels) == num_steps + 1
+    assert all(a >= b for a, b in pairwise(levels))
+    for step, level in enumerate(levels):
+        taken = step / num_steps
+        assert 0 <= level <= 1 + 1e-9
+        if taken <= first - 1e-6:
+            assert level == pytest.approx(1, abs=1e-5)
+        if taken >= last + 1e-6:
+            assert level == 0
+
+
+def test_the_modalities_of_a_path_fall_at_their_own_steps():
+    ones = AV(torch.ones(1, 1), torch.ones(1, 1))
+    path = level_path(
+        ones,
+        ones.map(torch.zeros_like),
+        {"video": [1.0, 1.0, 0.4, 0.0], "audio": [1.0, 0.5, 0.0, 0.0]},
+    )
+    assert [float(level.video) for level in path] == pytest.approx([1, 1, 0.4, 0])
+    assert [float(level.audio) for level in path] == pytest.approx([1, 0.5, 0, 0])
 
 
 def test_gaussian_data_is_sampled_exactly_in_a_single_step():
@@ -128,7 +166,7 @@ def test_gaussian_data_is_sampled_exactly_in_a_single_step():
     end = AV(
         torch.tensor([[0.0, 0.1]]).expand(2, 2).double(), torch.zeros(2, 2, dtype=torch.float64)
     )
-    path = level_path(start, end, 1)
+    path = level_path(start, end, both(step_levels(1)))
     x0 = flow_sampler(lambda y, level, step: y.map(torch.zeros_like), noise, path, deviation)
     assert torch.allclose(x0.video[:, 0], 3.0 * noise.video[:, 0])
     assert torch.allclose(x0.video[:, 1], noise.video[:, 1])  # its level stays
@@ -155,7 +193,8 @@ def test_the_sampler_is_of_second_order_on_data_of_two_values():
     end = start.map(lambda t: torch.full_like(t, 0.3))
 
     def made(num_steps):
-        return flow_sampler(answer, noise, level_path(start, end, num_steps), deviation).video
+        path = level_path(start, end, both(step_levels(num_steps)))
+        return flow_sampler(answer, noise, path, deviation).video
 
     exact = made(2000)
     errors = [float((made(num_steps) - exact).abs().max()) for num_steps in (20, 40)]

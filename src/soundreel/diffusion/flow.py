@@ -5,7 +5,7 @@ dx_t / dt = noise - x_0. A level is one number for each modality and group, so t
 clean where it is given and noise where it is to be made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -133,29 +133,40 @@ def logit_normal(
     return torch.where(chance < uniform_share, uniform, torch.sigmoid(mean + deviation * normal))
 
 
-def step_levels(num_steps: int, shift: float = 1.0) -> list[float]:
+def step_levels(
+    num_steps: int, shift: float = 1.0, *, span: tuple[float, float] = (0.0, 1.0)
+) -> list[float]:
     """Return the noise levels from 1 to 0 between which a sampler steps, `num_steps + 1` of them.
 
     Args:
         shift: above 1, more of the steps are spent at high levels.
+        span: the part of the steps in which the level falls, as shares of all of them; before it
+            the level is 1, after it 0.
 
     Source:
         Esser et al. 2024, section 5.3.2, for the shift.
     """
     if num_steps < 1 or shift <= 0:
         raise SoundreelError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
-    even = torch.linspace(1.0, 0.0, num_steps + 1).tolist()
+    first, last = span
+    taken = torch.linspace(0.0, 1.0, num_steps + 1)
+    even = ((last - taken) / (last - first)).clamp(0, 1).tolist()
     return [shift * u / (1 + (shift - 1) * u) for u in even]
 
 
-def level_path(start: AV, end: AV, num_steps: int, *, shift: float = 1.0) -> list[AV]:
-    """Return the levels of a sampler's steps (see `step_levels`) of all groups.
+def level_path(start: AV, end: AV, levels: Mapping[str, Sequence[float]]) -> list[AV]:
+    """Return the levels of all groups between which a sampler steps.
 
     Args:
         start, end: levels to begin and to end with, `batch group` each; where they are the same the
             level stays.
+        levels: from 1 (the start) to 0 (the end), of each modality (see `step_levels`).
     """
-    return [start.map(torch.lerp, end, 1 - u) for u in step_levels(num_steps, shift)]
+    steps = (dict(zip(levels, step, strict=True)) for step in zip(*levels.values(), strict=True))
+    return [
+        AV(*(torch.lerp(end[name], start[name], u[name]) for name in ("video", "audio")))
+        for u in steps
+    ]
 
 
 def flow_sampler(

@@ -4,11 +4,13 @@ from itertools import islice
 import pytest
 import torch
 
+from soundreel.diffusion.flow import step_levels
 from soundreel.systems.joint_flow.config import JointFlowOptions
 from soundreel.systems.joint_flow.sampling import (
     GroupNoise,
     fill_groups,
     film_groups,
+    levels_of_steps,
     sample_groups,
 )
 from soundreel.systems.joint_flow.transformer import (
@@ -90,6 +92,17 @@ def test_calmer_noise_is_for_new_pictures_alone():
     assert torch.allclose(made.video[:, 2:, -1], 0.75 * noise.video[:, 2:, -1], atol=1e-5)
     assert torch.allclose(made.audio, noise.audio, atol=1e-5)
     assert float(made.video[:, :2].abs().max()) == 0  # what is given comes back
+
+
+def test_sound_is_made_ahead_of_pictures_where_both_are_made():
+    options = replace(OPTIONS, num_steps=6, sound_lead=0.5)
+    levels = levels_of_steps(["video", "audio"], options)
+    assert levels["video"] == pytest.approx([1, 1, 1, *step_levels(4, 1.5)[1:-1], 0], abs=1e-6)
+    assert levels["audio"] == pytest.approx([*step_levels(4, 1.5), 0, 0], abs=1e-6)
+    together = levels_of_steps(["video", "audio"], replace(options, sound_lead=0.0))
+    assert together["video"] == together["audio"]
+    for one in ("video", "audio"):  # all steps are for what is made
+        assert levels_of_steps([one], options)[one] == together[one]
 
 
 @pytest.mark.parametrize("given", ["video", "audio"])

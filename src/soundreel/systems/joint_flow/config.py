@@ -106,6 +106,12 @@ class JointFlowOptions:
     shift: float = option(
         1.5, "Above 1, more of the steps are spent where there is much noise.", low=0.1, high=10
     )
+    sound_lead: float = option(
+        0.0,
+        "How far sound is made ahead of pictures, as a share of its steps; 0 makes both at once.",
+        low=0,
+        high=1,
+    )
     detail_noise: float = option(
         1.0,
         "Deviation of the noise that the detail of pictures starts from; less is calmer.",

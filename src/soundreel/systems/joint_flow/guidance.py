@@ -1,10 +1,13 @@
 """Guidance: towards the class, and of pictures and sound towards each other."""
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from soundreel.diffusion.flow import interpolate, linear_velocity, remainder, step_levels
+from soundreel.diffusion.flow import interpolate, linear_velocity, remainder
 from soundreel.diffusion.guidance import guided_output
 from soundreel.systems.joint_flow.config import JointFlowOptions
 from soundreel.systems.joint_flow.flow_objective import EDGE
@@ -20,13 +23,14 @@ OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
 class Guidance:
     """Answers of the transformer, led away from those for any class or without the other modality.
 
-    At the noise levels of `SYNC_LEVELS`, where it is decided what happens when, what is made of
-    each modality is led away from the answer that sees noise in place of the other; above, from the
-    answer for any class; below, where neither changes much, from none. With a `sync_scale` of 1 it
-    is the class at all levels.
+    At the noise levels of `SYNC_LEVELS` (the mean of what is made), where it is decided what
+    happens when, each modality is led away from the answer that sees noise in place of the other;
+    above, from the answer for any class; below, where neither changes much, from none. With a
+    `sync_scale` of 1 it is the class at all levels.
 
     Args:
         noise: coloured, of unit variance, `batch group token dim` each.
+        levels: noise level of each modality at each step.
         made: the modalities of which something is made.
 
     Source:
@@ -40,12 +44,13 @@ class Guidance:
         transformer: JointTransformer,
         label: Int[Tensor, " batch"],
         noise: AV,
+        levels: Mapping[str, Sequence[float]],
         made: list[str],
         options: JointFlowOptions,
     ) -> None:
         self._transformer, self._label, self._noise = transformer, label, noise
         self._made, self._options = made, options
-        self._levels = step_levels(options.num_steps, options.shift)
+        self._levels = [fmean(step) for step in zip(*(levels[m] for m in made), strict=True)]
         self._any = torch.full_like(label, transformer.config.num_classes)
         self._by_class = options.guidance_scale != 1 and not torch.equal(label, self._any)
         self._prior, self._any_prior = transformer.prior(label), transformer.prior(self._any)

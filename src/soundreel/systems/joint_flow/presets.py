@@ -28,7 +28,7 @@ CODEC_TRAIN = TrainConfig(
     preview_every=0,
 )
 CALM_DETAIL = JointFlowOptions(detail_noise=0.5)
-"""Calmer layouts are measured on rendered scenes alone."""
+"""Calmer layouts and sound that leads are measured on rendered scenes alone."""
 
 
 def scenes() -> JointFlowConfig:
@@ -75,7 +75,7 @@ def scenes() -> JointFlowConfig:
                 preview_every=16_000,
             )
         ),
-        sampling=JointFlowOptions(detail_noise=0.6, layout_noise=0.7),
+        sampling=JointFlowOptions(sound_lead=0.5, detail_noise=0.7, layout_noise=0.4),
     )
 
 

@@ -16,6 +16,7 @@ from soundreel.diffusion.flow import (
     flow_sampler,
     interpolate,
     level_path,
+    step_levels,
 )
 from soundreel.systems.joint_flow.config import JointFlowOptions
 from soundreel.systems.joint_flow.guidance import Guidance
@@ -73,9 +74,10 @@ def sample_groups(
         label: class numbers; `num_classes` stands for any, which nothing is guided towards.
     """
     end = level.map(lambda t: torch.where(t < 1, t, 0.0))
-    path = level_path(level, end, options.num_steps, shift=options.shift)
     made = [m for m in MODALITIES if bool((level[m] == 1).any())]
-    guidance = Guidance(transformer, label, noise, made, options)
+    levels = levels_of_steps(made, options)
+    path = level_path(level, end, levels)
+    guidance = Guidance(transformer, label, noise, levels, made, options)
     # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
     mean, deviation = transformer.prior(label)
     start = interpolate(known - mean, calmed(noise, level, options), level)
@@ -84,6 +86,13 @@ def sample_groups(
     return result.map(
         lambda x, old, t: torch.where((t < 1)[:, :, None, None], old, x), known, level
     )
+
+
+def levels_of_steps(made: list[str], options: JointFlowOptions) -> dict[str, list[float]]:
+    """Return each modality's noise levels: where both are made, sound is `sound_lead` ahead."""
+    lead = options.sound_lead if len(made) > 1 else 0.0
+    spans = {"video": (lead / (1 + lead), 1.0), "audio": (0.0, 1 / (1 + lead))}
+    return {m: step_levels(options.num_steps, options.shift, span=spans[m]) for m in MODALITIES}
 
 
 def calmed(noise: AV, level: AV, options: JointFlowOptions) -> AV:

@@ -145,6 +145,13 @@ def test_levels_fall_within_their_span_alone(num_steps, shift, first, length):
             assert level == 0
 
 
+@given(st.integers(1, 40), st.floats(0, 1))
+def test_no_first_step_is_so_short_that_a_sampler_divides_by_next_to_nothing(num_steps, lead):
+    first = lead / (1 + lead)
+    falls = [1 - level for level in step_levels(num_steps, span=(first, 1.0)) if level < 1]
+    assert min(falls) >= 0.25 / num_steps / (1 - first) - 1e-9
+
+
 def test_the_modalities_of_a_path_fall_at_their_own_steps():
     ones = AV(torch.ones(1, 1), torch.ones(1, 1))
     path = level_path(

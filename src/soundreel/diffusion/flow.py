@@ -141,7 +141,8 @@ def step_levels(
     Args:
         shift: above 1, more of the steps are spent at high levels.
         span: the part of the steps in which the level falls, as shares of all of them; before it
-            the level is 1, after it 0.
+            the level is 1, after it 0. A first step of less than a quarter is left to the next one:
+            a sampler of second order divides by its length.
 
     Source:
         Esser et al. 2024, section 5.3.2, for the shift.
@@ -149,8 +150,9 @@ def step_levels(
     if num_steps < 1 or shift <= 0:
         raise SoundreelError(f"needs num_steps >= 1 and shift > 0, got {num_steps} and {shift}")
     first, last = span
-    taken = torch.linspace(0.0, 1.0, num_steps + 1)
-    even = ((last - taken) / (last - first)).clamp(0, 1).tolist()
+    shortest = 0.25 / num_steps / (last - first)
+    falling = ((last - step / num_steps) / (last - first) for step in range(num_steps + 1))
+    even = [1.0 if u > 1 - shortest else max(u, 0.0) for u in falling]
     return [shift * u / (1 + (shift - 1) * u) for u in even]
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from soundreel.diffusion.flow import (
     correlated_noise,
@@ -146,6 +146,9 @@ def test_levels_fall_within_their_span_alone(num_steps, shift, first, length):
 
 
 @given(st.integers(1, 40), st.floats(0, 1))
+@example(9, 0.5)  # the lead ends at a step
+@example(10, 0.2495)  # just before one
+@example(10, 0.2505)  # just after
 def test_no_first_step_is_so_short_that_a_sampler_divides_by_next_to_nothing(num_steps, lead):
     first = lead / (1 + lead)
     falls = [1 - level for level in step_levels(num_steps, span=(first, 1.0)) if level < 1]

@@ -164,10 +164,12 @@ def level_path(start: AV, end: AV, levels: Mapping[str, Sequence[float]]) -> lis
             level stays.
         levels: from 1 (the start) to 0 (the end), of each modality (see `step_levels`).
     """
-    steps = (dict(zip(levels, step, strict=True)) for step in zip(*levels.values(), strict=True))
     return [
-        AV(*(torch.lerp(end[name], start[name], u[name]) for name in ("video", "audio")))
-        for u in steps
+        AV(
+            torch.lerp(end["video"], start["video"], video),
+            torch.lerp(end["audio"], start["audio"], audio),
+        )
+        for video, audio in zip(levels["video"], levels["audio"], strict=True)
     ]
 
 

@@ -236,7 +236,8 @@ def _step(
         for group in trainee.optimizer.param_groups:
             # Absent from states that were saved before shares existed.
             group["lr"] = learning_rate * group.get("rate_share", 1.0)
-        trainee.optimizer.step()
+        with step.precision(trainee.device):  # of Muon's products
+            trainee.optimizer.step()
         if trainee.ema is not None:
             trainee.ema.update()
         del sums[f"{trainee.name}/loss"]

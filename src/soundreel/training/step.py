@@ -95,9 +95,12 @@ class Step:
             devices = [device] if device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(derived_seed(self.seed, batch.sample_index, 1))
-            if self.dtype != torch.float32:
-                stack.enter_context(torch.autocast(device.type, self.dtype))
+            stack.enter_context(self.precision(device))
             yield
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """Return the context of automatic mixed precision, which float32 leaves off."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def batch_on_device(batch: Any, device: torch.device) -> Any:

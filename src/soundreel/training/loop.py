@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from soundreel.checkpoints.lora import LoRAConfig
-from soundreel.device import PRECISIONS, resolve_precision
+from soundreel.device import PRECISIONS, autocast, resolve_precision
 from soundreel.errors import SoundreelError
 from soundreel.protocols import LiveTracker
 from soundreel.training.meters import Meters, Tracker, collected
@@ -180,7 +180,7 @@ def fit(
                 samples_seen,
                 parallel,
                 config.seed,
-                torch.bfloat16 if precision == "bfloat16" else torch.float32,
+                precision,
             )
             sums, stopped = _step(trainees, networks, step, config, rate, stop.requested)
             meters.add(sums)
@@ -236,7 +236,7 @@ def _step(
         for group in trainee.optimizer.param_groups:
             # Absent from states that were saved before shares existed.
             group["lr"] = learning_rate * group.get("rate_share", 1.0)
-        with step.precision(trainee.device):  # of Muon's products
+        with autocast(trainee.device, step.precision):  # of Muon's products
             trainee.optimizer.step()
         if trainee.ema is not None:
             trainee.ema.update()

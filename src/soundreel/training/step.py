@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soundreel.device import send
+from soundreel.device import autocast, send
 from soundreel.diffusion.noise import PerSampleNoise, derived_seed
 from soundreel.training.parallel import Parallel
 from soundreel.types import AV
@@ -50,14 +50,14 @@ class Step:
     Attributes:
         first_sample: number of the step's first sample, in whichever process it is.
         seed: of noise and dropout.
-        dtype: that of automatic mixed precision; float32 is without.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
     """
 
     batches: Sequence[Any]
     first_sample: int
     parallel: Parallel
     seed: int
-    dtype: torch.dtype = torch.float32
+    precision: str = "float32"
 
     @property
     def num_parts(self) -> int:
@@ -95,12 +95,8 @@ class Step:
             devices = [device] if device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(derived_seed(self.seed, batch.sample_index, 1))
-            stack.enter_context(self.precision(device))
+            stack.enter_context(autocast(device, self.precision))
             yield
-
-    def precision(self, device: torch.device) -> torch.autocast:
-        """Return the context of automatic mixed precision, which float32 leaves off."""
-        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def batch_on_device(batch: Any, device: torch.device) -> Any:

@@ -84,12 +84,17 @@ def test_an_untrained_model_makes_clips_of_the_classes_means_and_deviations(guid
 
 def test_calmer_noise_is_for_new_pictures_alone():
     network, noise = JointTransformer(SMALL), groups(4)
+    network.get_buffer("video_correlation")[-1, :2] = 0.99
     level = noise.map(lambda x: torch.ones(x.shape[:2]))
     level.video[:, :2] = 0.05
     options = replace(OPTIONS, num_steps=2, detail_noise=0.5, layout_noise=0.75)
     made = sample_groups(network, noise.map(torch.zeros_like), level, noise, ANY.expand(4), options)
     assert torch.allclose(made.video[:, 2:, :-1], 0.5 * noise.video[:, 2:, :-1], atol=1e-5)
-    assert torch.allclose(made.video[:, 2:, -1], 0.75 * noise.video[:, 2:, -1], atol=1e-5)
+    changing = made.video[:, 2:, -1, 2:]
+    assert torch.allclose(changing, 0.75 * noise.video[:, 2:, -1, 2:], atol=1e-5)
+    left = 0.99 ** (3.0 / SMALL.group_s)
+    wanted = (left + 0.75 * (1 - left)) * noise.video[:, 2:, -1, :2]
+    assert torch.allclose(made.video[:, 2:, -1, :2], wanted, atol=1e-5)
     assert torch.allclose(made.audio, noise.audio, atol=1e-5)
     assert float(made.video[:, :2].abs().max()) == 0  # what is given comes back
 

@@ -120,8 +120,7 @@ class JointFlowOptions:
     )
     layout_noise: float = option(
         1.0,
-        "Deviation of the noise that the light and colour of whole pictures start from; less is"
-        " calmer.",
+        "Deviation of the noise that changes of light and colour start from; less is calmer.",
         low=0.1,
         high=1,
     )

@@ -75,7 +75,7 @@ def scenes() -> JointFlowConfig:
                 preview_every=16_000,
             )
         ),
-        sampling=JointFlowOptions(sound_lead=0.5, detail_noise=0.7, layout_noise=0.4),
+        sampling=JointFlowOptions(sound_lead=0.5, detail_noise=0.7, layout_noise=0.1),
     )
 
 

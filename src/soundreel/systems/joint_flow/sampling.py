@@ -27,6 +27,9 @@ GIVEN = 0.03
 """Noise level of what is given."""
 HISTORY = 0.08
 """Noise level of the past that is gone on from, made before or given."""
+LASTING_S = 3.0
+"""Seconds for which a number of the layout must last for its noise not to be calmed: by those that
+do clips differ, by the others they flicker."""
 
 
 class GroupNoise:
@@ -80,7 +83,7 @@ def sample_groups(
     guidance = Guidance(transformer, label, noise, levels, made, options)
     # The flow of the class's own normal distribution is followed exactly: see `flow_sampler`.
     mean, deviation = transformer.prior(label)
-    start = interpolate(known - mean, calmed(noise, level, options), level)
+    start = interpolate(known - mean, calmed(noise, level, options, transformer), level)
     with autocast(label.device, options.precision):  # around all steps: weights are cast once
         result = flow_sampler(guidance, start, path, deviation, callback=callback) + mean
     return result.map(
@@ -95,12 +98,18 @@ def levels_of_steps(made: list[str], options: JointFlowOptions) -> dict[str, lis
     return {m: step_levels(options.num_steps, options.shift, span=spans[m]) for m in MODALITIES}
 
 
-def calmed(noise: AV, level: AV, options: JointFlowOptions) -> AV:
-    """Return the noise with that of new pictures times `detail_noise` and `layout_noise`."""
+def calmed(noise: AV, level: AV, options: JointFlowOptions, transformer: JointTransformer) -> AV:
+    """Return the noise with that of new pictures made calmer.
+
+    Detail is multiplied by `detail_noise`; a number of the layout by `layout_noise`, or the less
+    the more of it is left after `LASTING_S`.
+    """
     video = noise["video"].clone()
     new = (level["video"] == 1)[:, :, None, None]
+    left = transformer.correlation["video"][-1] ** (LASTING_S / transformer.config.group_s)
+    layout = options.layout_noise + (1 - options.layout_noise) * left
     video[:, :, :-1] *= torch.where(new, options.detail_noise, 1.0)
-    video[:, :, -1:] *= torch.where(new, options.layout_noise, 1.0)
+    video[:, :, -1:] *= torch.where(new, layout, 1.0)
     return noise.replace("video", video)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adamw", "muon")
 MOMENTUM = 0.95
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
-"""Of the Newton-Schulz iteration that moves singular values towards 1 (Jordan et al. 2024)."""
+"""Coefficients of the Newton-Schulz iteration (Jordan et al. 2024)."""
 ITERATIONS = 5
 MIN_NORM = 1e-7
 UPDATE_SIZE = 0.2

@@ -113,6 +113,21 @@ def test_the_loss_falls(tmp_path):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_optimizer_steps_in_the_precision_of_the_run(tmp_path, monkeypatch, precision):
+    trainee, seen = toy_trainee(), set()
+    step = trainee.optimizer.step
+    product = torch.ones(2, 2)
+
+    def watched():
+        seen.add((product @ product).dtype)
+        step()
+
+    monkeypatch.setattr(trainee.optimizer, "step", watched)
+    run(toy_config(precision=precision), tmp_path, trainee)
+    assert seen == {getattr(torch, precision)}
+
+
 def test_accumulated_gradients_equal_one_large_batch(tmp_path):
     states = []
     for micro in (2, 8):
